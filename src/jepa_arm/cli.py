@@ -1,0 +1,174 @@
+"""``jepa-arm``: one small verb for each job; ``verbs.py`` does what is asked for here."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import __version__, verbs
+from .config import ConfigError
+from .verbs import DEFAULT_CHECKPOINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code. Failures are one clear line."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    except (ConfigError, ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get('JEPA_ARM_TRACEBACK'):
+            raise
+        print(f'jepa-arm {args.verb}: {error}', file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='jepa-arm', description='JEPA world-model control for robot arms on ROS 2.'
+    )
+    parser.add_argument('--version', action='version', version=__version__)
+    parsers = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+    _add_running(parsers)
+    _add_learning(parsers)
+    _add_judging(parsers)
+    return parser
+
+
+def _add_running(parsers: Any) -> None:
+    """Verbs that run the graph or look at it."""
+    p = _verb(parsers, 'demo', verbs.demo, 'jepa-arm demo --task push --episodes 5')
+    _add_common(p)
+    p.add_argument('--task', default='push', help='reach or push')
+    p.add_argument('--episodes', type=_positive, default=5, help='goals to be reached')
+    p.add_argument('--seed', type=int, default=500_000, help='of the first scene')
+    p.add_argument('--out', default='out/demo', help='folder of the page')
+
+    p = _verb(parsers, 'up', verbs.up, 'jepa-arm up --task push')
+    _add_common(p)
+    p.add_argument('--task', default='push', help='reach or push')
+    p.add_argument('--seed', type=int, default=500_000, help='of the scene')
+    p.add_argument('--gui', action='store_true', help='open the window of the simulator')
+    p.add_argument('--namespace', default='', help='of all nodes')
+
+    p = _verb(parsers, 'doctor', verbs.doctor, 'jepa-arm doctor')
+    _add_common(p)
+    p.add_argument('--namespace', default='', help='of the running graph')
+    p.add_argument('--json', help='file for the findings')
+
+
+def _add_learning(parsers: Any) -> None:
+    """Verbs that make data, models and checkpoints."""
+    p = _verb(parsers, 'collect', verbs.collect, 'jepa-arm collect --out data/play.h5')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--out', required=True, help='HDF5 file to write')
+    p.add_argument('--episodes', type=_positive, default=0, help='default: config/collect.yaml')
+    p.add_argument('--seed', type=int, help='default: config/collect.yaml')
+    p.add_argument('--workers', type=_positive, help='processes; default: one a core')
+
+    p = _verb(parsers, 'train', verbs.train, 'jepa-arm train --data data/play.h5 --out runs/one')
+    p.add_argument('--data', required=True, help='HDF5 file of jepa-arm collect')
+    p.add_argument('--out', required=True, help='folder of metrics, state and checkpoint')
+    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+    p.add_argument('--seed', type=int, default=0, help='of weights, windows and split')
+    p.add_argument('--steps', type=_positive, default=0, help='default: config/model')
+    p.add_argument('--restart', action='store_true', help='do not resume')
+    p.add_argument('--no-heads', action='store_true', help='the world model and probes only')
+
+    p = _verb(parsers, 'model', verbs.model, 'jepa-arm model --out runs/model')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
+    p.add_argument('--seed', type=int, default=0, help='of the training')
+
+    p = _verb(parsers, 'import', verbs.import_, 'jepa-arm import lewm-pusht --out models/pusht')
+    p.add_argument('source', help='folder with weights.pt and config.json, or the .pt file')
+    p.add_argument('--out', required=True, help='folder to make')
+
+    p = _verb(parsers, 'export', verbs.export, 'jepa-arm export models/pusht --out lewm-pusht')
+    p.add_argument('checkpoint', help='folder of an imported or trained LeWorldModel')
+    p.add_argument('--out', required=True, help='folder to make')
+    p.add_argument(
+        '--transformers',
+        type=int,
+        choices=(4, 5),
+        default=4,
+        help="whose names the encoder's tensors get; the released files have those of 4",
+    )
+
+
+def _add_judging(parsers: Any) -> None:
+    """Verbs that measure, and those that break things on purpose."""
+    p = _verb(parsers, 'eval', verbs.evaluate, 'jepa-arm eval --task push --episodes 100 --seed 0')
+    _add_common(p)
+    p.add_argument('--task', required=True, help='reach or push')
+    p.add_argument('--episodes', type=_positive, default=100, help='scenes')
+    p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
+    p.add_argument('--planner', choices=('local', 'icem'), help='default: config/planner.yaml')
+    p.add_argument('--tolerance-cm', type=float, help='default: the task')
+    p.add_argument('--ros', action='store_true', help='through the real nodes')
+    p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
+    p.add_argument('--json', help='file for the report')
+    p.add_argument('--html', help='folder for a page with an animation per episode')
+
+    p = _verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json')
+    _add_common(p)
+    p.add_argument('what', choices=('plan', 'encode', 'sim', 'ros'))
+    p.add_argument('--planner', choices=('local', 'icem'), help='default: config/planner.yaml')
+    p.add_argument('--json', help='file for the figures')
+
+    p = _verb(parsers, 'faults', verbs.faults, 'jepa-arm faults --only planner_killed')
+    _add_common(p)
+    p.add_argument('--only', nargs='+', default=[], metavar='ROW', help='names or numbers')
+    p.add_argument('--list', action='store_true', help='show the rows and what must happen')
+    p.add_argument('--json', help='file for the report')
+    p.add_argument('--html', help='file for a page with the table')
+
+    p = _verb(parsers, 'fuzz', verbs.fuzz, 'jepa-arm fuzz core --count 1000000 --seed 0')
+    _add_common(p)
+    p.add_argument('what', choices=('core', 'ros'))
+    p.add_argument('--count', type=_positive, help='messages; default: 1000000, over ROS 100000')
+    p.add_argument('--seed', type=int, default=0, help='of the first episode')
+    p.add_argument('--workers', type=_positive, default=1, help='processes, of core only')
+    p.add_argument('--json', help='file for the report')
+
+    p = _verb(parsers, 'soak', verbs.soak, 'jepa-arm soak --minutes 20 --json soak.json')
+    _add_common(p)
+    p.add_argument('--minutes', type=float, default=20.0, help='how long')
+    p.add_argument('--hours', type=float, help='in place of --minutes')
+    p.add_argument('--seed', type=int, default=0, help='of goals and faults')
+    p.add_argument('--json', help='file for the report')
+
+
+def _verb(parsers: Any, name: str, run: Any, example: str) -> argparse.ArgumentParser:
+    text = (run.__doc__ or '').strip().splitlines()[0]
+    parser = parsers.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f'example: {example}',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    parser.add_argument(
+        '--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder'
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a number >= 1, got {text}')
+    return value

@@ -1,0 +1,125 @@
+"""Collects play data with parallel workers: resumable, deterministic, one atomic HDF5 file."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .arm import Arm
+from .config import ArmConfig, CollectConfig, SimConfig, to_dict
+from .data.episodes import DataError, EpisodeWriter
+from .motion import JointStreamer, TipMotion, make_contract
+from .sim.bullet import BulletWorld
+from .sim.policies import PUSH_HEIGHT, Play
+from .sim.tasks import TIP_CLEARANCE, joints_at, sample_colour, sample_tip
+from .sim.world import Scene
+
+Episode = dict[str, NDArray]
+
+
+def collect(
+    out: Path,
+    arm: ArmConfig,
+    sim: SimConfig,
+    config: CollectConfig,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Writes ``config.episodes`` of play to ``out`` and returns it.
+
+    Until the file is whole it is ``<out>.partial``; a second call with the same settings
+    continues there.
+
+    Raises:
+        DataError: ``out`` exists.
+        OSError: the disk is full or not writable; episodes already written stay.
+    """
+    if out.exists():
+        raise DataError(f'{out} exists already; remove it or choose another name')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lengths = [config.frames] * config.episodes
+    contract = make_contract(arm, sim.time)
+    context = multiprocessing.get_context('spawn')
+    with (
+        EpisodeWriter(out, lengths, contract, config.seed, to_dict(config)) as writer,
+        context.Pool(workers, _start_worker, (arm, sim, config)) as pool,
+        tqdm(total=config.episodes, unit='ep', desc='collect', disable=not progress) as bar,
+    ):
+        missing = writer.missing
+        bar.update(config.episodes - len(missing))
+        for index, episode in pool.imap_unordered(_work, missing, chunksize=4):
+            writer.put(index, episode)
+            bar.update()
+    return out
+
+
+def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int) -> Episode:
+    """Episode ``index`` of play: T+1 observations, T actions; the same for (seed, index)."""
+    rng = np.random.default_rng([config.seed, index])
+    region = np.array([config.object_min, config.object_max])
+    scene = _sample_scene(arm, rng, region)
+    motion, streamer = TipMotion(arm), JointStreamer(arm, world.config.time.stream_dt)
+    motion.reset(scene.joints)
+    streamer.reset(scene.joints)
+    state = world.reset(scene)
+    policy = Play(arm, rng, region)
+    rows: dict[str, list] = {}
+    for frame in range(config.frames):
+        action = policy.act(state, motion.target)
+        row = {
+            'pixels': world.image(),
+            'proprio': state.joints,
+            'action': action,
+            'tip_target': motion.target,
+            'tip_position': state.tip_position,
+            'object_position': state.object_position,
+            'object_yaw': state.object_yaw,
+            'contact': state.contact,
+        }
+        for key, value in row.items():
+            rows.setdefault(key, []).append(value)
+        if frame < config.frames - 1:
+            target = motion.apply(action)
+            for _ in range(world.config.time.ticks):
+                command = streamer.step(target)
+                world.command(command.position, command.velocity)
+                world.step()
+            state = world.state()
+    return {key: _stack(value) for key, value in rows.items()}
+
+
+def _sample_scene(arm: Arm, rng: np.random.Generator, region: NDArray) -> Scene:
+    """The object anywhere in ``region``; the tip anywhere, in half of the scenes low beside it."""
+    position = rng.uniform(region[0], region[1])
+    tip = sample_tip(arm, rng, position)
+    if rng.random() < 0.5:
+        angle, radius = rng.uniform([-np.pi, TIP_CLEARANCE], [np.pi, 0.14])
+        beside = position + radius * np.array([np.cos(angle), np.sin(angle)])
+        if arm.in_workspace(np.array([*beside, PUSH_HEIGHT])):
+            tip = np.array([*beside, PUSH_HEIGHT])
+    joints = joints_at(arm, tip)
+    yaw = float(rng.uniform(-np.pi, np.pi))
+    return Scene(joints, position, yaw, sample_colour(rng), tip, joints)
+
+
+def _stack(values: list) -> NDArray:
+    array = np.stack(values)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+_worker: tuple[BulletWorld, Arm, CollectConfig]
+
+
+def _start_worker(arm_config: ArmConfig, sim: SimConfig, config: CollectConfig) -> None:
+    global _worker
+    arm = Arm(arm_config)
+    _worker = BulletWorld(arm, sim), arm, config
+
+
+def _work(index: int) -> tuple[int, Episode]:
+    world, arm, config = _worker
+    return index, play_episode(world, arm, config, index)

@@ -1,0 +1,32 @@
+"""Colour augmentation: what may change from one frame to the next without meaning anything."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def shift_colours(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, gain: float = 0.1
+) -> NDArray[np.uint8]:
+    """Images (B, h, w, 3), each with its hues turned by a random angle and a random gain.
+
+    Meant for every frame apart, so that colour cannot be predicted from the frame before.
+    SIGReg fills the latent with whatever is predictable, and an object's colour, constant
+    through an episode and another in the next, would take much of the room.
+    """
+    turn = hue_rotation(rng.uniform(0.0, 2.0 * np.pi, len(pixels)))
+    turn *= rng.uniform(1.0 - gain, 1.0 + gain, len(pixels))[:, None, None]
+    shifted = np.empty_like(pixels)
+    for image, matrix, out in zip(pixels, turn.astype(np.float32), shifted, strict=True):
+        cv2.transform(image, matrix, dst=out)
+    return shifted
+
+
+def hue_rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, 3, 3) rotations of RGB about the grey axis by ``angle`` (B,) rad (Rodrigues)."""
+    a = 3.0**-0.5
+    cross = np.array([[0.0, -a, a], [a, 0.0, -a], [-a, a, 0.0]])
+    sin, cos = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    return np.eye(3) + sin * cross + (1.0 - cos) * (cross @ cross)

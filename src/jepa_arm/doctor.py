@@ -1,0 +1,176 @@
+"""What this machine and this installation can do, finding by finding, with what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from .arm import Arm
+from .config import ArmConfig, PlannerConfig, SimConfig
+from .motion import make_contract
+
+PYTHONS = (3, 10), (3, 14)
+"""Oldest and newest version that is tested; the newest without the simulator."""
+PACKAGES = ('numpy', 'torch', 'opencv-python', 'transforms3d', 'pin', 'coal', 'ruckig', 'h5py')
+SHARED_MEMORY = Path('/dev/shm')
+SHARED_MEMORY_MIB = 128
+"""What the image and status topics of one graph need, with room."""
+PLANS = 40
+
+
+class Level(Enum):
+    """How bad a finding is; ``FAIL`` makes the exit code 1."""
+
+    OK = 'ok'
+    WARN = 'warn'
+    FAIL = 'FAIL'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what. text: what was found. advice: what to do about it; empty if nothing.
+    """
+
+    name: str
+    level: Level
+    text: str
+    advice: str = ''
+
+
+def examine_machine() -> Iterator[Finding]:
+    """Python, packages, processor, real-time priority, shared memory."""
+    yield _python()
+    yield from _packages()
+    yield _processor()
+    yield _priority()
+    yield _shared_memory()
+
+
+def examine_checkpoint(
+    folder: Path, arm: ArmConfig, sim: SimConfig, planner: PlannerConfig
+) -> Iterator[Finding]:
+    """Whether the checkpoint loads, fits the arm, and how long its plans take here."""
+    from .model.checkpoint import CheckpointError, check_contract, load_checkpoint
+
+    try:
+        checkpoint = load_checkpoint(folder)
+        check_contract(checkpoint.contract, make_contract(arm, sim.time))
+    except CheckpointError as error:
+        yield Finding('checkpoint', Level.FAIL, str(error), 'train one with: make model')
+        return
+    made = checkpoint.info.get('git', 'unknown')
+    yield Finding('checkpoint', Level.OK, f'{folder.name} fits {arm.name}; made by commit {made}')
+    median, worst = plan_latency(folder, arm, planner)
+    text = f'{median:.0f} ms (median), {worst:.0f} ms (95th percentile)'
+    period = sim.time.control_dt * 1000.0
+    if worst <= 0.6 * period:
+        yield Finding('plan latency', Level.OK, text)
+    else:
+        level = Level.WARN if worst <= period else Level.FAIL
+        advice = 'lower deadline_ms or candidates in config/planner.yaml, or free a core'
+        yield Finding('plan latency', level, f'{text}; expected <= {0.6 * period:.0f} ms', advice)
+
+
+def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[float, float]:
+    """Median and 95th percentile, ms, of whole decisions on noise images; nothing moves."""
+    import torch
+
+    from .agent import Agent
+    from .goals import PositionGoal
+    from .model.checkpoint import load_checkpoint
+    from .types import Observation
+
+    torch.set_num_threads(planner.threads)
+    model = Arm(arm)
+    agent = Agent(load_checkpoint(folder), model, planner)
+    centre = (model.workspace_min + model.workspace_max) / 2.0
+    agent.set_goal(PositionGoal('object', centre))
+    rng = np.random.default_rng(0)
+    shape = arm.camera.height, arm.camera.width, 3
+    took = []
+    for step in range(PLANS):
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        began = time.perf_counter()
+        agent.decide(Observation(image, model.home, 0.1 * step))
+        took.append((time.perf_counter() - began) * 1000.0)
+    return float(np.median(took[5:])), float(np.percentile(took[5:], 95))
+
+
+def format_findings(findings: Sequence[Finding]) -> str:
+    """The findings as lines for people, each with its advice below."""
+    width = max(len(f.name) for f in findings)
+    lines = []
+    for found in findings:
+        lines.append(f'{found.level.value:4s}  {found.name:{width}s}  {found.text}')
+        if found.advice:
+            lines.append(f'{"":{width + 6}s}  -> {found.advice}')
+    return '\n'.join(lines)
+
+
+def _python() -> Finding:
+    oldest, newest = PYTHONS
+    version = '.'.join(map(str, sys.version_info[:3]))
+    if oldest <= sys.version_info[:2] <= newest:
+        return Finding('python', Level.OK, version)
+    text = f'{version}; expected {oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}'
+    return Finding('python', Level.FAIL, text, 'make setup PYTHON=python3.12')
+
+
+def _packages() -> Iterator[Finding]:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f'{name} {importlib.metadata.version(name)}')
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Finding('packages', Level.FAIL, f'missing: {", ".join(missing)}', 'make setup')
+    yield Finding('packages', Level.OK, ', '.join(found))
+    try:
+        version = importlib.metadata.version('pybullet')
+        yield Finding('simulator', Level.OK, f'pybullet {version}')
+    except importlib.metadata.PackageNotFoundError:
+        advice = 'pip install pybullet (there is no wheel for Python 3.14)'
+        yield Finding('simulator', Level.WARN, 'no pybullet: no virtual arm here', advice)
+
+
+def _processor() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    text = f'{usable} usable cores'
+    if (usable or 1) >= 2:
+        return Finding('processor', Level.OK, text)
+    advice = 'give planner and guard a core each; on one, commands come late'
+    return Finding('processor', Level.WARN, text, advice)
+
+
+def _priority() -> Finding:
+    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+    may = limit == resource.RLIM_INFINITY or limit >= 20 or os.geteuid() == 0
+    if may:
+        return Finding('real-time priority', Level.OK, 'the guard may have it')
+    advice = 'add "@realtime - rtprio 98" to /etc/security/limits.conf and your user to the group'
+    return Finding('real-time priority', Level.WARN, f'limit {limit}, the guard wants 20', advice)
+
+
+def _shared_memory() -> Finding:
+    if not SHARED_MEMORY.is_dir():
+        return Finding('shared memory', Level.WARN, f'no {SHARED_MEMORY}', 'mount a tmpfs there')
+    free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
+    text = f'{free:.0f} MiB free in {SHARED_MEMORY}'
+    if free >= SHARED_MEMORY_MIB:
+        return Finding('shared memory', Level.OK, text)
+    advice = 'in Docker: --shm-size=512m or --ipc=host'
+    return Finding('shared memory', Level.WARN, f'{text}, expected >= {SHARED_MEMORY_MIB}', advice)

@@ -1,0 +1,1 @@
+"""The world model: encoder, action-conditioned predictor, SIGReg, probes, checkpoint."""

@@ -1,0 +1,113 @@
+"""The two networks of the compact world model: encoder and action-conditioned predictor."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+
+
+class Encoder(nn.Module):
+    """Image and proprioception to a latent of zero mean and unit variance in each dimension."""
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int], proprio: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width, (height, breadth) = 3, image_size
+        for channels in config.channels:
+            layers += [
+                nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            ]
+            width, height, breadth = channels, (height + 1) // 2, (breadth + 1) // 2
+        self.image = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(width * height * breadth, config.image_width, bias=False),
+            nn.BatchNorm1d(config.image_width),
+            nn.ReLU(inplace=True),
+        )
+        self.proprio = nn.Sequential(
+            nn.Linear(proprio, config.proprio_width),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.proprio_width, config.proprio_width, bias=False),
+            nn.BatchNorm1d(config.proprio_width),
+            nn.ReLU(inplace=True),
+        )
+        self.fuse = nn.Sequential(
+            nn.Linear(config.image_width + config.proprio_width, config.encoder_width, bias=False),
+            nn.BatchNorm1d(config.encoder_width),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.encoder_width, config.latent),
+        )
+        self.norm = nn.BatchNorm1d(config.latent, affine=False)
+
+    def forward(self, image: Tensor, proprio: Tensor) -> Tensor:
+        """Latents (B, D) of images (B, 3, h, w) and proprioception (B, P), both normalised."""
+        seen = torch.cat([self.image(image), self.proprio(proprio)], dim=-1)
+        return self.norm(self.fuse(seen).float())
+
+
+class AdaptiveBlock(nn.Module):
+    """Residual MLP whose normalisation and gate depend on the action (AdaLN-zero).
+
+    Scale, shift and gate as in DiT, arXiv:2212.09748, section 3.2; it starts as the identity.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.condition = nn.Linear(width, 3 * width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(approximate='tanh'), nn.Linear(width, width)
+        )
+        nn.init.zeros_(self.condition.weight)
+        nn.init.zeros_(self.condition.bias)
+
+    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
+        """(B, width) from features (B, width) and ``condition`` of the action (B, 3*width)."""
+        shift, scale, gate = modulation.chunk(3, dim=-1)
+        return h + gate * self.mlp(self.norm(h) * (1 + scale) + shift)
+
+
+class Predictor(nn.Module):
+    """The latent one model step ahead, as a residual to the present one."""
+
+    def __init__(self, config: ModelConfig, block_width: int) -> None:
+        super().__init__()
+        width = config.predictor_width
+        self.latent = nn.Linear(2 * config.latent, width)
+        self.action = nn.Sequential(
+            nn.Linear(block_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.blocks = nn.ModuleList(AdaptiveBlock(width) for _ in range(config.predictor_blocks))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.latent))
+
+    def forward(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        """Predicted latents (B, D).
+
+        Args:
+            z, z_prev: (B, D) now and one model step ago.
+            action_block: (B, K*A) in [-1, 1], the actions until the predicted latent.
+        """
+        return self.step(z, z_prev, self.modulations(action_block))
+
+    def modulations(self, action_blocks: Tensor) -> list[Tensor]:
+        """What each residual block is told of actions (..., K*A): (..., 3*width) each.
+
+        Two thirds of the arithmetic. It does not depend on latents, so that a rollout does it
+        once for all its steps.
+        """
+        action = self.action(action_blocks)
+        return [block.condition(action) for block in cast('list[AdaptiveBlock]', self.blocks)]
+
+    def step(self, z: Tensor, z_prev: Tensor, modulations: list[Tensor]) -> Tensor:
+        """``forward`` with the ``modulations`` of the action blocks."""
+        h = self.latent(torch.cat([z, z - z_prev], dim=-1))
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            h = block(h, modulation)
+        return z + self.out(h).float()

@@ -1,0 +1,179 @@
+"""The world model's three verbs: encode what is seen, predict one step, roll out many.
+
+LeWorldModel's form (arXiv:2603.19312): an encoder and an action-conditioned predictor trained
+together on the prediction error in latent space and SIGReg; no decoder, no stop-gradient, no
+moving average. Deviations: small convolutions instead of a ViT, joints fused with the image, a
+residual MLP over (z, z - z_prev) instead of a transformer over a history, open-loop steps in
+the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..config import Contract, ModelConfig
+from .networks import Encoder, Predictor
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Means and standard deviations of the training split.
+
+    Attributes:
+        image_mean, image_std: of all colours together, in [0, 1].
+        proprio_mean, proprio_std: (P,) rad and m.
+    """
+
+    image_mean: float
+    image_std: float
+    proprio_mean: tuple[float, ...]
+    proprio_std: tuple[float, ...]
+
+
+class WorldModel(nn.Module):
+    """Encoder and predictor for one contract (arm, camera, action space, time chain).
+
+    Attributes:
+        contract: what the model was trained for.
+        config: its sizes.
+        latent: D.
+        block_width: K*A, values of one action block (K = frame skip).
+    """
+
+    _proprio_mean: Tensor
+    _proprio_std: Tensor
+
+    def __init__(self, config: ModelConfig, contract: Contract, normaliser: Normaliser) -> None:
+        super().__init__()
+        self.config = config
+        self.contract = contract
+        self.normaliser = normaliser
+        self.latent = config.latent
+        self.block_width = contract.block_width
+        camera = contract.camera
+        self.encoder = Encoder(config, (camera.height, camera.width), contract.proprio_width)
+        self.predictor = Predictor(config, self.block_width)
+        # not saved with the weights: their home is config.json
+        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
+        self.register_buffer('_proprio_mean', mean, persistent=False)
+        self.register_buffer('_proprio_std', std, persistent=False)
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(
+        self,
+        pixels: Tensor | NDArray[np.uint8],
+        proprio: Tensor | NDArray[np.floating],
+    ) -> Tensor:
+        """Latents (B, D) float32 of images (B, h, w, 3) uint8 RGB and ``proprio`` (B, P).
+
+        See ``motion.proprioception`` for the latter.
+
+        Raises:
+            ValueError: images or proprioception of another shape or type than the contract's.
+        """
+        pixels, proprio = checked(self.contract, pixels, proprio)
+        dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else torch.float32
+        image = pixels.permute(0, 3, 1, 2).to(dtype)  # channels-last in memory
+        image = image.mul_(1.0 / (255.0 * self.normaliser.image_std))
+        image = image.sub_(self.normaliser.image_mean / self.normaliser.image_std)
+        return self.encoder(image, (proprio - self._proprio_mean) / self._proprio_std)
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        """Latents (B, D) one model step after ``z``.
+
+        Args:
+            z, z_prev: (B, D), now and one model step (K control steps) ago.
+            action_block: (B, K*A) in [-1, 1], the next K actions in order.
+        """
+        return self.predictor(z, z_prev, action_block)
+
+    def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
+        """Open-loop latents (B, H, D) under action blocks (B, H, K*A)."""
+        modulations = self.predictor.modulations(actions)
+        latents = []
+        for step in range(actions.shape[1]):
+            now = [m[:, step] for m in modulations]
+            z, z_prev = self.predictor.step(z, z_prev, now), z
+            latents.append(z)
+        return torch.stack(latents, dim=1)
+
+    def prediction_errors(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared errors in a batch of windows: open loop, and teacher-forced one step.
+
+        Args:
+            z: (B, L, D) latents of the windows' frames.
+            actions: (B, L-1, K*A) blocks between them.
+        """
+        size, length = z.shape[:2]
+        open_loop = self.rollout(z[:, 1], z[:, 0], actions[:, 1:])
+        # the first open-loop step is teacher-forced already
+        later = self.predict(
+            z[:, 2:-1].flatten(0, 1), z[:, 1:-2].flatten(0, 1), actions[:, 2:].flatten(0, 1)
+        )
+        one_step = torch.cat([open_loop[:, :1], later.view(size, length - 3, self.latent)], dim=1)
+        target = z[:, 2:]
+        return (open_loop - target).square().mean(), (one_step - target).square().mean()
+
+
+def checked(
+    contract: Contract,
+    pixels: Tensor | NDArray[np.uint8],
+    proprio: Tensor | NDArray[np.floating],
+) -> tuple[Tensor, Tensor]:
+    """Images (B, h, w, 3) uint8 and proprioception (B, P) float32, as the contract says.
+
+    Raises:
+        ValueError: another shape or type than the contract's.
+    """
+    pixels, proprio = torch.as_tensor(pixels), torch.as_tensor(proprio, dtype=torch.float32)
+    camera = contract.camera
+    expected = (camera.height, camera.width, 3), (contract.proprio_width,)
+    if pixels.shape[1:] != expected[0] or pixels.dtype != torch.uint8:
+        raise ValueError(
+            f'images: expected (B, {camera.height}, {camera.width}, 3) uint8 RGB, '
+            f'got {tuple(pixels.shape)} {pixels.dtype}; resize or convert before encoding'
+        )
+    if proprio.shape != (len(pixels), *expected[1]):
+        raise ValueError(
+            f'proprioception: expected {(len(pixels), *expected[1])}: joints in the order '
+            f'{contract.joints}, tip, lead; got {tuple(proprio.shape)}'
+        )
+    return pixels, proprio
+
+
+class Encodes(Protocol):
+    """What ``encode_all`` needs of a world model."""
+
+    latent: int
+
+    def encode(
+        self, pixels: Tensor | NDArray[np.uint8], proprio: Tensor | NDArray[np.floating]
+    ) -> Tensor:
+        """See ``WorldModel.encode``."""
+        ...
+
+
+@torch.inference_mode()
+def encode_all(
+    model: Encodes,
+    pixels: NDArray[np.uint8],
+    proprio: NDArray[np.float32],
+    batch: int = 512,
+) -> NDArray[np.float32]:
+    """Latents (N, D) of all frames, in bf16 batches, by a model in eval mode.
+
+    ``pixels`` (N, h, w, 3) and ``proprio`` (N, P) may be memory maps.
+    """
+    latents = np.empty((len(pixels), model.latent), dtype=np.float32)
+    for start in range(0, len(pixels), batch):
+        rows = slice(start, start + batch)
+        with torch.autocast('cpu', torch.bfloat16):
+            z = model.encode(np.array(pixels[rows]), np.array(proprio[rows]))
+        latents[rows] = z.numpy()
+    return latents

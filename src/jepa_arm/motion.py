@@ -1,0 +1,213 @@
+"""From actions to smooth joint motion: tip displacements, joint targets, the 100 Hz stream.
+
+The same ``JointStreamer`` runs in data collection, in the in-process loop and in the guard
+node: stepped targets strike objects, and a model learned from one kind of motion plans badly
+for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from ruckig import (
+    ControlInterface,
+    InputParameter,
+    OutputParameter,
+    Result,
+    Ruckig,
+    RuckigError,
+    Synchronization,
+    Trajectory,
+)
+
+from .arm import Arm
+from .config import ArmConfig, Contract, TimeConfig
+from .types import Command, FloatArray
+
+ACTION_METRES = 0.025
+"""m of tip displacement per control step at an action of 1."""
+
+
+def make_contract(arm: ArmConfig, time: TimeConfig) -> Contract:
+    """What data, a model and a live robot must agree on to be used together."""
+    return Contract(
+        arm=arm.name,
+        joints=arm.joints,
+        camera=arm.camera,
+        action_space=TipMotion.name,
+        action_width=TipMotion.width,
+        action_scale=ACTION_METRES,
+        time=time,
+    )
+
+
+Floats = TypeVar('Floats', bound=NDArray[np.floating])
+
+
+def proprioception(joints: Floats, tip_position: Floats, tip_target: Floats) -> Floats:
+    """(..., P) what the arm feels of itself: joints, tip, and the target's lead over the tip.
+
+    Args:
+        joints: (..., J) rad. tip_position, tip_target: (..., 3) m. The target is where the arm
+            was last told to go; the tip follows about a control step behind, and what it will
+            do next depends on the lead.
+    """
+    lead = tip_target - tip_position
+    return cast(Floats, np.concatenate([joints, tip_position, lead], axis=-1))
+
+
+class TipMotion:
+    """The action space ``tip_delta_xyz``: actions (A=3,) in [-1, 1] move the tip target.
+
+    A full action displaces the target by ``ACTION_METRES`` in one control step along base x, y
+    or z. The target stays inside the arm's workspace; joints follow by differential IK.
+    """
+
+    name = 'tip_delta_xyz'
+    width = 3
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+        self.reset(arm.home)
+
+    def reset(self, q: FloatArray) -> None:
+        """Starts from joints ``q`` (J,) rad at rest."""
+        self.joints = np.array(q, dtype=float)
+        self.target = self._arm.clip_to_workspace(self._arm.tip_position(q))
+
+    def apply(self, action: FloatArray) -> FloatArray:
+        """Moves the target by one action (3,); returns the joint target (J,) rad."""
+        step = np.clip(action, -1.0, 1.0) * ACTION_METRES
+        self.target = self._arm.clip_to_workspace(self.target + step)
+        self.joints, _ = self._arm.ik(self.target, self.joints)
+        return self.joints.copy()
+
+    def room(self) -> FloatArray:
+        """(2, A) lowest and highest sum of actions that keeps the target in the workspace."""
+        low, high = self._arm.workspace_min, self._arm.workspace_max
+        return np.stack([low - self.target, high - self.target]) / ACTION_METRES
+
+    def preview(self, actions: FloatArray) -> FloatArray:
+        """Joint targets (N, J) rad that ``actions`` (N, 3) would give; changes nothing."""
+        target, joints = self.target, self.joints
+        waypoints = []
+        for action in np.clip(actions, -1.0, 1.0):
+            target = self._arm.clip_to_workspace(target + action * ACTION_METRES)
+            joints, _ = self._arm.ik(target, joints)
+            waypoints.append(joints)
+        return np.array(waypoints)
+
+
+class StreamError(RuntimeError):
+    """No jerk-limited motion to the target was found."""
+
+
+class JointStreamer:
+    """Jerk-limited motion towards a joint target, one command a tick (ruckig).
+
+    Every command keeps to the arm's velocity, acceleration and jerk limits, whatever the
+    targets; ``stop`` brings the arm to rest along a jerk-limited path, with all of the arm's
+    acceleration. Position limits are kept by the targets' choice: see ``step``.
+    """
+
+    def __init__(self, arm: Arm, dt: float) -> None:
+        n = len(arm.joint_names)
+        self._arm, self._dt = arm, dt
+        self._otg = Ruckig(n, dt)
+        self._input = InputParameter(n)
+        self._output = OutputParameter(n)
+        self._trajectory = Trajectory(n)
+        self._input.max_jerk = arm.jerk_limit.tolist()
+        self._zeros = [0.0] * n
+        self.reset(arm.home)
+
+    def reset(self, q: FloatArray) -> None:
+        """Starts at rest at joints ``q`` (J,) rad."""
+        rest = np.zeros(len(q))
+        self.go_on_from(Command(np.array(q, dtype=float), rest, rest))
+
+    def go_on_from(self, command: Command) -> None:
+        """Takes ``command`` for the last one given: takes later ones back."""
+        self._input.current_position = command.position.tolist()
+        self._input.current_velocity = command.velocity.tolist()
+        self._input.current_acceleration = command.acceleration.tolist()
+        self._command = command
+
+    @property
+    def command(self) -> Command:
+        """The last command given."""
+        return self._command
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the last command has neither velocity nor acceleration."""
+        c = self._command
+        return bool(np.max(np.abs(c.velocity)) < 1e-6 and np.max(np.abs(c.acceleration)) < 1e-4)
+
+    def step(self, target: FloatArray, speed_scale: float = 1.0) -> Command:
+        """Advances one tick towards joint ``target`` (J,) rad, at rest there.
+
+        Between limits and a target within them the way may lead past the limits: where the
+        arm is too fast to stop at the target, it comes back to it.
+
+        Args:
+            target: within the arm's position limits.
+            speed_scale: share of the velocity limit, in (0, 1]; a faster arm slows down to it
+                within the limits of acceleration and jerk.
+
+        Raises:
+            StreamError: ruckig finds no motion; the arm's state is as before.
+        """
+        self._input.control_interface = ControlInterface.Position
+        self._input.max_velocity = (speed_scale * self._arm.velocity_limit).tolist()
+        self._input.max_acceleration = self._arm.acceleration_limit.tolist()
+        self._input.target_position = target.tolist()
+        self._input.target_velocity = self._zeros
+        self._input.target_acceleration = self._zeros
+        try:
+            return self._advance()
+        except RuckigError as error:
+            raise StreamError(f'no jerk-limited motion to {target.tolist()}: {error}') from error
+
+    def stop(self) -> Command:
+        """Advances one tick of the fastest jerk-limited stop; all joints come to rest at once.
+
+        So the arm leaves its path least: joints that stop one after the other dip the tip.
+        """
+        self._ask_for_stop()
+        return self._advance()
+
+    def stopping_path(self) -> FloatArray:
+        """(N, J) rad, where ``stop`` would lead, tick by tick, to rest; changes nothing."""
+        self._ask_for_stop()
+        self._synchronised(lambda: self._otg.calculate(self._input, self._trajectory))
+        ticks = int(np.ceil(self._trajectory.duration / self._dt))
+        path = [self._trajectory.at_time(i * self._dt)[0] for i in range(1, ticks + 1)]
+        return np.array(path).reshape(-1, len(self._zeros))
+
+    def _ask_for_stop(self) -> None:
+        self._input.control_interface = ControlInterface.Velocity
+        self._input.max_acceleration = self._arm.braking_limit.tolist()
+        self._input.target_velocity = self._zeros
+        self._input.target_acceleration = self._zeros
+
+    def _synchronised(self, compute: Callable[[], Result]) -> None:
+        self._input.synchronization = Synchronization.Time
+        try:
+            compute()
+        except RuckigError:  # rare numerical failure of the time-synchronised solution
+            self._input.synchronization = Synchronization.No
+            compute()
+
+    def _advance(self) -> Command:
+        self._synchronised(lambda: self._otg.update(self._input, self._output))
+        self._output.pass_to_input(self._input)
+        self._command = Command(
+            np.array(self._output.new_position),
+            np.array(self._output.new_velocity),
+            np.array(self._output.new_acceleration),
+        )
+        return self._command

@@ -1,0 +1,239 @@
+"""What a running graph shows: topics, rates, quality of service, stamps, camera, joints, guard."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from time import monotonic, time
+from typing import Any
+
+import numpy as np
+import rclpy
+from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CameraInfo, Image, JointState
+
+from ..config import ArmConfig, SimConfig
+from ..doctor import Finding, Level
+from . import conversions as convert
+from .guard import COMMAND_TOPIC
+from .observer import camera_difference
+
+LOOK_S = 1.0
+"""How long nodes are looked for."""
+LISTEN_S = 2.5
+KEPT = 2000
+RATE_SHARE = 0.8
+"""Of the expected rate, at least."""
+STAMP_SLACK_S = 1.0
+EVERY = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+WHO = {
+    'camera/image_raw': 'the camera driver',
+    'camera/camera_info': 'the camera driver',
+    'joint_states': 'the joint_state_broadcaster',
+    'guard/status': 'the guard (jepa_arm guard)',
+    'planner/status': 'the planner (jepa_arm planner)',
+}
+
+
+class Examiner:
+    """Listens to the graph of ``namespace`` for a few seconds; publishes nothing."""
+
+    def __init__(self, arm: ArmConfig, sim: SimConfig, namespace: str = '') -> None:
+        self._arm, self._sim = arm, sim
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = rclpy.create_node(
+            'doctor', context=self._context, namespace=namespace or None
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._log: dict[str, deque[tuple[float, Any]]] = defaultdict(lambda: deque(maxlen=KEPT))
+
+    def close(self) -> None:
+        """Leaves the graph."""
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def examine(self) -> Iterator[Finding]:
+        """What is found on the live graph; one finding if there is none."""
+        yield self._middleware()
+        self._spin(LOOK_S)
+        if not any(self._node.count_publishers(topic) for topic in WHO):
+            yield Finding('graph', Level.WARN, 'no node of a graph is seen', 'jepa-arm up')
+            return
+        kinds = (Image, CameraInfo, JointState, GuardStatus, PlannerStatus)
+        for topic, kind in zip(WHO, kinds, strict=True):
+            self._listen(topic, kind)
+        self._spin(LISTEN_S)
+        yield from self._publishers()
+        yield from self._rates()
+        yield from self._qualities()
+        yield from self._joints()
+        yield from self._camera()
+        yield from self._guard()
+        yield from self._planner()
+
+    def _middleware(self) -> Finding:
+        name = get_rmw_implementation_identifier()
+        reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'unset')
+        domain = os.environ.get('ROS_DOMAIN_ID', '0')
+        distro = os.environ.get('ROS_DISTRO', 'wheels')
+        text = f'ROS 2 {distro}, {name}, domain {domain}, discovery range {reach}'
+        return Finding('middleware', Level.OK, text)
+
+    def _publishers(self) -> Iterator[Finding]:
+        for topic, who in WHO.items():
+            count = self._node.count_publishers(topic)
+            if count == 1:
+                continue
+            if count == 0:
+                yield Finding(topic, Level.FAIL, 'nobody publishes it', f'start {who}, or remap')
+            else:
+                advice = 'end all but one, or use namespaces'
+                yield Finding(topic, Level.FAIL, f'{count} publishers, expected 1', advice)
+        commanders = self._node.get_publishers_info_by_topic(
+            self._node.resolve_topic_name(COMMAND_TOPIC)
+        )
+        names = sorted(f'{i.node_namespace.rstrip("/")}/{i.node_name}' for i in commanders)
+        if len(names) > 1:
+            advice = 'only the guard may command the robot: end the others'
+            yield Finding('command topic', Level.FAIL, f'published by {names}', advice)
+
+    def _rates(self) -> Iterator[Finding]:
+        time_config = self._sim.time
+        expected = {'camera/image_raw': 1.0 / time_config.control_dt, 'joint_states': 50.0}
+        for topic, wanted in expected.items():
+            arrivals = [at for at, _ in self._log[topic]]
+            if len(arrivals) < 2:
+                if self._node.count_publishers(topic):
+                    advice = 'see the quality of service below, and the driver'
+                    yield Finding(topic, Level.FAIL, f'no message in {LISTEN_S:g} s', advice)
+                continue
+            rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+            text = f'{rate:.1f} Hz, longest gap {np.diff(arrivals).max() * 1000:.0f} ms'
+            if rate >= RATE_SHARE * wanted:
+                yield Finding(topic, Level.OK, text)
+            else:
+                advice = 'raise the rate of the driver, or free processor time'
+                yield Finding(topic, Level.FAIL, f'{text}; expected >= {wanted:.0f} Hz', advice)
+
+    def _qualities(self) -> Iterator[Finding]:
+        for topic in (*WHO, COMMAND_TOPIC):
+            name = self._node.resolve_topic_name(topic)
+            for writer in self._node.get_publishers_info_by_topic(name):
+                for reader in self._node.get_subscriptions_info_by_topic(name):
+                    compatibility, reason = qos_check_compatible(
+                        writer.qos_profile, reader.qos_profile
+                    )
+                    if compatibility == QoSCompatibility.ERROR:
+                        text = f'{writer.node_name} -> {reader.node_name}: {reason.strip()}'
+                        advice = 'make the publisher reliable, or the subscriber best effort'
+                        yield Finding(f'QoS of {topic}', Level.FAIL, text, advice)
+
+    def _joints(self) -> Iterator[Finding]:
+        if not self._log['joint_states']:
+            return
+        at, msg = self._log['joint_states'][-1]
+        try:
+            sample = convert.joints_from_msg(msg, self._arm.joints)
+        except convert.ConversionError as error:
+            yield Finding('joints', Level.FAIL, str(error), 'is it the arm that was named?')
+            return
+        finite = bool(np.all(np.isfinite(sample.position)))
+        yield (
+            Finding('joints', Level.OK, f'all {len(self._arm.joints)} of {self._arm.name}')
+            if finite
+            else Finding('joints', Level.FAIL, f'not finite: {sample.position.tolist()}')
+        )
+        yield self._clock(sample.stamp, at)
+
+    def _clock(self, stamp: float, arrived: float) -> Finding:
+        """Stamps run on /clock where there is one, else on the system's clock."""
+        is_simulated = self._node.count_publishers('/clock') > 0
+        age = time() - (monotonic() - arrived) - stamp
+        if is_simulated:
+            return Finding('clock', Level.OK, 'simulated (/clock): nodes need use_sim_time')
+        if abs(age) <= STAMP_SLACK_S:
+            return Finding(
+                'clock', Level.OK, f'system time; joint states are {age * 1e3:.0f} ms old'
+            )
+        advice = 'synchronise the clocks (chrony), or start a publisher of /clock'
+        text = f'joint states are {age:.1f} s old by their stamps and there is no /clock'
+        return Finding('clock', Level.FAIL, text, advice)
+
+    def _camera(self) -> Iterator[Finding]:
+        if self._log['camera/image_raw']:
+            image = self._log['camera/image_raw'][-1][1]
+            camera = self._arm.camera
+            try:
+                convert.image_from_msg(image, (camera.width, camera.height))
+            except convert.ConversionError as error:
+                yield Finding('image', Level.FAIL, str(error), 'change the driver settings')
+            else:
+                text = f'{image.width}x{image.height} {image.encoding}'
+                yield Finding('image', Level.OK, text)
+        if not self._log['camera/camera_info']:
+            return
+        info = self._log['camera/camera_info'][-1][1]
+        if info.k[0] <= 0.0:
+            advice = 'calibrate it: ros2 run camera_calibration cameracalibrator'
+            yield Finding('calibration', Level.WARN, 'the camera is not calibrated', advice)
+            return
+        difference = camera_difference(info, self._arm.camera)
+        if difference:
+            advice = 'move or crop the camera as the model was trained, or train for it'
+            yield Finding('calibration', Level.FAIL, difference, advice)
+        else:
+            yield Finding('calibration', Level.OK, 'as the model was trained')
+
+    def _guard(self) -> Iterator[Finding]:
+        if not self._log['guard/status']:
+            return
+        status = self._log['guard/status'][-1][1]
+        state = next(
+            name
+            for name in ('INACTIVE', 'IDLE', 'FOLLOWING', 'STOPPING', 'HOLDING', 'LATCHED')
+            if getattr(GuardStatus, name) == status.state
+        )
+        text = ': '.join([state, *status.reasons])
+        if status.state in (GuardStatus.INACTIVE, GuardStatus.LATCHED):
+            yield Finding(
+                'guard', Level.FAIL, text, 'when it is safe: ros2 service call /guard/reset'
+            )
+        else:
+            jitter = max(msg.tick_jitter_ms for _, msg in self._log['guard/status'])
+            yield Finding('guard', Level.OK, f'{text}; tick jitter up to {jitter:.1f} ms')
+
+    def _planner(self) -> Iterator[Finding]:
+        if not self._log['planner/status']:
+            return
+        status = self._log['planner/status'][-1][1]
+        if status.state in (PlannerStatus.IDLE, PlannerStatus.PLANNING):
+            yield Finding('planner', Level.OK, status.reason or 'ready')
+        else:
+            yield Finding('planner', Level.WARN, status.reason, 'see /diagnostics')
+
+    def _listen(self, topic: str, kind: type) -> None:
+        log = self._log[topic]
+        self._node.create_subscription(
+            kind, topic, lambda msg: log.append((monotonic(), msg)), EVERY
+        )
+
+    def _spin(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0.0:
+            self._executor.spin_once(timeout_sec=left)
+
+
+def examine_graph(arm: ArmConfig, sim: SimConfig, namespace: str = '') -> Iterator[Finding]:
+    """Findings on the live graph of ``namespace``."""
+    examiner = Examiner(arm, sim, namespace)
+    try:
+        yield from examiner.examine()
+    finally:
+        examiner.close()

@@ -1,0 +1,70 @@
+"""Makes ROS 2 work in a process that was started without sourcing anything."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from ..resources import config_path
+
+MESSAGES = 'jepa_arm_msgs'
+
+
+def prepare_ros() -> None:
+    """Sets what ROS 2 needs in this process; a ``main`` calls it before it imports rclpy.
+
+    Variables that are set already are kept. Nodes talk on this machine only, unless
+    ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is set or ``ROS_LOCALHOST_ONLY`` is 0; Fast DDS finds them
+    sooner than by default.
+
+    Raises:
+        SystemExit: with one line that says what to do, if rclpy or our messages are missing.
+    """
+    _add_own_prefix()
+    if os.environ.get('ROS_LOCALHOST_ONLY') != '0':  # newer ROS 2 does not heed a 1 any more
+        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(config_path('fastdds.xml')))
+    problem = ros_problem()
+    if problem is not None:
+        sys.exit(f'jepa_arm: {problem}')
+
+
+def ros_problem() -> str | None:
+    """Why ROS 2 cannot be used in this Python and what to do, or None if it can."""
+    advice = {
+        'rclpy': 'run "make setup", or source a ROS 2 whose Python this is',
+        f'{MESSAGES}.msg': 'run "make setup", or build ros_ws and source its install/setup.bash',
+    }
+    for module, remedy in advice.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            first_line = str(error).partition('\n')[0]
+            return f'{sys.executable} cannot import {module} ({first_line}); {remedy}'
+    return None
+
+
+def _add_own_prefix() -> None:
+    """Makes messages that were installed into this environment known to ament and the loader.
+
+    The type support of a message is loaded by library name. The loader knows a library that is
+    loaded already, so no LD_LIBRARY_PATH is needed, which could not be set from inside.
+    """
+    prefix = Path(sys.prefix)
+    known = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    installed = (prefix / 'share' / MESSAGES).is_dir()
+    if str(prefix) not in known and (installed or known == ['']):
+        os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [str(prefix), *known]))
+    if installed:
+        for library in sorted((prefix / 'lib').glob(f'lib{MESSAGES}__*_c.so')):
+            _preload(library)
+
+
+def _preload(library: Path) -> None:
+    try:
+        ctypes.CDLL(str(library))
+    except OSError:  # ROS itself is missing: ros_problem() says it
+        pass

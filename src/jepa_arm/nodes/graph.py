@@ -1,0 +1,325 @@
+"""The graph as data, and what starts it where there is no ``ros2 launch``: ``jepa-arm up``."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+Value = str | bool | int | float
+
+READY_TIMEOUT_S = 60.0
+LOOK_AROUND_S = 0.5
+"""How long other nodes are looked for; most are discovered in 0.05 to 0.2 s."""
+LEASE_S = 22.0
+"""How long a node that was killed is still seen, at most."""
+POLL_S = 0.1
+ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+"""How a process is ended: signals in turn, with the seconds it is given after each."""
+PR_SET_PDEATHSIG = 1
+
+
+class GraphError(RuntimeError):
+    """The graph cannot be started or did not come up; the message names the node."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node and how it is started.
+
+    Attributes:
+        name: of the node and its module in ``jepa_arm.nodes``.
+        parameters: ROS parameters.
+        shows: a topic it publishes once it works.
+        remappings: topic names, from -> to.
+    """
+
+    name: str
+    parameters: Mapping[str, Value]
+    shows: str
+    remappings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def executable(self) -> str:
+        """Name of the installed executable."""
+        return f'jepa_arm_{self.name}'
+
+    def arguments(self, namespace: str = '') -> list[str]:
+        """Command-line arguments behind the executable."""
+        out = ['--ros-args']
+        if namespace:
+            out += ['-r', f'__ns:=/{namespace.strip("/")}']
+        for old, new in self.remappings.items():
+            out += ['-r', f'{old}:={new}']
+        for key, value in self.parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            out += ['-p', f'{key}:={text}']
+        return out
+
+
+def simulation(
+    arm: str = 'panda',
+    checkpoint: str = '',
+    task: str = 'push',
+    seed: int = 0,
+    lock_step: bool = False,
+    gui: bool = False,
+    with_planner: bool = True,
+) -> tuple[NodeSpec, ...]:
+    """The virtual arm, the guard and the planner, in the order in which they start."""
+    shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step}
+    sim = NodeSpec('sim', {**shared, 'task': task, 'seed': seed, 'gui': gui}, 'joint_states')
+    nodes = [sim, _guard({**shared, 'use_sim_time': True})]
+    if with_planner:
+        nodes.append(_planner({**shared, 'use_sim_time': True}, checkpoint))
+    return tuple(nodes)
+
+
+def bringup(
+    arm: str = 'panda', checkpoint: str = '', remappings: Mapping[str, str] | None = None
+) -> tuple[NodeSpec, ...]:
+    """Guard and planner beside the driver of a physical arm."""
+    remappings = remappings or {}
+    return _guard({'arm': arm}, remappings), _planner({'arm': arm}, checkpoint, remappings)
+
+
+def _guard(
+    parameters: Mapping[str, Value], remappings: Mapping[str, str] | None = None
+) -> NodeSpec:
+    return NodeSpec('guard', parameters, 'guard/status', remappings or {})
+
+
+def _planner(
+    parameters: Mapping[str, Value],
+    checkpoint: str,
+    remappings: Mapping[str, str] | None = None,
+) -> NodeSpec:
+    chosen: dict[str, Value] = {'checkpoint': checkpoint} if checkpoint else {}
+    return NodeSpec('planner', {**parameters, **chosen}, 'planner/status', remappings or {})
+
+
+class Supervisor:
+    """Starts the processes of a graph, watches them, and ends them in reverse order.
+
+    The end of any one ends all: without guard nothing may move, without planner nothing does.
+    They end too when this process dies. As a context manager: started on entry, ended on exit.
+
+    Attributes:
+        processes: by node name, while they run.
+        exit_codes: by node name, of those that ended.
+    """
+
+    def __init__(
+        self, specs: Sequence[NodeSpec], namespace: str = '', log_dir: Path | None = None
+    ) -> None:
+        self._specs, self._namespace = specs, namespace
+        self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix='jepa_arm_'))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.exit_codes: dict[str, int] = {}
+        self._logs: dict[str, TextIO] = {}
+
+    def __enter__(self) -> Supervisor:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts all processes.
+
+        Raises:
+            GraphError: such a node is there already.
+        """
+        self.check_free()
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        for spec in self._specs:
+            self.start_node(spec.name)
+
+    def start_node(self, name: str) -> subprocess.Popen[bytes]:
+        """Starts the process of one node, for the first time or again."""
+        spec = next(s for s in self._specs if s.name == name)
+        log = self._logs.setdefault(name, self.log_file(name).open('a'))
+        process = subprocess.Popen(
+            [sys.executable, '-m', f'jepa_arm.nodes.{name}', *spec.arguments(self._namespace)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
+            preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
+        )
+        self.processes[name] = process
+        self.exit_codes.pop(name, None)
+        return process
+
+    def log_file(self, name: str) -> Path:
+        """Where a node's output goes."""
+        return self.log_dir / f'{name}.log'
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Waits until every node is seen publishing.
+
+        Raises:
+            GraphError: one ended, or stayed silent.
+        """
+        deadline = time.monotonic() + timeout
+        with _watcher(self._namespace) as watcher:
+            while True:
+                self._check_running()
+                silent = [s for s in self._specs if not _publishers(s, watcher)]
+                if not silent:
+                    return
+                if time.monotonic() > deadline:
+                    raise GraphError(self._silence(silent[0], timeout))
+                time.sleep(POLL_S)
+
+    def check_free(self) -> None:
+        """Makes sure that no such node is on this ROS domain; waits for one that just died.
+
+        Raises:
+            GraphError: there is one.
+        """
+        began = time.monotonic()
+        with _watcher(self._namespace) as watcher:
+            while True:
+                taken = [s.name for s in self._specs if _publishers(s, watcher)]
+                passed = time.monotonic() - began
+                if not taken and passed > LOOK_AROUND_S:
+                    return
+                if taken and passed > LEASE_S:
+                    raise GraphError(
+                        f'ROS domain {os.environ.get("ROS_DOMAIN_ID", "0")} already has a node '
+                        f'{taken[0]} in {watcher.get_namespace()}; end it, or choose another '
+                        'ROS_DOMAIN_ID or namespace'
+                    )
+                time.sleep(POLL_S)
+
+    def ended(self) -> str | None:
+        """Name of a node whose process has ended by itself."""
+        for name, process in list(self.processes.items()):
+            code = process.poll()
+            if code is not None:
+                self.exit_codes[name] = code
+                del self.processes[name]
+                return name
+        return None
+
+    def watch(self, duration: float | None = None) -> str | None:
+        """Waits until a process ends (returns its node's name), or ``duration`` s have passed."""
+        deadline = None if duration is None else time.monotonic() + duration
+        while deadline is None or time.monotonic() < deadline:
+            name = self.ended()
+            if name is not None:
+                return name
+            time.sleep(POLL_S)
+        return None
+
+    def stop(self) -> None:
+        """Ends what still runs, the last started first."""
+        for name in reversed(list(self.processes)):
+            self.exit_codes[name] = _end(self.processes.pop(name))
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """The last lines of a node's output."""
+        text = self.log_file(name).read_text(errors='replace').splitlines()
+        return '\n'.join(text[-lines:])
+
+    def _check_running(self) -> None:
+        name = self.ended()
+        if name is not None:
+            raise GraphError(
+                f'{name} ended with exit code {self.exit_codes[name]}:\n{self.tail(name)}'
+            )
+
+    def _silence(self, spec: NodeSpec, timeout: float) -> str:
+        return (
+            f'{spec.name} runs but {spec.shows} was not seen in {timeout:.0f} s; its output '
+            f'({self.log_file(spec.name)}):\n{self.tail(spec.name)}'
+        )
+
+
+def run_graph(args: argparse.Namespace) -> int:
+    """``jepa-arm up``: starts the simulation and keeps it up until Ctrl-C; the exit code."""
+    specs = simulation(args.arm, str(args.checkpoint), args.task, args.seed, gui=args.gui)
+    _end_on_sigterm()
+    supervisor = Supervisor(specs, args.namespace)
+    print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
+    try:
+        with supervisor:
+            supervisor.wait_ready()
+            print('ready: send a goal to the action move_to_goal. Ctrl-C ends all.', flush=True)
+            name = supervisor.watch()
+            print(f'{name} ended with {supervisor.exit_codes[str(name)]}; ending the others')
+            print(supervisor.tail(str(name)))
+            return 1
+    except KeyboardInterrupt:
+        return max((abs(code) for code in supervisor.exit_codes.values()), default=0)
+    except GraphError as error:
+        print(f'jepa-arm up: {error}', file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _watcher(namespace: str) -> Iterator[Node]:
+    """A node in a context of its own that looks at the graph."""
+    import rclpy
+    from rclpy.context import Context
+
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        yield rclpy.create_node('supervisor', context=context, namespace=namespace or None)
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def _publishers(spec: NodeSpec, watcher: Node) -> int:
+    """How many nodes of that name publish what the node shows once it works."""
+    space = watcher.get_namespace()
+    topic = f'{space.rstrip("/")}/{spec.shows}'
+    infos = watcher.get_publishers_info_by_topic(topic)
+    return sum((i.node_name, i.node_namespace) == (spec.name, space) for i in infos)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    for number, patience in ENDING:
+        process.send_signal(number)
+        try:
+            return process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    raise GraphError(f'process {process.pid} cannot be ended')
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when the parent dies, however that happens."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_on_sigterm() -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

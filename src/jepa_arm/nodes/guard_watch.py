@@ -1,0 +1,143 @@
+"""What a guard on ROS 2 must notice beside proposals and joints: rivals, clock jumps, pauses."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import numpy as np
+from rclpy.clock import JumpThreshold, TimeJump  # pyright: ignore[reportPrivateImportUsage]
+from rclpy.duration import Duration
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
+
+from ..config import ConfigError
+from ..guard import Guard
+from ..types import GuardState, JointSample
+from .parameters import COMMAND
+
+LISTEN_S, LISTEN_LONGER_S = 1.0, 2.0
+"""How long commands of others are listened for before the first own one: where none is known of,
+and where one is, which may have died and is still listed."""
+LOOK_EVERY_S = 0.05
+JUMP_S = 0.5
+"""By how much ROS time may go ahead at once; a message of the clock may be lost."""
+BACK_S = 0.05
+PAUSE_S = 0.1
+"""Without a tick after which the robot's side has stopped the arm by itself."""
+SETTLE_S = 0.2
+"""Of rest after a clock jump: for which proposals of the time before may still come."""
+DRAIN_S = 0.05
+"""After a pause: for which joint states may be old ones that had waited."""
+
+
+class Rivals:
+    """Other publishers of commands: none may be there at the start, a later one is news."""
+
+    def __init__(self, node: Node, topic: str) -> None:
+        self._node, self._topic = node, topic
+        self._began = self._looked_at = monotonic()
+        self._known = 0
+        self._listener = node.create_subscription(JointTrajectory, topic, self._on_other, COMMAND)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nobody has been heard for long enough to start."""
+        others = self._node.count_publishers(self._topic)
+        return monotonic() - self._began > (LISTEN_LONGER_S if others else LISTEN_S)
+
+    def stop_listening(self) -> None:
+        """From now on the commands are the node's own."""
+        self._node.destroy_subscription(self._listener)
+        self._known = self._node.count_publishers(self._topic)
+
+    def count(self) -> int:
+        """Other publishers that are there."""
+        return max(0, self._node.count_publishers(self._topic) - 1)
+
+    def news(self, now: float) -> str:
+        """What to hold for, when a publisher came since the last look; else empty."""
+        if now - self._looked_at < LOOK_EVERY_S:
+            return ''
+        self._looked_at = now
+        known, self._known = self._known, self.count()
+        if self._known <= known:
+            return ''
+        return (
+            f'held: another publisher on {self._topic}, expected this guard alone; end it, then '
+            'call guard/resume'
+        )
+
+    def _on_other(self, msg: JointTrajectory) -> None:
+        raise ConfigError(
+            f'expected to be the only publisher of {self._topic}, but commands come on it: is '
+            'another guard up? End it, or choose another namespace or ROS_DOMAIN_ID'
+        )
+
+
+class ClockJumps:
+    """Stops the arm when ROS time jumps; stamps of the time before mean nothing after it.
+
+    Attributes:
+        reason: why every proposal is to be refused now; empty if none is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        threshold = JumpThreshold(
+            min_forward=Duration(seconds=JUMP_S),
+            min_backward=Duration(seconds=-BACK_S),
+            on_clock_change=False,
+        )
+        self.reason = self._news = ''
+        self._rest_since: float | None = None
+        self._handle = node.get_clock().create_jump_callback(
+            threshold, post_callback=self._on_jump
+        )
+
+    def watch(self, guard: Guard, now: float) -> None:
+        """Stops ``guard`` after a jump; when the arm has rested it starts anew where it stands."""
+        if self._news and guard.state is not GuardState.INACTIVE:
+            self.reason = self._news
+            guard.halt(self.reason)
+        self._news = ''
+        is_at_rest = guard.state in (GuardState.IDLE, GuardState.HOLDING)
+        if not self.reason or not is_at_rest or guard.is_blocked or guard.command is None:
+            self._rest_since = None
+        elif self._rest_since is None:
+            self._rest_since = now
+        elif now - self._rest_since >= SETTLE_S:
+            guard.reset(guard.command.position, now)
+            self.reason = ''
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        seconds = jump.delta.nanoseconds / 1e9
+        direction = 'ahead' if seconds > 0.0 else 'back'
+        self._news = f'clock: ROS time jumped {direction} by {abs(seconds):.2f} s'
+
+
+class Pause:
+    """Whether the process did not run for a while: SIGSTOP, or a machine that hung."""
+
+    def __init__(self) -> None:
+        self.reason = ''
+        self._until = 0.0
+
+    def see(self, gap: float, now: float) -> None:
+        """Notes a gap (s) between two ticks."""
+        if gap > PAUSE_S:
+            self.reason = f'paused: the guard did not run for {gap:.2f} s'
+            self._until = now + DRAIN_S
+
+    def end(self, guard: Guard, sample: JointSample, now: float) -> None:
+        """Has ``guard`` take over the arm anew where it stands, by a ``sample`` of now."""
+        if now < self._until or not np.all(np.isfinite(sample.position)):
+            return
+        was_blocked = guard.is_blocked
+        try:
+            guard.reset(sample.position, now)
+        except ValueError:  # joints that cannot be: better ones may come
+            return
+        if was_blocked:
+            guard.hold(f'held: it was blocked before; {self.reason}')
+        else:
+            guard.halt(self.reason)
+        self.reason = ''

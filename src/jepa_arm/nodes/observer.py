@@ -1,0 +1,225 @@
+"""What the planner sees: images and joints. Callbacks put, the planning thread takes.
+
+Ages run on the steady clock from the arrival of a message; its stamp says what it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from threading import Condition
+from time import monotonic
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image, JointState
+
+from ..config import CameraConfig
+from ..sight import Stillness, image_fault
+from ..sim.camera import intrinsics
+from ..types import FloatArray, JointSample, Observation
+from . import conversions as convert
+
+JOINTS_KEPT = 500
+MOST_SECONDS = 2**31 - 2
+"""What a stamp can hold."""
+JOINTS_WAIT_S = 0.02
+"""How long an image waits for a joint state as new as itself."""
+FROZEN_RAD = 0.05
+"""How far a joint may move while no pixel of the image changes."""
+INTRINSICS_TOLERANCE = 0.02
+"""Share by which a focal length may differ from the contract's, and the principal point in
+shares of the image size."""
+
+
+class NoObservation(Exception):
+    """Nothing to plan from; the message says what is missing and what to look at."""
+
+
+class Observer:
+    """Makes observations of the newest image and the joints at its stamp."""
+
+    def __init__(
+        self,
+        joint_names: Sequence[str],
+        camera: CameraConfig,
+        max_image_age: float,
+        max_joint_age: float,
+        max_clipped: float,
+    ) -> None:
+        """Waits for messages.
+
+        Args:
+            joint_names: of the arm. camera: of the model.
+            max_image_age, max_joint_age: s, older ones are not planned from.
+            max_clipped: share of black or of overexposed pixels, above which neither is.
+        """
+        self._names, self._camera = joint_names, camera
+        self._max_image_age, self._max_joint_age = max_image_age, max_joint_age
+        self._max_clipped, self._stillness = max_clipped, Stillness(FROZEN_RAD)
+        self._changed = Condition()
+        self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
+        self._joints_at = self._image_at = self._stamp_at = -np.inf
+        self._joints_fault = self.camera_fault = ''
+        self._image: Image | None = None
+        self._is_new = False
+        self.has_intrinsics = False
+
+    def put_image(self, msg: Image) -> None:
+        """Takes the newest image."""
+        with self._changed:
+            if self._image is None or msg.header.stamp != self._image.header.stamp:
+                self._stamp_at = monotonic()
+            self._image, self._image_at, self._is_new = msg, monotonic(), True
+            self._changed.notify_all()
+
+    def put_joints(self, msg: JointState) -> None:
+        """Takes one joint state."""
+        try:
+            sample = convert.joints_from_msg(msg, self._names)
+            fault = '' if np.all(np.isfinite(sample.position)) else 'joint states are not finite'
+            if not 0.0 <= sample.stamp < MOST_SECONDS:
+                fault = (
+                    f'joint states: expected a stamp of 0 to {MOST_SECONDS} s, got {sample.stamp}'
+                )
+        except convert.ConversionError as error:
+            sample, fault = None, str(error)
+        with self._changed:
+            self._joints_fault = fault
+            if sample is None or fault:
+                return
+            if self._joints and sample.stamp < self._joints[-1].stamp:
+                self._joints.clear()  # the clock jumped back
+            self._joints.append(sample)
+            self._joints_at = monotonic()
+            self._changed.notify_all()
+
+    def put_camera_info(self, msg: CameraInfo) -> None:
+        """Compares the camera with the one that the model was trained with."""
+        self.has_intrinsics = msg.k[0] > 0.0
+        self.camera_fault = camera_difference(msg, self._camera)
+
+    def wait(self, timeout: float) -> bool:
+        """Whether an image that was not waited for before is here, with joints of its time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_new, timeout):
+                return False
+            self._is_new = False
+            self._changed.wait_for(self._has_joints_of_image, JOINTS_WAIT_S)
+            return True
+
+    def observe(self) -> Observation:
+        """The newest image with the joints interpolated at its stamp.
+
+        Raises:
+            NoObservation: one of them is missing, too old, or cannot be used.
+        """
+        with self._changed:
+            image, joints = self._image, list(self._joints)
+            image_age, joint_age = monotonic() - self._image_at, monotonic() - self._joints_at
+            stamp_age = monotonic() - self._stamp_at
+            fault = self.camera_fault or self._joints_fault
+        if fault:
+            raise NoObservation(fault)
+        if image is None or image_age > self._max_image_age:
+            raise NoObservation(_silence('image', 'camera/image_raw', image_age))
+        if not joints or joint_age > self._max_joint_age:
+            raise NoObservation(_silence('joint state', 'joint_states', joint_age))
+        stamp = convert.to_seconds(image.header.stamp)
+        self._check_stamp(self.age(stamp), stamp_age)
+        try:
+            size = self._camera.width, self._camera.height
+            pixels = convert.image_from_msg(image, size)
+        except convert.ConversionError as error:
+            raise NoObservation(str(error)) from None
+        observation = Observation(pixels, self._at(joints, stamp), stamp)
+        fault = image_fault(pixels, self._max_clipped)
+        if not fault:
+            with self._changed:
+                fault = self._stillness.fault(pixels, observation.joints)
+        if fault:
+            raise NoObservation(fault)
+        return observation
+
+    def joints(self) -> FloatArray | None:
+        """(J,) rad, the newest measured positions; None if there are none or they are old."""
+        with self._changed:
+            if not self._joints or monotonic() - self._joints_at > self._max_joint_age:
+                return None
+            return self._joints[-1].position
+
+    def age(self, stamp: float) -> float:
+        """s since ``stamp``, by the newest joint state's stamp and arrival: finer than /clock."""
+        with self._changed:
+            newest = self._joints[-1].stamp if self._joints else np.nan
+            return newest + monotonic() - self._joints_at - stamp
+
+    def _check_stamp(self, age: float, unchanged_for: float) -> None:
+        """Raises ``NoObservation`` if the image's stamp cannot be right.
+
+        Args:
+            age: s, by its stamp.
+            unchanged_for: s since an image with another stamp came.
+        """
+        if age > self._max_image_age:
+            raise NoObservation(f'the newest image is {age:.2f} s old when it comes')
+        if age < -self._max_joint_age:
+            raise NoObservation(
+                f'the newest image is from the future, {-age:.2f} s ahead of the joints: expected '
+                'stamps of one clock'
+            )
+        if unchanged_for > self._max_image_age:
+            raise NoObservation(
+                f'images have had the same stamp for {unchanged_for:.1f} s: does the clock stand '
+                'still?'
+            )
+
+    def _has_joints_of_image(self) -> bool:
+        if self._image is None or not self._joints:
+            return False
+        return self._joints[-1].stamp >= convert.to_seconds(self._image.header.stamp)
+
+    def _at(self, joints: list[JointSample], stamp: float) -> FloatArray:
+        """(J,) rad at ``stamp``, linear between its neighbours; the nearest beyond the ends."""
+        stamps = np.array([sample.stamp for sample in joints])
+        i = int(np.searchsorted(stamps, stamp))
+        early, late = joints[max(0, i - 1)], joints[min(i, len(joints) - 1)]
+        gap = min(abs(stamp - early.stamp), abs(stamp - late.stamp))
+        if gap > self._max_joint_age:
+            raise NoObservation(
+                f'the joint state nearest to the image is {gap:.2f} s away: expected stamps of '
+                'one clock on camera and joints'
+            )
+        width = late.stamp - early.stamp
+        share = min(1.0, max(0.0, (stamp - early.stamp) / width)) if width > 0.0 else 0.0
+        return early.position + share * (late.position - early.position)
+
+
+def camera_difference(msg: CameraInfo, camera: CameraConfig) -> str:
+    """How the camera differs from ``camera`` in size or intrinsics; empty if it does not.
+
+    Intrinsics of an uncalibrated camera (zeros) are not compared.
+    """
+    if (msg.width, msg.height) != (camera.width, camera.height):
+        return (
+            f'camera_info: expected {camera.width}x{camera.height} pixels, got '
+            f'{msg.width}x{msg.height}'
+        )
+    expected, got = intrinsics(camera), np.array(msg.k).reshape(3, 3)
+    if got[0, 0] <= 0.0:
+        return ''
+    focal = abs(got[[0, 1], [0, 1]] / expected[[0, 1], [0, 1]] - 1.0).max()
+    centre = abs((got[:2, 2] - expected[:2, 2]) / [camera.width, camera.height]).max()
+    if max(focal, centre) <= INTRINSICS_TOLERANCE:
+        return ''
+    fov = np.degrees(2.0 * np.arctan(camera.height / 2.0 / got[1, 1]))
+    return (
+        f'camera_info: expected the camera of the model, vertical field of view '
+        f'{camera.fov_deg:.1f} degrees and principal point {expected[:2, 2].tolist()}, got '
+        f'{fov:.1f} and {np.round(got[:2, 2], 1).tolist()}'
+    )
+
+
+def _silence(what: str, topic: str, age: float) -> str:
+    if not np.isfinite(age):
+        return f'no {what} has come; is something publishing on {topic}?'
+    return f'no {what} for {age:.1f} s; is something publishing on {topic}?'

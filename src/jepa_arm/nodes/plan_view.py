@@ -1,0 +1,88 @@
+"""What the planner shows of itself: its status, and its plan as markers."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometry_msgs.msg import Vector3
+from jepa_arm_msgs.msg import PlannerStatus
+from rclpy.node import Node
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+
+from ..agent import Decision
+from ..goals import PositionGoal
+from . import conversions as convert
+from .parameters import STATUS
+
+GOAL_COLOUR = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.6)
+PATH_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=1.0)
+LINE_M = 0.004
+
+
+class PlanView:
+    """Publishes ``planner/status`` and ``planner/plan_markers``."""
+
+    def __init__(self, node: Node, frame_id: str) -> None:
+        self._node, self._frame_id = node, frame_id
+        self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
+        self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
+        self.last = PlannerStatus()
+
+    def status(
+        self,
+        state: int,
+        reason: str = '',
+        stamp: float = 0.0,
+        decision: Decision | None = None,
+        age: float = np.nan,
+        replans: int = 0,
+    ) -> None:
+        """Publishes one status.
+
+        Args:
+            state: of ``PlannerStatus``. reason: why nothing is sent.
+            stamp: s, of the observation; 0 if there is none.
+            decision: made of it. age: s, of the observation when the proposal was sent.
+            replans: plans made for the goal.
+        """
+        plan = None if decision is None else decision.plan
+        msg = PlannerStatus(
+            state=state,
+            reason=reason,
+            source='hold' if plan is None else plan.source,
+            distance=np.nan if decision is None else decision.distance,
+            predicted_distance=np.nan if decision is None else decision.predicted_distance,
+            surprise=np.nan if decision is None else decision.surprise,
+            risk=np.nan,
+            plan_ms=np.nan if plan is None else plan.latency_ms,
+            observation_age_ms=age * 1000.0,
+            replans=replans,
+            candidates=0 if plan is None else plan.candidates,
+            observation_stamp=convert.to_time(stamp),
+        )
+        msg.header.stamp = self._node.get_clock().now().to_msg()
+        msg.header.frame_id = self._frame_id
+        self._status_pub.publish(msg)
+        self.last = msg
+
+    def plan(self, decision: Decision, goal: PositionGoal, radius: float, stamp: float) -> None:
+        """Draws where the plan takes the tip, and the goal as a sphere of ``radius`` m."""
+        assert decision.tip_path is not None
+        path = self._marker(0, Marker.LINE_STRIP, PATH_COLOUR, LINE_M, stamp)
+        path.points = [convert.point_to_msg(point) for point in decision.tip_path]
+        sphere = self._marker(1, Marker.SPHERE, GOAL_COLOUR, 2.0 * radius, stamp)
+        sphere.pose.position = convert.point_to_msg(goal.position)
+        self._markers_pub.publish(MarkerArray(markers=[path, sphere]))
+
+    def clear(self) -> None:
+        """Removes what was drawn."""
+        self._markers_pub.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+
+    def _marker(
+        self, number: int, kind: int, colour: ColorRGBA, size: float, stamp: float
+    ) -> Marker:
+        marker = Marker(ns='plan', id=number, type=kind, action=Marker.ADD, color=colour)
+        marker.header.frame_id, marker.header.stamp = self._frame_id, convert.to_time(stamp)
+        marker.scale = Vector3(x=size, y=size, z=size)
+        marker.pose.orientation.w = 1.0
+        return marker

@@ -1,0 +1,283 @@
+"""The planning thread: one plan for each new image, requests in between.
+
+Nothing else touches the agent. Callbacks reach it through the observer, the goal server, the
+guard view and ``put``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+
+import numpy as np
+import torch
+from jepa_arm_msgs.msg import PlannerStatus
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from ..agent import Agent, Decision
+from ..arm import Arm
+from ..config import ConfigError, PlannerConfig, TaskConfig, load
+from ..goals import GoalError, PositionGoal
+from ..model.checkpoint import Checkpoint
+from ..planning.planner import PlanningError
+from ..resources import config_path
+from ..types import Observation, Proposal
+from . import conversions as convert
+from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
+from .guard_view import GuardView
+from .observer import NoObservation, Observer
+from .plan_view import PlanView
+
+CYCLE_S = 0.1
+"""How often requests are looked at when no image comes."""
+TASKS = {'object': 'push', 'tip': 'reach'}
+"""Whose tolerance a goal without one of its own gets, by its subject."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which a goal ends.
+
+    Attributes:
+        blind: without observation. stuck: without coming nearer. unguarded: without a word of
+            an active guard. Steady clock, but for ``stuck``.
+    """
+
+    blind: float
+    stuck: float
+    unguarded: float
+
+
+class PlanningLoop:
+    """Pursues the goals of ``goals`` with an agent.
+
+    Attributes:
+        saved: observations by name, for goals of kind SAVED.
+        recent: the newest observations, about one model step of them.
+        late_plans: that took longer than their deadline, so far.
+        slowest_ms: of a plan since somebody set it to 0.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        arm: Arm,
+        config: PlannerConfig,
+        seed: int,
+        observer: Observer,
+        guard: GuardView,
+        goals: GoalServer,
+        view: PlanView,
+        send: Callable[[Proposal], None] | None,
+        patience: Patience,
+        logger: RcutilsLogger,
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            checkpoint: whose contract fits ``arm``. seed: of the search.
+            observer, guard, goals, view: what is heard, asked for and shown.
+            send: passes a proposal on to the guard; None: dry run.
+            patience: with blindness, no progress, no guard.
+            logger: of the node.
+        """
+        self._arm, self._config, self._checkpoint = arm, config, checkpoint
+        self._observer, self._guard, self._goals, self._view = observer, guard, goals, view
+        self._send, self._patience = send, patience
+        self._logger = logger
+        self._agent = Agent(checkpoint, arm, config, seed)
+        self.saved: dict[str, Observation] = {}
+        self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
+        time = checkpoint.contract.time
+        self.recent: deque[Observation] = deque(maxlen=time.frame_skip + 1)
+        self.late_plans, self.slowest_ms = 0, 0.0
+        self._blind_since: float | None = monotonic()
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._is_ending = Event()
+        self._thread = Thread(target=self._run, name='planning', daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Has ``job`` done on the planning thread, between two plans."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._is_ending.set()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._config.threads)
+        torch.set_flush_denormal(True)
+        self._warm_up()
+        self._logger.info(f'ready: {self._checkpoint.folder.name} for {self._arm.config.name}')
+        while not self._is_ending.is_set():
+            is_new = self._observer.wait(CYCLE_S)
+            self._answer_requests()
+            self._drop_ended_goal()
+            try:
+                observation = self._observer.observe()
+            except NoObservation as problem:
+                self._go_blind(str(problem))
+                continue
+            is_repeated = self.recent and observation.stamp == self.recent[-1].stamp
+            if is_new and not is_repeated:
+                self._blind_since = None
+                self._step(observation)
+
+    def _warm_up(self) -> None:
+        """The first plans of a process take long: they are made before anybody waits for one."""
+        contract, home = self._checkpoint.contract, self._arm.home
+        black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
+        self._agent.set_goal(PositionGoal('tip', self._arm.tip_position(home)))
+        for i in range(3):
+            with suppress(PlanningError):
+                self._agent.decide(Observation(black, home, i * contract.time.control_dt))
+        self._agent.reset(home)
+
+    def _answer_requests(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait()()
+        pursuit = self._goals.take()
+        if pursuit is None or pursuit.ended.done():
+            return
+        try:
+            self._start(pursuit)
+        except (GoalError, ConfigError, convert.ConversionError) as error:
+            pursuit.end(Outcome.INVALID_GOAL, str(error))
+
+    def _start(self, pursuit: Pursuit) -> None:
+        """Reads a goal and pursues it in place of the present one, or raises what is wrong."""
+        goal = self._reader.read(pursuit.request.goal)
+        reach, timeout = self._limits(pursuit, goal.subject)
+        stuck_for = np.inf if self._send is None else self._patience.stuck
+        pursuit.begin(goal, reach, timeout, stuck_for)
+        takes_over = self._goals.active is not None
+        self._goals.activate(pursuit)
+        resting, measured = self._guard.resting_at(), self._observer.joints()
+        if resting is not None:
+            self._agent.resync(resting)
+        elif not takes_over and measured is not None:
+            self._agent.resync(measured)
+        self._agent.set_goal(goal)
+        place = np.round(goal.position, 3).tolist()
+        self._logger.info(f'goal: {goal.subject} to {place} m, to be read within {reach:.3f} m')
+
+    def _limits(self, pursuit: Pursuit, subject: str) -> tuple[float, float]:
+        """m, read distance that counts as reached, and s, the time limit.
+
+        The object is read by a probe, which may err: it must be nearer than the tolerance by the
+        probe's held-out error. Where the tip is the joints tell.
+        """
+        tolerance, timeout = pursuit.request.tolerance, pursuit.request.timeout
+        if not (0.0 <= tolerance < np.inf and 0.0 <= timeout < np.inf):
+            raise GoalError(
+                f'goal: expected tolerance and timeout >= 0, got {tolerance} and {timeout}'
+            )
+        if tolerance == 0.0:
+            tolerance = load(TaskConfig, config_path(f'tasks/{TASKS[subject]}.yaml')).tolerance
+        error = 0.0
+        if subject == 'object':
+            error = self._checkpoint.info['gates']['probes']['object_position']['p90_cm'] / 100.0
+        return max(tolerance - error, tolerance / 2.0), timeout or self._config.timeout
+
+    def _drop_ended_goal(self) -> None:
+        pursuit = self._goals.active
+        if pursuit is not None and pursuit.ended.done():
+            self._goals.active = None
+            self._agent.set_goal(None)
+            self._guard.forget()
+            self._view.clear()
+
+    def _go_blind(self, reason: str) -> None:
+        self._blind_since = self._blind_since or monotonic()
+        pursuit = self._goals.active
+        if pursuit is not None and monotonic() - self._blind_since > self._patience.blind:
+            pursuit.end(Outcome.NO_OBSERVATION, reason)
+        self._view.status(PlannerStatus.HOLDING, reason)
+
+    def _step(self, observation: Observation) -> None:
+        """Plans from one observation and sends the proposal."""
+        self._remember(observation)
+        pursuit, stamp = self._goals.active, observation.stamp
+        if pursuit is None:
+            self._stand(observation)
+        else:
+            self._follow_guard(pursuit, observation)
+        try:
+            decision, problem = self._agent.decide(observation), ''
+        except PlanningError as error:
+            decision, problem = Decision(None), str(error)
+        if pursuit is not None:
+            pursuit.judge(decision.distance, stamp)
+        if pursuit is None or pursuit.ended.done():
+            self._view.status(PlannerStatus.IDLE, stamp=stamp, decision=decision)
+        elif decision.proposal is None:
+            self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
+        else:
+            self._propose(decision.proposal, decision, pursuit)
+
+    def _remember(self, observation: Observation) -> None:
+        """Keeps the observation; starts anew when the clock jumped back."""
+        if self.recent and observation.stamp < self.recent[-1].stamp:
+            self._logger.warning(
+                f'the clock jumped back from {self.recent[-1].stamp:.2f} s to '
+                f'{observation.stamp:.2f} s: the belief starts anew'
+            )
+            goal = self._agent.goal
+            self.recent.clear()
+            self._agent.reset(observation.joints)
+            self._agent.set_goal(goal)
+            if self._goals.active is not None:
+                self._goals.active.restart_clock()
+        self.recent.append(observation)
+
+    def _stand(self, observation: Observation) -> None:
+        """Takes the arm to be told to stay where the guard holds it, or else where it is."""
+        resting = self._guard.resting_at()
+        self._agent.resync(observation.joints if resting is None else resting)
+
+    def _follow_guard(self, pursuit: Pursuit, observation: Observation) -> None:
+        """Plans on from where the guard holds the arm; ends the goal if it stays stopped."""
+        if self._send is None:
+            self._agent.resync(observation.joints)
+            return
+        stopped = self._guard.stopped(self._patience.unguarded)
+        if stopped:
+            pursuit.end(Outcome.GUARD_STOPPED, stopped)
+        self._agent.latency = self._guard.latency
+        standing = self._guard.lost_track()
+        if standing is not None:
+            self._agent.resync(standing)
+
+    def _propose(self, proposal: Proposal, decision: Decision, pursuit: Pursuit) -> None:
+        assert pursuit.goal is not None and decision.plan is not None
+        self.late_plans += decision.plan.latency_ms > self._config.deadline_ms
+        self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
+        state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
+        if self._send is not None:
+            state, reason = PlannerStatus.PLANNING, ''
+            self._send(proposal)
+            self._guard.sent()
+        age, stamp = self._observer.age(proposal.stamp), proposal.stamp
+        self._view.status(state, reason, stamp, decision, age, pursuit.replans)
+        self._view.plan(decision, pursuit.goal, pursuit.reach, stamp)
+        pursuit.feedback(
+            distance=decision.distance,
+            predicted_distance=decision.predicted_distance,
+            surprise=decision.surprise,
+            risk=np.nan,
+            plan_ms=decision.plan.latency_ms,
+            observation_age_ms=age * 1000.0,
+        )

@@ -1,0 +1,158 @@
+"""How every node's process starts, runs and ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
+from rosgraph_msgs.msg import Clock as ClockMsg
+
+from ..arm import ArmError
+from ..config import ConfigError
+from .conversions import diagnostics_to_msg
+from .parameters import STATUS, declare
+
+N = TypeVar('N', bound=Node)
+
+BAD_SETTING = (ConfigError, ArmError, FileNotFoundError, ParameterException)
+POLL_S = 0.1
+
+
+class Ending:
+    """Whether SIGINT or SIGTERM came; the context stays valid, so that a node can end in order."""
+
+    def __init__(self) -> None:
+        self.is_wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.is_wanted = True
+
+
+def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
+    """Runs the node of ``make`` until SIGINT or SIGTERM; ends the process.
+
+    Exit code 0 after a signal, 1 with one clear line for a setting that cannot be used.
+
+    Args:
+        name: for error messages.
+        make: builds the node.
+        may_end: called repeatedly once a signal came, with the node still running, until it
+            returns True: the place for an ordered stop.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    ending = Ending()
+    node = None
+    try:
+        node = make()
+        harden(node)
+        gc.collect()
+        gc.freeze()  # what is here stays: looking through it costs a tick or two
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not ending.is_wanted or (may_end is not None and not may_end(node)):
+            executor.spin_once(timeout_sec=POLL_S)
+    except (ExternalShutdownException, KeyboardInterrupt):
+        pass
+    except BAD_SETTING as error:
+        sys.exit(f'{name}: {error}')
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+        gc.unfreeze()
+
+
+def harden(node: Node) -> None:
+    """Keeps two messages from ending the process, at which rclpy's own callbacks raise.
+
+    They are a ``/clock`` before zero and a parameter of a type that does not exist.
+    """
+    for subscription in node.subscriptions:
+        if subscription.topic_name == '/clock':
+            subscription.callback = _without_negative_time(subscription.callback)
+    for service in node.services:
+        if service.srv_type in (SetParameters, SetParametersAtomically):
+            service.callback = _without_unknown_types(service.callback)
+
+
+def _without_negative_time(take: Callable[..., None]) -> Callable[[ClockMsg], None]:
+    def take_if_possible(msg: ClockMsg) -> None:
+        if msg.clock.sec >= 0:
+            take(msg)
+
+    return take_if_possible
+
+
+def _without_unknown_types(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def answer_to_known(request: Any, response: Any) -> Any:
+        for parameter in request.parameters:
+            if parameter.value.type > ParameterType.PARAMETER_STRING_ARRAY:
+                parameter.value = ParameterValue()  # not set: refused by rclpy, with a reason
+        return answer(request, response)
+
+    return answer_to_known
+
+
+def use_real_time(node: Node, default: int) -> None:
+    """Declares ``priority`` and runs this thread with it before all normal processes (SCHED_FIFO).
+
+    Where the user may not (see ``ulimit -r``) the thread stays normal, and ticks come late on a
+    busy machine.
+    """
+    text = 'SCHED_FIFO priority of the stream, 1..99; 0: a normal process'
+    priority = int(declare(node, 'priority', default, text))
+    if priority == 0:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except (AttributeError, OSError) as error:
+        node.get_logger().info(f'runs without real-time priority: {error}')
+
+
+def steady_timer(node: Node, period: float, phase: float, callback: Callable[[], None]) -> Timer:
+    """A timer on the steady clock that fires where the clock is ``phase`` s past whole periods.
+
+    Nodes on one machine with different phases do not meet: the guard commands half a period
+    before the virtual arm looks.
+    """
+    clock = Clock(clock_type=ClockType.STEADY_TIME)
+    time.sleep((phase - clock.now().nanoseconds / 1e9) % period)
+    return node.create_timer(period, callback, clock=clock)
+
+
+class Diagnostics:
+    """Publishes one status a second on ``/diagnostics``."""
+
+    def __init__(
+        self,
+        node: Node,
+        problems: Callable[[], list[str]],
+        values: Callable[[], dict[str, object]],
+    ) -> None:
+        self._node, self._problems, self._values = node, problems, values
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', STATUS)
+        node.create_timer(1.0, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _publish(self) -> None:
+        name = self._node.get_fully_qualified_name().lstrip('/')
+        stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(diagnostics_to_msg(name, self._problems(), self._values(), stamp))

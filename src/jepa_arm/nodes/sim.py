@@ -1,0 +1,295 @@
+"""The virtual arm on ROS 2: what a camera, an arm's driver and its controllers would offer.
+
+Real time: physics follows the steady clock. Lock-step (parameter ``lock_step``): time passes
+only in ``~/step``. Each tick publishes the joints, at control steps an image too, then
+``/clock``, and waits for a trajectory stamped with that time (or with none) on the command
+topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import monotonic
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from jepa_arm_msgs.srv import InjectFault, ResetScene, Step
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from ..config import ConfigError
+from ..sim.tasks import load_task
+from ..types import JointSample
+from . import conversions as convert
+from .controller import CommandError
+from .environment import prepare_ros
+from .parameters import COMMAND, SENSOR, STATUS, declare, declare_arm, declare_sim_config
+from .process import Diagnostics, run, steady_timer, use_real_time
+from .virtual_arm import FaultError, VirtualArm
+
+MAX_CATCH_UP = 5
+"""Ticks made at once when real time is behind."""
+MAX_BEHIND_S = 0.2
+"""Time that is given up when real time is further behind."""
+ASK_AGAIN_S = 0.5
+STEP_TIMEOUT_S = 10.0
+
+
+class SimNode(Node):
+    """One virtual arm with its task."""
+
+    def __init__(self) -> None:
+        super().__init__('sim')
+        self._arm = declare_arm(self)
+        self._config = declare_sim_config(self)
+        task = declare(self, 'task', 'push', 'task: config/tasks/<task>.yaml')
+        seed = declare(self, 'seed', 0, 'seed of the first scene')
+        self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
+        gui = bool(declare(self, 'gui', False, 'show the physics engine in a window'))
+        use_real_time(self, default=10)
+        first_task = load_task(str(task), self._arm, self._config)
+        self._virtual = VirtualArm(self._arm, self._config, gui)
+        self._ticks_to_go = 0
+        self._step_done: Future | None = None
+        self._anchor: float | None = None
+        self._late_ticks, self._lost_s = 0, 0.0
+        self._make_publishers()
+        self._virtual.reset(first_task, int(seed))
+        self._make_subscriptions()
+        self._diagnostics = Diagnostics(self, self._problems, self._values)
+        if self._lock_step:
+            steady_timer(self, ASK_AGAIN_S, 0.0, self._on_silence)
+        else:
+            steady_timer(self, self._config.time.stream_dt, 0.0, self._on_timer)
+        self.get_logger().info(
+            f'{task}, seed {seed}, {"lock-step" if self._lock_step else "real time"}'
+        )
+
+    def _make_publishers(self) -> None:
+        self._clock_pub = self.create_publisher(Clock, '/clock', STATUS)
+        self._joints_pub = self.create_publisher(JointState, 'joint_states', SENSOR)
+        self._image_pub = self.create_publisher(Image, 'camera/image_raw', SENSOR)
+        self._info_pub = self.create_publisher(CameraInfo, 'camera/camera_info', SENSOR)
+        self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
+
+    def _make_subscriptions(self) -> None:
+        topic = 'joint_trajectory_controller/joint_trajectory'
+        self.create_subscription(JointTrajectory, topic, self._on_trajectory, COMMAND)
+        topic = 'forward_position_controller/commands'
+        self.create_subscription(Float64MultiArray, topic, self._on_positions, COMMAND)
+        self.create_service(ResetScene, '~/reset', self._on_reset)
+        waits = ReentrantCallbackGroup()  # while a step is under way the rest goes on
+        self.create_service(Step, '~/step', self._on_step, callback_group=waits)
+        self.create_service(InjectFault, '~/inject_fault', self._on_fault)
+
+    # Real time.
+
+    def _on_timer(self) -> None:
+        dt, now = self._config.time.stream_dt, monotonic()
+        if self._anchor is None:
+            self._anchor = now - (self._virtual.tick + 1) * dt
+        due = round((now - self._anchor) / dt) - self._virtual.tick
+        self._late_ticks += max(0, due - 1)
+        if due * dt > MAX_BEHIND_S:
+            self._lost_s += due * dt
+            self._anchor, due = None, 1
+        for _ in range(min(due, MAX_CATCH_UP)):
+            self._advance()
+            self._publish_clock()
+            self._publish_readings()
+
+    # Lock-step.
+
+    def _ask(self) -> None:
+        """Shows the present and asks for the command of this tick."""
+        self._asked_at = monotonic()
+        self._publish_readings()
+        self._publish_clock()
+
+    def _answered(self) -> None:
+        """The command of this tick came."""
+        self._advance()
+        self._ticks_to_go -= 1
+        if self._ticks_to_go:
+            self._answered_at = monotonic()
+            self._ask()
+        else:
+            self._publish_joints()
+            self._finish_step('')
+
+    def _on_silence(self) -> None:
+        """Asks again what nobody answered: best effort may lose a message."""
+        now = monotonic()
+        if self._ticks_to_go == 0:
+            self._publish_joints()
+        elif now - self._answered_at > STEP_TIMEOUT_S:
+            self._finish_step(f'no command for t = {self._virtual.clock:.2f} s; is a guard there?')
+        elif now - self._asked_at > ASK_AGAIN_S:
+            self._ask()
+
+    def _finish_step(self, problem: str) -> None:
+        self._ticks_to_go = 0
+        if self._step_done is not None and not self._step_done.done():
+            self._step_done.set_result(problem)
+
+    # Commands.
+
+    def _on_trajectory(self, msg: JointTrajectory) -> None:
+        stamp = convert.to_seconds(msg.header.stamp)
+        if self._lock_step and stamp != 0.0 and abs(stamp - self._virtual.clock) > 1e-6:
+            return  # the answer to a question that was asked twice
+        try:
+            trajectory = convert.trajectory_from_msg(msg, self._arm.joint_names)
+            if trajectory.start:
+                ahead = self._virtual.clock - self._virtual.now
+                trajectory = replace(trajectory, start=trajectory.start - ahead)
+            self._virtual.controller.follow(trajectory, self._virtual.now)
+        except (convert.ConversionError, CommandError) as error:
+            self._refuse(error)
+        if self._ticks_to_go:
+            self._answered()
+
+    def _on_positions(self, msg: Float64MultiArray) -> None:
+        try:
+            if len(msg.data) != len(self._arm.joint_names):
+                raise CommandError(
+                    f'expected {len(self._arm.joint_names)} positions, got {len(msg.data)}'
+                )
+            self._virtual.controller.go_to(np.array(msg.data), self._virtual.now)
+        except CommandError as error:
+            self._refuse(error)
+        if self._ticks_to_go:
+            self._answered()
+
+    def _refuse(self, error: Exception) -> None:
+        self.get_logger().warning(f'command refused: {error}', throttle_duration_sec=1.0)
+
+    def _advance(self) -> None:
+        if self._virtual.advance():
+            limit = self._config.command_timeout
+            self.get_logger().warning(f'no command for {limit} s: the arm holds where it is')
+
+    # Services.
+
+    def _on_reset(
+        self, request: ResetScene.Request, response: ResetScene.Response
+    ) -> ResetScene.Response:
+        task = self._virtual.task
+        try:
+            if request.task not in ('', task.config.name):
+                task = load_task(request.task, self._arm, self._config)
+        except (ConfigError, FileNotFoundError) as error:
+            response.message = str(error)
+            return response
+        self._finish_step('the scene was reset')
+        goal = self._virtual.reset(task, request.seed)
+        self._anchor = None
+        self._publish_joints()
+        state, stamp = self._virtual.state(), convert.to_time(self._virtual.clock)
+        names, frame = self._arm.joint_names, self._arm.config.camera.frame_id
+        response.success = True
+        response.goal = convert.image_goal_to_msg(
+            task.subject, goal.image, goal.joints, names, frame, stamp
+        )
+        response.object_position = convert.point_to_msg(state.object_position)
+        response.goal_position = convert.point_to_msg(self._virtual.scene.goal)
+        response.tip_position = convert.point_to_msg(state.tip_position)
+        self.get_logger().info(f'{task.config.name}, seed {request.seed}')
+        return response
+
+    async def _on_step(self, request: Step.Request, response: Step.Response) -> Step.Response:
+        if not self._lock_step:
+            response.message = 'expected lock-step mode: start with the parameter lock_step:=true'
+        elif self._ticks_to_go:
+            response.message = 'another step is under way'
+        elif request.control_steps:
+            self._ticks_to_go = request.control_steps * self._config.time.ticks
+            self._step_done = Future()
+            self._answered_at = monotonic()
+            self._ask()
+            response.message = await self._step_done or ''
+        response.success = not response.message
+        state = self._virtual.state()
+        response.sim_time = convert.to_time(self._virtual.clock)
+        response.object_position = convert.point_to_msg(state.object_position)
+        response.tip_position = convert.point_to_msg(state.tip_position)
+        return response
+
+    def _on_fault(
+        self, request: InjectFault.Request, response: InjectFault.Response
+    ) -> InjectFault.Response:
+        try:
+            self._virtual.inject(request.fault, request.duration, request.value)
+        except FaultError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        self.get_logger().warning(f'fault: {request.fault}')
+        return response
+
+    # What is published.
+
+    def _publish_clock(self) -> None:
+        self._clock_pub.publish(Clock(clock=convert.to_time(self._virtual.clock)))
+
+    def _publish_readings(self) -> None:
+        self._publish_joints()
+        if self._virtual.is_control_step:
+            self._virtual.take_picture()
+            self._publish_truth()
+        camera = self._arm.config.camera
+        for stamp, image in self._virtual.pictures():
+            time = convert.to_time(stamp)
+            msg = convert.image_to_msg(image, time, camera.frame_id)
+            if self._virtual.has_fault('camera_encoding'):
+                msg.encoding = 'unknown'
+            self._image_pub.publish(msg)
+            self._info_pub.publish(convert.camera_info_to_msg(camera, time))
+
+    def _publish_joints(self) -> None:
+        sample = self._virtual.joints()
+        if sample is None:
+            return
+        names = list(self._arm.joint_names)
+        order = list(range(len(names)))
+        if self._virtual.has_fault('joints_permuted'):
+            order.reverse()
+        if self._virtual.has_fault('joint_missing'):
+            order.pop()
+        shown = JointSample(sample.position[order], sample.velocity[order], sample.stamp)
+        self._joints_pub.publish(convert.joints_to_msg(shown, [names[i] for i in order]))
+
+    def _publish_truth(self) -> None:
+        state, frame = self._virtual.state(), self._arm.config.base_link
+        poses = [(state.object_position, state.object_quaternion)]
+        stamp = convert.to_time(self._virtual.clock)
+        self._truth_pub.publish(convert.poses_to_msg(poses, frame, stamp))
+
+    def _problems(self) -> list[str]:
+        problems = [f'fault {name}' for name in self._virtual.faults()]
+        if self._lost_s:
+            problems.append(f'{self._lost_s:.1f} s lost: slower than real time')
+        return problems
+
+    def _values(self) -> dict[str, object]:
+        return {
+            'task': self._virtual.task.config.name,
+            'seed': self._virtual.seed,
+            'sim time s': f'{self._virtual.clock:.2f}',
+            'late ticks': self._late_ticks,
+        }
+
+
+def main() -> None:
+    """Entry point of the executable."""
+    prepare_ros()
+    run('sim', SimNode)
+
+
+if __name__ == '__main__':
+    main()

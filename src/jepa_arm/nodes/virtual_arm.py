@@ -1,0 +1,178 @@
+"""The virtual arm as its sensors and drivers see it: world, controller and faults. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..arm import Arm
+from ..config import SimConfig
+from ..sim.bullet import BulletWorld
+from ..sim.tasks import Task
+from ..sim.world import WorldState
+from ..types import FloatArray, ImageArray, JointSample, Observation
+from .controller import Controller
+from .faults import FaultError, Faults
+
+EPSILON_S = 1e-9
+
+
+class VirtualArm:
+    """An arm with camera that moves towards its controller's targets, one tick at a time.
+
+    Attributes:
+        controller: takes the commands.
+        scene, task, seed: of the last reset.
+    """
+
+    def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
+        self.arm, self._time = arm, config.time
+        self._world = BulletWorld(arm, config, gui)
+        self._faults = Faults()
+        self._images: list[tuple[float, float, ImageArray]] = []
+        self._tick, self._paused_ticks, self._clock_jump = 0, 0, 0.0
+        self.controller = Controller(
+            arm.velocity_limit / arm.config.velocity_scale,
+            config.time.stream_dt,
+            config.command_timeout,
+        )
+
+    @property
+    def now(self) -> float:
+        """s, simulated time; never goes back, not even by a reset."""
+        return self._tick * self._time.stream_dt
+
+    @property
+    def clock(self) -> float:
+        """s, what is published as the time: ``now``, unless the clock is at fault."""
+        running = (self._tick - self._paused_ticks) * self._time.stream_dt
+        return max(0.0, running + self._clock_jump)
+
+    @property
+    def tick(self) -> int:
+        """Stream ticks since the start."""
+        return self._tick
+
+    @property
+    def is_control_step(self) -> bool:
+        """Whether an observation is due now."""
+        return self._tick % self._time.ticks == 0
+
+    def close(self) -> None:
+        """Frees the physics server."""
+        self._world.close()
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        """Builds the scene that ``seed`` draws; all faults end.
+
+        Returns:
+            what camera and joints would give at the scene's goal.
+        """
+        self.task, self.seed, self.scene = task, seed, task.sample(seed)
+        goal = self._world.image_of(self.scene, task.subject)
+        self._world.reset(self.scene)
+        self.controller.reset(self.scene.joints)
+        self._faults.clear()
+        self._images.clear()
+        self._tick = (self._tick // self._time.ticks + 1) * self._time.ticks
+        return goal
+
+    def state(self) -> WorldState:
+        """Ground truth."""
+        return self._world.state()
+
+    def advance(self) -> bool:
+        """Makes one tick; whether the commands have just run out."""
+        measured, _ = self._world.joints()
+        was_timed_out = self.controller.is_timed_out
+        position, velocity = self.controller.target(self.now, measured)
+        if self._faults.get('arm_blocked', self.now):
+            position, velocity = self._blocked_at, np.zeros_like(velocity)
+        self._world.command(position, velocity)
+        self._world.step()
+        self._paused_ticks += self._faults.get('clock_pause', self.now) is not None
+        self._tick += 1
+        return self.controller.is_timed_out and not was_timed_out
+
+    def joints(self) -> JointSample | None:
+        """What the encoders give now; None if they give nothing."""
+        if self._faults.get('joints_stop', self.now):
+            return None
+        position, velocity = self._world.joints()
+        if self._faults.get('joints_nan', self.now):
+            position = np.full_like(position, np.nan)
+        if self._faults.get('joints_inf', self.now):
+            position = np.full_like(position, np.inf)
+        jump = self._faults.get('encoder_jump', self.now)
+        if jump:
+            position = position + jump.value * np.eye(len(position))[0]
+        return JointSample(position, velocity, self.clock)
+
+    def take_picture(self) -> None:
+        """Takes an image now; ``pictures`` gives it when it has arrived."""
+        if self._faults.get('camera_stop', self.now):
+            return
+        is_frozen = self._faults.get('camera_freeze', self.now)
+        image = self._spoilt(self._frozen if is_frozen else self._world.image())
+        delay = self._faults.get('camera_delay', self.now)
+        early = self._faults.get('camera_past', self.now)
+        late = self._faults.get('camera_future', self.now)
+        stamp = self.clock - (early.value if early else 0.0) + (late.value if late else 0.0)
+        self._images.append((self.now + (delay.value if delay else 0.0), stamp, image))
+
+    def _spoilt(self, image: ImageArray) -> ImageArray:
+        """The image as a camera at fault gives it."""
+        if self._faults.get('camera_black', self.now):
+            return np.zeros_like(image)
+        if self._faults.get('camera_white', self.now):
+            return np.full_like(image, 255)
+        if self._faults.get('camera_half', self.now):
+            half = image.copy()
+            half[:, : image.shape[1] // 2] = 0
+            return half
+        if self._faults.get('camera_size', self.now):
+            return image[::2, ::2]
+        return image
+
+    def pictures(self) -> Iterator[tuple[float, ImageArray]]:
+        """Stamp (s) and image (h, w, 3) of each picture that has arrived by now, once."""
+        while self._images and self._images[0][0] <= self.now + EPSILON_S:
+            _, stamp, image = self._images.pop(0)
+            yield stamp, image
+
+    def inject(self, fault: str, duration: float, value: float) -> None:
+        """Breaks something for ``duration`` s; 0: until the next reset.
+
+        Raises:
+            FaultError: unknown, or a value it cannot have.
+        """
+        active = self._faults.inject(fault, duration, value, self.now)
+        if fault == 'arm_blocked':
+            self._blocked_at = self._world.joints()[0]
+        if fault == 'camera_freeze':
+            self._frozen = self._world.image()
+        if fault == 'object_move':
+            self._move_object(active.value)
+        if fault == 'clock_ahead':
+            self._clock_jump += active.value
+        if fault == 'clock_back':
+            self._clock_jump -= min(active.value, self.clock)
+
+    def faults(self) -> list[str]:
+        """Names of the faults in force."""
+        return self._faults.names(self.now)
+
+    def has_fault(self, name: str) -> bool:
+        """Whether a fault is in force."""
+        return self._faults.get(name, self.now) is not None
+
+    def _move_object(self, distance: float) -> None:
+        """Puts the object ``distance`` m aside, towards the middle of the table."""
+        state = self._world.state()
+        side = 1.0 if state.object_position[1] < 0.0 else -1.0
+        offset: FloatArray = np.array([0.0, side * distance])
+        self._world.move_object(state.object_position[:2] + offset, state.object_yaw)
+
+
+__all__ = ['FaultError', 'VirtualArm']

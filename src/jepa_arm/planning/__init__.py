@@ -1,0 +1,1 @@
+"""Planning in latent space: costs, optimizers, goal-conditioned heads, and the planner."""

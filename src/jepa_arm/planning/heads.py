@@ -1,0 +1,143 @@
+"""Goal-conditioned heads on frozen latents: an actor and a goal-reaching value.
+
+Both are told the goal as a place for the object or the tip, and see it relative to where a
+probe reads that subject in the latent, so no goal image is needed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..model.checkpoint import Checkpoint, load_module
+
+POSITION_SCALE = 10.0
+"""1/m; positions are given to the heads in units of 10 cm."""
+
+
+def goal_features(latent: Tensor, read: Tensor, subject: Tensor, goal: Tensor) -> Tensor:
+    """(B, D + 7): the latent, the goal, the way to it, and whose goal it is.
+
+    Args:
+        latent: (B, D).
+        read: (B, 3) m, the subject's position as a probe reads it in ``latent``.
+        subject: (B,) 1 for the object, 0 for the tip.
+        goal: (B, 3) m.
+    """
+    way = (goal - read) * POSITION_SCALE
+    return torch.cat([latent, goal * POSITION_SCALE, way, subject[:, None]], dim=-1)
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.LayerNorm(width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.LayerNorm(width),
+        nn.GELU(),
+        nn.Linear(width, width),
+        nn.LayerNorm(width),
+        nn.GELU(),
+        nn.Linear(width, outputs),
+    )
+
+
+class Actor(nn.Module):
+    """Mixture density over action blocks that lead to a goal in a given time.
+
+    Args:
+        latent: D. block: K*A, values of an action block. width: hidden size. modes: M.
+        min_log_std: floor on the log standard deviation; without it modes collapse.
+    """
+
+    def __init__(
+        self, latent: int, block: int, width: int = 256, modes: int = 6, min_log_std: float = -1.6
+    ) -> None:
+        super().__init__()
+        self.block, self.modes, self.min_log_std = block, modes, min_log_std
+        self.net = _mlp(2 * latent + 7 + 1, width, modes * (2 * block + 1))
+
+    def forward(
+        self, features: Tensor, velocity: Tensor, remaining: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixture logits (B, M), means and log standard deviations (B, M, K*A).
+
+        Args:
+            features: (B, D + 7) of ``goal_features``.
+            velocity: (B, D), latent minus the one a model step earlier.
+            remaining: (B,) share of the longest hindsight horizon left, in [0, 1].
+        """
+        out = self.net(torch.cat([features, velocity, remaining[:, None]], dim=-1))
+        logits, mean, log_std = out.split(
+            [self.modes, self.modes * self.block, self.modes * self.block], dim=-1
+        )
+        shape = (-1, self.modes, self.block)
+        log_std = self.min_log_std + nn.functional.softplus(log_std.view(shape))
+        return logits, torch.tanh(mean.view(shape)) * 1.2, log_std
+
+    def log_prob(
+        self, features: Tensor, velocity: Tensor, remaining: Tensor, action: Tensor
+    ) -> Tensor:
+        """(B,) log density of ``action`` (B, K*A)."""
+        logits, mean, log_std = self(features, velocity, remaining)
+        error = (action[:, None] - mean) * torch.exp(-log_std)
+        log_mode = (-0.5 * error**2 - log_std - 0.9189385).sum(-1)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + log_mode, -1)
+
+    def sample(
+        self,
+        features: Tensor,
+        velocity: Tensor,
+        remaining: Tensor,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """(B, K*A) in [-1, 1]: a mode by its weight, then a sample of it."""
+        logits, mean, log_std = self(features, velocity, remaining)
+        mode = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[:, 0]
+        row = torch.arange(len(mode))
+        noise = torch.randn(mean[row, mode].shape, generator=generator)
+        sample = mean[row, mode] + temperature * torch.exp(log_std[row, mode]) * noise
+        return sample.clamp(-1.0, 1.0)
+
+
+class Value(nn.Module):
+    """Minus the discounted number of model steps to the goal; twin, the lower one counts."""
+
+    def __init__(self, latent: int, width: int = 256) -> None:
+        super().__init__()
+        self.first = _mlp(latent + 7, width, 1)
+        self.second = _mlp(latent + 7, width, 1)
+
+    def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The two estimates, (B,) each."""
+        return self.first(features)[:, 0], self.second(features)[:, 0]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B,) the lower of the two estimates."""
+        return torch.minimum(*self.both(features))
+
+
+class Heads(nn.Module):
+    """Actor and value that belong to one world model."""
+
+    def __init__(self, latent: int, block: int, max_steps: int) -> None:
+        super().__init__()
+        self.max_steps = max_steps
+        self.actor = Actor(latent, block)
+        self.value = Value(latent)
+
+
+def load_heads(checkpoint: Checkpoint) -> Heads | None:
+    """The heads of a checkpoint, in eval mode; None if it has none.
+
+    Raises:
+        CheckpointError: the heads' file is broken or belongs to another model.
+    """
+    if 'heads' not in checkpoint.info:
+        return None
+    model = checkpoint.model
+    heads = Heads(model.latent, model.block_width, int(checkpoint.info['heads']['max_steps']))
+    load_module(checkpoint.folder, 'heads', heads)
+    return heads

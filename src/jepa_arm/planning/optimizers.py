@@ -1,0 +1,300 @@
+"""Searches for an action sequence: local search around an actor's proposals, and iCEM.
+
+Both answer the same call and keep the same deadline: after the first sweep there is a plan,
+later sweeps only improve it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import PlannerConfig
+from .costs import Task
+
+
+class Dynamics(Protocol):
+    """What a search needs of a world model."""
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        """(B, D) next latent after one action block (B, K*A)."""
+        ...
+
+    def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
+        """(B, H, D) latents after each of the action blocks (B, H, K*A), open loop."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a plan starts.
+
+    Attributes:
+        z, z_prev: (1, D) the latent now and one model step ago.
+        warm: (T, A) control actions left of the last plan, or None.
+        room: (2, A) how far the sum of the actions may go down and up on each axis, so that
+            what they move stays inside the workspace; None for no bound.
+        late: share of a control step that passes before an action takes effect, in [0, 1].
+    """
+
+    z: Tensor
+    z_prev: Tensor
+    warm: Tensor | None
+    room: Tensor | None = None
+    late: float = 0.0
+
+    def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
+        """``actions`` (S, T, A), cut where their sum would leave the room.
+
+        At the edge of the workspace a model can be asked for what it never saw, and what it
+        then imagines may look better than anything real.
+
+        Args:
+            actions: control actions.
+            done: (S, A) sum of the actions before the first; zeros if left out.
+        """
+        if self.room is None:
+            return actions
+        place = torch.zeros_like(actions[:, 0]) if done is None else done
+        cut = []
+        for action in actions.unbind(1):
+            after = torch.clamp(place + action, self.room[0], self.room[1])
+            cut.append(after - place)
+            place = after
+        return torch.stack(cut, 1)
+
+
+def effect(actions: Tensor, late: float, before: Tensor | None = None) -> Tensor:
+    """(S, T, A) what ``actions`` move in each control step if they come ``late``.
+
+    An action that comes late does the rest of its work in the next step. ``before`` (S, A) is
+    the action before the first; without it that one is at work already, and the latent knows.
+    """
+    first = torch.zeros_like(actions[:, :1]) if before is None else before[:, None]
+    return torch.lerp(actions, torch.cat([first, actions[:, :-1]], dim=1), late)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best sequence found.
+
+    Attributes:
+        actions: (T, A) control actions, T = H * frame_skip, in [-1, 1].
+        latents: (H, D) predicted.
+        cost: of the sequence; terms: each cost term's share.
+        source: 'actor', 'warm_start' or 'search', what gave it.
+        candidates, sweeps: how many were priced, in how many sweeps.
+    """
+
+    actions: Tensor
+    latents: Tensor
+    cost: float
+    terms: dict[str, float]
+    source: str
+    candidates: int
+    sweeps: int
+
+
+class Optimizer(Protocol):
+    """A search for actions."""
+
+    def solve(
+        self, start: Start, task: Task, deadline: float, generator: torch.Generator
+    ) -> Solution:
+        """The best sequence found until ``deadline`` (s, ``time.perf_counter``)."""
+        ...
+
+
+class Population:
+    """Candidates priced so far in one search; remembers the best."""
+
+    def __init__(self, dynamics: Dynamics, start: Start, task: Task, skip: int) -> None:
+        self._dynamics, self._start, self._task, self._skip = dynamics, start, task, skip
+        self.best: Solution | None = None
+        self.candidates = self.sweeps = 0
+        self._began = time.perf_counter()
+
+    def has_time_for(self, count: int, deadline: float) -> bool:
+        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``."""
+        now = time.perf_counter()
+        pace = (now - self._began) / max(1, self.candidates)
+        return now + pace * count <= deadline
+
+    def price(
+        self, actions: Tensor, sources: list[str], latents: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Prices ``actions`` (S, T, A); returns them and their costs (S,).
+
+        Args:
+            actions: control actions in [-1, 1].
+            sources: (S,) where each comes from.
+            latents: (S, H, D) if they are known already.
+        """
+        count, steps, width = actions.shape
+        if latents is None:
+            actions = self._start.feasible(actions)
+            moved = effect(actions, self._start.late)
+            blocks = moved.reshape(count, steps // self._skip, self._skip * width)
+            z = self._start.z.expand(count, -1)
+            latents = self._dynamics.rollout(z, self._start.z_prev.expand(count, -1), blocks)
+        costs, terms = self._task.cost(latents)
+        self.candidates += count
+        self.sweeps += 1
+        i = int(torch.argmin(costs))
+        if self.best is None or float(costs[i]) < self.best.cost:
+            shares = {key: float(value[i]) for key, value in terms.items()}
+            self.best = Solution(actions[i], latents[i], float(costs[i]), shares, sources[i], 0, 0)
+        return actions, costs
+
+    def result(self) -> Solution:
+        """The best, with the counts of the whole search."""
+        assert self.best is not None
+        b = self.best
+        return Solution(
+            b.actions, b.latents, b.cost, b.terms, b.source, self.candidates, self.sweeps
+        )
+
+
+class LocalSearch:
+    """Actor proposals and the warm start, improved by coloured noise around the elites.
+
+    The noise of the candidates has strengths from fine to coarse, so that one sweep can both
+    go somewhere else and come to rest at a place.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, config: PlannerConfig, frame_skip: int, action_width: int
+    ) -> None:
+        self._dynamics, self._config = dynamics, config
+        self._skip, self._width = frame_skip, action_width
+
+    @torch.inference_mode()
+    def solve(
+        self, start: Start, task: Task, deadline: float, generator: torch.Generator
+    ) -> Solution:
+        """See ``Optimizer.solve``."""
+        config = self._config
+        population = Population(self._dynamics, start, task, self._skip)
+        half = config.candidates // 2
+        actions, latents = self._propose(start, task, half, generator)
+        costs = population.price(actions, ['actor'] * half, latents)[1]
+        pool, prices = actions, costs
+        if start.warm is not None:
+            around = start.warm + self._noise(config.candidates - half, generator)
+            around[0], around[1] = start.warm, 0.0
+            around = around.clamp(-1.0, 1.0)
+            sources = ['warm_start'] + ['search'] * (len(around) - 1)
+            around, costs = population.price(around, sources)
+            pool, prices = torch.cat([pool, around]), torch.cat([prices, costs])
+        for _ in range(1, config.sweeps):
+            if not population.has_time_for(config.candidates, deadline):
+                break
+            elites = pool[torch.argsort(prices)[: config.elites]]
+            centres = elites[torch.arange(config.candidates) % len(elites)]
+            around = centres + self._noise(config.candidates, generator)
+            around = around.clamp(-1.0, 1.0)
+            around, costs = population.price(around, ['search'] * len(around))
+            pool, prices = torch.cat([pool, around]), torch.cat([prices, costs])
+        return population.result()
+
+    def _noise(self, count: int, generator: torch.Generator) -> Tensor:
+        config = self._config
+        steps = config.horizon * self._skip
+        noise = coloured_noise(count, steps, self._width, config.noise_exponent, generator)
+        scales = torch.logspace(math.log10(config.noise_min), math.log10(config.noise_std), count)[
+            torch.randperm(count, generator=generator)
+        ]
+        return scales[:, None, None] * noise
+
+    def _propose(
+        self, start: Start, task: Task, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Rolls the actor out through the model: (count, T, A) and (count, H, D)."""
+        heads = task.heads
+        assert heads is not None
+        z, z_prev = start.z.expand(count, -1), start.z_prev.expand(count, -1)
+        spread = torch.linspace(self._skip, heads.max_steps, count)
+        chunks, latents = [], []
+        done = torch.zeros(count, self._width)
+        before = None
+        for h in range(self._config.horizon):
+            remaining = (spread - h * self._skip).clamp(min=self._skip) / heads.max_steps
+            block = heads.actor.sample(
+                task.features(z), z - z_prev, remaining, generator, self._config.temperature
+            )
+            chunk = start.feasible(block.view(count, self._skip, self._width), done)
+            done = done + chunk.sum(1)
+            moved = effect(chunk, start.late, before)
+            z, z_prev = self._dynamics.predict(z, z_prev, moved.flatten(1)), z
+            before = chunk[:, -1]
+            chunks.append(chunk)
+            latents.append(z)
+        return torch.cat(chunks, 1), torch.stack(latents, 1)
+
+
+class ICEM:
+    """Improved cross-entropy method (arXiv:2008.06389): coloured noise, elites kept, warm start.
+
+    Needs no heads; the fallback for goals that have none.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, config: PlannerConfig, frame_skip: int, action_width: int
+    ) -> None:
+        self._dynamics, self._config = dynamics, config
+        self._skip, self._width = frame_skip, action_width
+
+    @torch.inference_mode()
+    def solve(
+        self, start: Start, task: Task, deadline: float, generator: torch.Generator
+    ) -> Solution:
+        """See ``Optimizer.solve``."""
+        config = self._config
+        steps = config.horizon * self._skip
+        population = Population(self._dynamics, start, task, self._skip)
+        mean = torch.zeros(steps, self._width) if start.warm is None else start.warm
+        std = torch.full((steps, self._width), config.icem_std)
+        kept = mean[None]
+        for sweep in range(config.icem_sweeps):
+            if sweep and not population.has_time_for(config.candidates, deadline):
+                break
+            noise = coloured_noise(
+                config.candidates, steps, self._width, config.noise_exponent, generator
+            )
+            actions = torch.cat([kept, mean + std * noise]).clamp(-1.0, 1.0)
+            sources = ['warm_start'] * len(kept) + ['search'] * config.candidates
+            if sweep:
+                sources = ['search'] * len(actions)
+            actions, costs = population.price(actions, sources)
+            elites = actions[torch.argsort(costs)[: config.elites]]
+            kept = elites[: max(1, config.elites // 3)]
+            mean, std = elites.mean(0), elites.std(0).clamp(min=0.05)
+        return population.result()
+
+
+def coloured_noise(
+    count: int, steps: int, width: int, exponent: float, generator: torch.Generator
+) -> Tensor:
+    """(count, steps, width) Gaussian noise with power ~ 1/f^exponent along time, unit variance.
+
+    After Timmer and Koenig (1995), as used by iCEM; ``exponent`` 0 is white noise.
+    """
+    frequency = torch.fft.rfftfreq(steps)
+    frequency[0] = 1.0 / steps
+    scale = frequency ** (-exponent / 2.0)
+    shape = (count, width, len(scale))
+    spectrum = torch.complex(
+        torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    )
+    noise = torch.fft.irfft(spectrum * scale, n=steps)
+    weight = torch.full_like(scale, 4.0)
+    weight[0] = 1.0
+    if steps % 2 == 0:
+        weight[-1] = 1.0
+    std = torch.sqrt((weight * scale**2).sum()) / steps
+    return (noise / std).transpose(1, 2)

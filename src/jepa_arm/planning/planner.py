@@ -1,0 +1,129 @@
+"""The planner: from a latent and a goal to control actions, within a deadline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import Contract, PlannerConfig
+from ..goals import Goal, LatentGoal
+from .costs import ReadOut, Task
+from .heads import Heads
+from .optimizers import ICEM, Dynamics, LocalSearch, Optimizer, Solution, Start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan and how it came about.
+
+    Attributes:
+        actions: (T, A) control actions in [-1, 1], T = horizon * frame_skip.
+        latents: (H, D) predicted, one a model step.
+        cost: of the plan; terms: each cost term's share.
+        source: 'actor', 'warm_start' or 'search'.
+        candidates: sequences priced; latency_ms: wall-clock time the plan took.
+    """
+
+    actions: Tensor
+    latents: Tensor
+    cost: float
+    terms: dict[str, float]
+    source: str
+    candidates: int
+    latency_ms: float
+
+
+class PlanningError(RuntimeError):
+    """No usable plan; the caller must hold the arm."""
+
+
+class Planner:
+    """Plans towards one goal at a time; keeps a warm start between calls.
+
+    The same seed, goal and latents give the same plans, as long as no sweep is cut short by
+    the deadline.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        read: ReadOut,
+        heads: Heads | None,
+        contract: Contract,
+        config: PlannerConfig,
+        seed: int = 0,
+    ) -> None:
+        self.config = config
+        self._read, self._heads = read, heads
+        skip, width = contract.time.frame_skip, contract.action_width
+        self._icem = ICEM(dynamics, config, skip, width)
+        self._local = LocalSearch(dynamics, config, skip, width)
+        self._seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the warm start and starts the random numbers anew."""
+        self._generator = torch.Generator().manual_seed(self._seed)
+        self._warm: Tensor | None = None
+
+    @torch.inference_mode()
+    def plan(
+        self,
+        z: Tensor,
+        z_prev: Tensor,
+        goal: Goal,
+        room: Tensor | None = None,
+        late: float = 0.0,
+    ) -> Plan:
+        """The best plan from ``z`` with ``z_prev`` a model step before, (1, D) each.
+
+        ``room`` (2, A) bounds the sum of the actions on each axis, and ``late`` is the share
+        of a control step that passes before an action takes effect; see ``Start``.
+
+        Raises:
+            PlanningError: the latent is not finite, or no candidate has a finite cost.
+        """
+        if not (torch.isfinite(z).all() and torch.isfinite(z_prev).all()):
+            self._warm = None
+            raise PlanningError('the latent to plan from is not finite')
+        began = time.perf_counter()
+        deadline = began + self.config.deadline_ms / 1000.0
+        task = Task(
+            goal,
+            self._read,
+            self._heads,
+            self.config.value_weight,
+            self.config.distance_weight,
+        )
+        start = Start(z, z_prev, self._warm, room, late)
+        found = self._optimizer(goal).solve(start, task, deadline, self._generator)
+        self._check(found)
+        self._warm = torch.cat([found.actions[1:], found.actions[-1:]])
+        latency = (time.perf_counter() - began) * 1000.0
+        return Plan(
+            found.actions,
+            found.latents,
+            found.cost,
+            found.terms,
+            found.source,
+            found.candidates,
+            latency,
+        )
+
+    def _optimizer(self, goal: Goal) -> Optimizer:
+        can_propose = self._heads is not None and not isinstance(goal, LatentGoal)
+        if self.config.optimizer == 'local' and can_propose:
+            return self._local
+        return self._icem
+
+    def _check(self, found: Solution) -> None:
+        finite = torch.isfinite(found.actions).all() and found.cost < float('inf')
+        if not finite:
+            self._warm = None
+            raise PlanningError(
+                f'none of {found.candidates} candidates has a finite cost: the model or its '
+                'heads are not finite'
+            )

@@ -1,0 +1,145 @@
+"""Where configuration, robot descriptions and checkpoints lie, however the package came here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = 'jepa_arm'
+CHECKPOINT_FILES = ('model.safetensors', 'config.json')
+TEXT_LIMIT = 1_000_000
+"""Bytes of the largest text file that is read."""
+_HERE = Path(__file__).resolve().parent
+CHECKPOINTS = _HERE / 'checkpoints'
+"""Where the checkpoints that come with the package lie, a folder each."""
+
+
+class FileError(ValueError):
+    """A file that is not read: no plain file, too large, or no text."""
+
+
+def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
+    """Text of the plain file ``path``, read only as far as ``limit`` bytes.
+
+    Raises:
+        FileError: not a plain file, larger than ``limit``, or not UTF-8.
+        OSError: missing, or not to be read.
+    """
+    with path.open('rb') as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise FileError(f'{path}: expected a plain file')
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FileError(f'{path}: expected at most {limit} bytes, got more')
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise FileError(f'{path}: expected text in UTF-8: {error}') from error
+
+
+def share_dir() -> Path:
+    """The folder that holds ``config/``, ``urdf/`` and ``launch/``.
+
+    The repository when the package runs from it, else the ament share folder, else
+    ``share/jepa_arm`` of the Python environment.
+
+    Raises:
+        FileNotFoundError: if the package was installed without them.
+    """
+    tried = []
+    for folder in _share_candidates():
+        if (folder / 'config').is_dir() and (folder / 'urdf').is_dir():
+            return folder
+        tried.append(str(folder))
+    raise FileNotFoundError(
+        f'expected the folders config/ and urdf/ of {PACKAGE} in one of: {", ".join(tried)}; '
+        'install the package anew (make setup, pip install -e . or colcon build)'
+    )
+
+
+def config_path(name: str) -> Path:
+    """Path of ``config/<name>``; an absolute path is taken as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or ``name`` leads out of the folder; the
+            message lists those there are.
+    """
+    return _existing_file('config', name)
+
+
+def urdf_path(name: str) -> Path:
+    """Path of ``urdf/<name>``; an absolute path is taken as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or ``name`` leads out of the folder; the
+            message lists those there are.
+    """
+    return _existing_file('urdf', name)
+
+
+def checkpoint_path(name: str) -> Path:
+    """Folder of a checkpoint: a path to one, or the name of one that came with the package.
+
+    Only the presence of its files is checked here, not what is in them.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or one of its files is missing.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = CHECKPOINTS / name
+    if not folder.is_dir():
+        there = sorted(path.name for path in CHECKPOINTS.glob('*') if path.is_dir())
+        raise FileNotFoundError(
+            f'checkpoint: expected a folder or one of {there or "none shipped"}, got {name!r}; '
+            'train one with: make model'
+        )
+    missing = [file for file in CHECKPOINT_FILES if not (folder / file).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'checkpoint {folder}: expected {", ".join(CHECKPOINT_FILES)}, '
+            f'missing {", ".join(missing)}; copy the whole folder or train one with: make model'
+        )
+    return folder
+
+
+def _share_candidates() -> Iterator[Path]:
+    repository = _HERE.parents[1]
+    if (repository / 'package.xml').is_file():
+        yield repository
+    ament = _ament_share()
+    if ament is not None:
+        yield ament
+    yield Path(sys.prefix) / 'share' / PACKAGE
+
+
+def _ament_share() -> Path | None:
+    try:
+        from ament_index_python.packages import get_package_share_directory
+    except ImportError:
+        return None
+    try:
+        return Path(get_package_share_directory(PACKAGE))
+    except (LookupError, OSError):  # not in the index; AMENT_PREFIX_PATH is not set
+        return None
+
+
+def _existing_file(kind: str, name: str) -> Path:
+    folder = share_dir() / kind
+    path = folder / name
+    if '..' in Path(name).parts:
+        raise FileNotFoundError(f'expected a file below {kind}/ or an absolute path, got {name!r}')
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that no file can have
+        raise FileNotFoundError(f'no such file {kind}/{name[:100]}...: {error.strerror}') from None
+    there = sorted(
+        file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file()
+    )
+    raise FileNotFoundError(
+        f'expected a file {kind}/{name} in {folder.parent}; {kind}/ holds: {", ".join(there)}'
+    )

@@ -1,0 +1,69 @@
+"""Whether the camera shows what is there: not black, not covered, not the same image for ever."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .types import FloatArray, ImageArray
+
+DARK, BRIGHT = 8, 247
+"""Of 255; a pixel is black or overexposed when all its channels are beyond."""
+MIN_CONTRAST = 1.0
+"""Of 255, standard deviation of the brightness; an empty table has 3."""
+
+
+def image_fault(image: ImageArray, max_clipped: float) -> str:
+    """Why nothing can be seen in ``image`` (h, w, 3) uint8 RGB; empty if all is well.
+
+    Args:
+        image: as it came.
+        max_clipped: share of black pixels, or of overexposed ones, that a good image may have.
+    """
+    shares = {
+        'black': float((image.max(axis=2) <= DARK).mean()),
+        'overexposed': float((image.min(axis=2) >= BRIGHT).mean()),
+    }
+    for name, share in shares.items():
+        if share > max_clipped:
+            return (
+                f'the image is {name} in {share:.0%} of its pixels, expected <= '
+                f'{max_clipped:.0%}; is the camera covered, is its exposure right?'
+            )
+    contrast = float(image.mean(axis=2).std())
+    if contrast < MIN_CONTRAST:
+        return (
+            f'the image is without contrast ({contrast:.1f} of 255, expected >= {MIN_CONTRAST}); '
+            'is the camera covered?'
+        )
+    return ''
+
+
+class Stillness:
+    """Finds a camera that repeats one image, whatever its stamps say, while the arm moves."""
+
+    def __init__(self, max_motion: float) -> None:
+        """See ``fault``.
+
+        Args:
+            max_motion: rad that a joint may move without any pixel changing.
+        """
+        self._max_motion = max_motion
+        self._image: ImageArray | None = None
+
+    def fault(self, image: ImageArray, joints: FloatArray) -> str:
+        """Why ``image`` (h, w, 3) is not of now; empty if it may be.
+
+        Args:
+            image: the newest.
+            joints: (J,) rad, when it was taken as its stamp says.
+        """
+        if self._image is None or not np.array_equal(image, self._image):
+            self._image, self._joints = image, joints
+            return ''
+        moved = float(np.abs(joints - self._joints).max())
+        if moved <= self._max_motion:
+            return ''
+        return (
+            f'the image has not changed while a joint moved by {moved:.2f} rad, expected <= '
+            f'{self._max_motion}; does the camera repeat itself?'
+        )

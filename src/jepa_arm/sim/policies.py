@@ -1,0 +1,223 @@
+"""Policies that see ground truth: the scripted ceiling, the random floor, and play for data.
+
+Each maps (state, tip target) to an action of ``motion.TipMotion``. The tip target is where the
+arm was last told to go; the tip itself follows about a control step behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..arm import Arm
+from ..motion import ACTION_METRES
+from ..types import FloatArray
+from .tasks import sample_tip
+from .world import WorldState
+
+CONTACT = 0.042
+"""m between tip and object centres when the tip touches a face of the object."""
+STAND_OFF = 0.075
+ORBIT = 0.088
+SAFE_HEIGHT = 0.085
+PUSH_HEIGHT = 0.018
+
+
+class Policy(Protocol):
+    """Anything that acts on ground truth."""
+
+    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
+        """Action (3,) in [-1, 1] from the state and the tip target (3,) m."""
+        ...
+
+
+@dataclass
+class ScriptedReach:
+    """Moves the tip straight to ``goal`` (3,) m."""
+
+    goal: FloatArray
+
+    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
+        """Action towards the goal."""
+        return np.clip((self.goal - target) / ACTION_METRES, -1.0, 1.0)
+
+
+@dataclass
+class ScriptedPush:
+    """Goes round the object, behind it as seen from ``goal`` (2,) m, and pushes it there."""
+
+    goal: FloatArray
+    done_within: float = 0.006
+
+    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
+        """Action of the current phase: wait, go round, or push."""
+        centre = state.object_position[:2]
+        to_goal = self.goal[:2] - centre
+        distance = float(np.linalg.norm(to_goal))
+        if distance < self.done_within:
+            return np.zeros(3)
+        heading = to_goal / distance
+        tip = state.tip_position[:2]
+        along = float((tip - centre) @ heading)
+        across = (tip - centre) - along * heading
+        is_low = state.tip_position[2] < PUSH_HEIGHT + 0.012
+        if is_low and along < -0.02 and np.linalg.norm(across) < 0.012:
+            return self._push(state, target, heading, distance, along, across)
+        return self._go_behind(state, target, centre, heading)
+
+    def _push(
+        self,
+        state: WorldState,
+        target: FloatArray,
+        heading: FloatArray,
+        distance: float,
+        along: float,
+        across: FloatArray,
+    ) -> FloatArray:
+        gap = max(0.0, -along - CONTACT)
+        lead = float((target[:2] - state.tip_position[:2]) @ heading)
+        advance = min(gap + distance - lead, ACTION_METRES)
+        step = advance * heading - across
+        return self._to_action(target, target[:2] + step, PUSH_HEIGHT)
+
+    def _go_behind(
+        self, state: WorldState, target: FloatArray, centre: FloatArray, heading: FloatArray
+    ) -> FloatArray:
+        behind = centre - STAND_OFF * heading
+        offset = target[:2] - centre
+        radius = float(np.linalg.norm(offset))
+        if target[2] > SAFE_HEIGHT:
+            low = radius > STAND_OFF - 0.012 and np.linalg.norm(target[:2] - behind) < 0.05
+            return self._to_action(target, behind, PUSH_HEIGHT if low else target[2])
+        if radius < STAND_OFF - 0.02:
+            outward = offset / max(radius, 1e-6)
+            return self._to_action(target, target[:2] + 0.025 * outward, target[2])
+        way = behind - target[:2]
+        if _distance_to_segment(centre, target[:2], behind) < STAND_OFF - 0.012:
+            angle = np.arctan2(offset[1], offset[0])
+            goal_angle = np.arctan2(-heading[1], -heading[0])
+            turn = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
+            angle += np.clip(turn, -0.28, 0.28)
+            way = centre + ORBIT * np.array([np.cos(angle), np.sin(angle)]) - target[:2]
+        return self._to_action(target, target[:2] + way, PUSH_HEIGHT)
+
+    @staticmethod
+    def _to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
+        return np.clip((np.array([*xy, z]) - target) / ACTION_METRES, -1.0, 1.0)
+
+
+class RandomWalk:
+    """The floor: smooth random actions (Ornstein-Uhlenbeck), blind to the goal."""
+
+    def __init__(self, rng: np.random.Generator, sigma: float = 0.6) -> None:
+        self._noise = OrnsteinUhlenbeck(rng, sigma)
+
+    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
+        """The next random action."""
+        return np.clip(self._noise.next(), -1.0, 1.0)
+
+
+class OrnsteinUhlenbeck:
+    """Correlated noise (3,) with stationary standard deviation ``sigma``."""
+
+    def __init__(self, rng: np.random.Generator, sigma: float, decay: float = 0.8) -> None:
+        self._rng, self._sigma, self._decay = rng, sigma, decay
+        self._value = rng.normal(0.0, sigma, 3)
+
+    def next(self) -> FloatArray:
+        """The next value."""
+        kick = self._sigma * np.sqrt(1.0 - self._decay**2)
+        self._value = self._decay * self._value + self._rng.normal(0.0, kick, 3)
+        return self._value
+
+
+class Play:
+    """Play data: one of three behaviours per episode, with noise of a random strength.
+
+    5 % reaching through 3-D space, 80 % pushing the object about, 15 % random planar motion
+    drawn to the object. Between pushes the tip now and then goes elsewhere first, over the
+    object too, and in all of them it rests at any time: what is seen only after a success looks
+    like success. Most pushes go on roughly as the tip already stands, so that the object
+    moves often.
+    """
+
+    ELSEWHERE = 0.2
+    """Share of a pusher's goals that are places for the tip."""
+    OVER = 0.25
+    """Share of the tip's places that are on or over the object."""
+    REST = 0.015
+    """Chance of a rest to begin at a control step."""
+
+    def __init__(self, arm: Arm, rng: np.random.Generator, object_region: FloatArray) -> None:
+        self._arm, self._rng, self._region = arm, rng, object_region
+        self._mode = rng.choice(['reach', 'push', 'roam'], p=[0.05, 0.80, 0.15])
+        sigma = 0.7 if self._mode == 'roam' else float(rng.choice([0.1, 0.25, 0.5]))
+        self._noise = OrnsteinUhlenbeck(rng, sigma)
+        self._inner: ScriptedReach | ScriptedPush | None = None
+        self._rest = 0
+        self._steps_left = 0
+
+    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
+        """The next action of play."""
+        if self._rest == 0 and self._rng.random() < self.REST:
+            self._rest = int(self._rng.integers(2, 12))
+        if self._rest > 0:
+            self._rest -= 1
+            return np.zeros(3)
+        if self._mode == 'roam':
+            return self._roam(state, target)
+        if self._inner is None or self._steps_left == 0 or self._is_reached(state):
+            if self._inner is not None and self._rng.random() < 0.3:
+                self._rest = int(self._rng.integers(2, 8))
+            self._inner = self._new_goal(state)
+            self._steps_left = 60
+        self._steps_left -= 1
+        return np.clip(self._inner.act(state, target) + self._noise.next(), -1.0, 1.0)
+
+    def _roam(self, state: WorldState, target: FloatArray) -> FloatArray:
+        pull = np.clip((state.object_position - target) / ACTION_METRES, -1.0, 1.0) * 0.5
+        pull[2] = np.clip((PUSH_HEIGHT - target[2]) / ACTION_METRES, -1.0, 1.0)
+        noise = self._noise.next() * (1.0, 1.0, 0.1)
+        return np.clip(pull + noise, -1.0, 1.0)
+
+    def _new_goal(self, state: WorldState) -> ScriptedReach | ScriptedPush:
+        if self._mode == 'reach' or self._rng.random() < self.ELSEWHERE:
+            return ScriptedReach(self._place(state))
+        return ScriptedPush(self._push_goal(state))
+
+    def _place(self, state: WorldState) -> FloatArray:
+        """(3,) m for the tip, clear of the object or over it."""
+        centre = state.object_position[:2]
+        if self._rng.random() > self.OVER:
+            return sample_tip(self._arm, self._rng, centre)
+        height = self._rng.uniform(0.045, 0.11)
+        return np.array([*self._rng.normal(centre, 0.02), height])
+
+    def _push_goal(self, state: WorldState) -> FloatArray:
+        """(2,) m, at least 5 cm from the object; most of them ahead of the tip, if any are."""
+        low, high = self._region
+        centre = state.object_position[:2]
+        ahead = centre - state.tip_position[:2]
+        ahead /= np.linalg.norm(ahead) + 1e-9
+        wants_ahead = self._rng.random() < 0.85
+        for _ in range(30):
+            goal = self._rng.uniform(low, high)
+            way = goal - centre
+            length = float(np.linalg.norm(way))
+            if length > 0.05 and (not wants_ahead or way @ ahead > 0.7 * length):
+                break
+        return goal
+
+    def _is_reached(self, state: WorldState) -> bool:
+        if isinstance(self._inner, ScriptedReach):
+            return bool(np.linalg.norm(state.tip_position - self._inner.goal) < 0.015)
+        assert self._inner is not None
+        return bool(np.linalg.norm(state.object_position[:2] - self._inner.goal) < 0.015)
+
+
+def _distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
+    way = end - start
+    share = np.clip((point - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
+    return float(np.linalg.norm(point - start - share * way))

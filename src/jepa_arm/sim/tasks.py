@@ -1,0 +1,112 @@
+"""What is asked of the virtual arm: start, goal and success. Knows no physics engine."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import replace
+
+import numpy as np
+
+from ..arm import Arm
+from ..config import ConfigError, SimConfig, TaskConfig, load
+from ..resources import config_path
+from ..types import FloatArray
+from .world import Scene, WorldState
+
+EVALUATION_SEED = 1_000_000
+"""Evaluation episodes use seeds from here on; data collection never does."""
+
+TIP_CLEARANCE = 0.075
+"""m, least horizontal distance between a low tip and the object at reset."""
+
+
+def load_task(name: str, arm: Arm, sim: SimConfig, tolerance: float | None = None) -> Task:
+    """The task ``config/tasks/<name>.yaml``, with another ``tolerance`` (m) if one is given.
+
+    Raises:
+        ConfigError: no such task, its file is not valid, or starts would be solved already.
+    """
+    config = load(TaskConfig, config_path(f'tasks/{name}.yaml'))
+    if tolerance is not None:
+        config = replace(config, tolerance=tolerance)
+    return Task(config, arm, sim)
+
+
+class Task:
+    """Samples scenes and judges success from ground truth."""
+
+    def __init__(self, config: TaskConfig, arm: Arm, sim: SimConfig) -> None:
+        self.config = config
+        self._arm = arm
+        self._sim = sim
+        low = np.array([*config.object_min, 0.0])
+        high = np.array([*config.object_max, 0.0])
+        if not (arm.in_workspace(low, 0.05) and arm.in_workspace(high, 0.05)):
+            raise ConfigError(
+                f'task {config.name}: objects lie in {config.object_min}..{config.object_max}, '
+                f'outside the workspace of {arm.config.name}'
+            )
+
+    @property
+    def subject(self) -> str:
+        """What the goal is for: 'tip' or 'object'."""
+        return 'tip' if self.config.kind == 'reach' else 'object'
+
+    def sample(self, seed: int) -> Scene:
+        """A scene with a start and a goal at the configured distance; the same for a seed."""
+        rng = np.random.default_rng(seed)
+        while True:
+            position = rng.uniform(self.config.object_min, self.config.object_max)
+            tip = sample_tip(self._arm, rng, position)
+            if self.config.kind == 'push':
+                goal_xy = rng.uniform(self.config.object_min, self.config.object_max)
+                goal = np.array([*goal_xy, self._sim.object_size / 2.0])
+                distance = float(np.linalg.norm(goal_xy - position))
+                goal_tip = sample_tip(self._arm, rng, goal_xy)
+            else:
+                goal = goal_tip = sample_tip(self._arm, rng, position)
+                distance = float(np.linalg.norm(goal - tip))
+            if self.config.distance_min <= distance <= self.config.distance_max:
+                break
+        return Scene(
+            joints=joints_at(self._arm, tip),
+            object_position=position,
+            object_yaw=float(rng.uniform(-np.pi, np.pi)),
+            object_rgb=sample_colour(rng),
+            goal=goal,
+            goal_joints=joints_at(self._arm, goal_tip),
+        )
+
+    def distance(self, state: WorldState, scene: Scene) -> float:
+        """m from the task's subject to the goal; on the table plane for the object."""
+        if self.config.kind == 'push':
+            return float(np.linalg.norm(state.object_position[:2] - scene.goal[:2]))
+        return float(np.linalg.norm(state.tip_position - scene.goal))
+
+
+def sample_tip(arm: Arm, rng: np.random.Generator, object_position: FloatArray) -> FloatArray:
+    """(3,) m, a tip position in the workspace, half of them low, clear of the object."""
+    while True:
+        tip = rng.uniform(arm.workspace_min, arm.workspace_max)
+        if rng.random() < 0.5:
+            tip[2] = rng.uniform(arm.workspace_min[2], arm.workspace_min[2] + 0.02)
+        is_high = tip[2] > 0.10
+        if is_high or np.linalg.norm(tip[:2] - object_position) > TIP_CLEARANCE:
+            return tip
+
+
+def sample_colour(rng: np.random.Generator) -> FloatArray:
+    """(3,) RGB in [0, 1], any hue, clearly coloured."""
+    hue, saturation, value = rng.uniform([0.0, 0.65, 0.45], [1.0, 1.0, 1.0])
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def joints_at(arm: Arm, tip: FloatArray) -> FloatArray:
+    """(J,) rad, the arm's posture with the tip at ``tip`` (3,) m and the tool down."""
+    joints, error = arm.ik(tip, arm.home, iterations=60)
+    if error > 1e-3:
+        raise ConfigError(
+            f'{arm.config.name} cannot bring its tip to {np.round(tip, 3)} with the tool down '
+            f'({error * 100:.1f} cm short); shrink the workspace in config/arms'
+        )
+    return joints

@@ -1,0 +1,413 @@
+"""Training of the world model: one loop, resumed exactly, gated at the end."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .config import ModelFile, TrainConfig, to_dict
+from .data.episodes import EpisodeFile
+from .data.windows import Windows, WindowSampler
+from .model.architectures import AnyWorldModel, build
+from .model.checkpoint import CheckpointError, round_weights, save_checkpoint, save_tensors
+from .model.gates import (
+    GateError,
+    HeldOut,
+    effective_rank,
+    failures,
+    linear_r2,
+    prediction_report,
+)
+from .model.probes import (
+    Probes,
+    calibrate,
+    coverage,
+    fit_probe,
+    fit_spread,
+    position_error_cm,
+)
+from .model.sigreg import sigreg
+from .model.world_model import Normaliser, encode_all
+
+HORIZON = 5
+"""Model steps ahead in the gate report."""
+MIN_STD = 0.02
+"""rad or m; a joint that hardly moves must not fill the latent with magnified noise."""
+STATE_FILE = 'training_state.safetensors'
+METRICS_FILE = 'metrics.jsonl'
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot start or go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Terms of the loss, each a scalar.
+
+    Attributes:
+        rollout: open-loop MSE over the steps of the window.
+        teacher_forced: one-step MSE.
+        sigreg: SIGReg statistic, unweighted.
+    """
+
+    rollout: Tensor
+    teacher_forced: Tensor
+    sigreg: Tensor
+
+
+def prepare_cpu(threads: int | None = None) -> None:
+    """Sets this process up for training on a CPU; call it before the first large tensor.
+
+    Keeps freed memory instead of returning it to the system at every step: the page faults
+    cost 2 to 5 times the step. No effect where the C library is not glibc.
+    """
+    torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        mallopt(m_mmap_threshold, 1 << 30)
+        mallopt(m_trim_threshold, (1 << 31) - 1)
+        mallopt(m_top_pad, 1 << 28)
+
+
+def train_world_model(
+    data: Path,
+    out: Path,
+    config: ModelFile,
+    seed: int,
+    resume: bool = True,
+    progress: bool = True,
+    max_minutes: float | None = None,
+) -> Path:
+    """Trains, measures and saves a world model with its probes.
+
+    Args:
+        data: episode file.
+        out: folder for ``metrics.jsonl``, the training state, ``gates.json`` and, if the gates
+            pass, ``checkpoint/``.
+        config: model and training.
+        seed: of weights, windows, projections and the split.
+        resume: whether to go on from the training state in ``out``; the losses are those of a
+            run that was never interrupted (same machine, same number of threads).
+        progress: whether to show a progress bar.
+        max_minutes: stop with an error after this time; the training state is kept.
+
+    Returns:
+        The checkpoint folder.
+
+    Raises:
+        DataError: data that cannot be used.
+        TrainingError: out of time, a loss that is not finite, a state of another run.
+        GateError: the trained model is not good enough; nothing is shipped.
+    """
+    prepare_cpu()
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(EpisodeFile(data), out, config, seed, resume)
+    deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
+    _loop(run, progress, deadline)
+    recompute_batch_statistics(run.model, run.windows, config.train.batch, config.train.steps)
+    return _finish(run, data)
+
+
+def losses(model: AnyWorldModel, windows: Windows, train: TrainConfig, step_seed: int) -> Losses:
+    """The loss terms of one batch; the encoder sees all frames of all windows at once."""
+    size, length = windows.proprio.shape[:2]
+    with torch.autocast('cpu', torch.bfloat16):
+        z = model.encode(windows.pixels.flatten(0, 1), windows.proprio.flatten(0, 1))
+        z = z.view(size, length, -1)
+        rollout, teacher_forced = model.prediction_errors(z, windows.actions)
+    generator = torch.Generator().manual_seed(step_seed)
+    return Losses(
+        rollout=rollout,
+        teacher_forced=teacher_forced,
+        sigreg=sigreg(z.transpose(0, 1), train.sigreg_projections, train.sigreg_knots, generator),
+    )
+
+
+def learning_rate(step: int, train: TrainConfig) -> float:
+    """Linear rise over ``warmup_steps``, then half a cosine to zero at ``steps``."""
+    rise = min(1.0, (step + 1) / max(1, train.warmup_steps))
+    return train.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / train.steps))
+
+
+@torch.no_grad()
+def recompute_batch_statistics(
+    model: AnyWorldModel, windows: WindowSampler, size: int, first: int, batches: int = 60
+) -> None:
+    """Replaces running batch statistics by averages, for the final weights.
+
+    The averages are over the batches of steps ``first`` and following.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    for step in range(batches):
+        batch = windows.batch(first + step, size)
+        with torch.autocast('cpu', torch.bfloat16):
+            z = model.encode(batch.pixels.flatten(0, 1), batch.proprio.flatten(0, 1))
+            model.prediction_errors(z.view(*batch.pixels.shape[:2], -1), batch.actions)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def fit_normaliser(episodes: EpisodeFile, indices: NDArray[np.int64], seed: int) -> Normaliser:
+    """Means and deviations of the episodes ``indices``; colours from up to 2000 frames."""
+    frames = np.flatnonzero(np.isin(episodes.episode_of_frames(), indices))
+    proprio = episodes.proprioception()[frames]
+    chosen = np.random.default_rng(seed).choice(frames, min(2000, len(frames)), replace=False)
+    colours = episodes.pixels[np.sort(chosen)] / np.float32(255.0)
+    return Normaliser(
+        image_mean=float(colours.mean(dtype=np.float64)),
+        image_std=max(float(colours.std(dtype=np.float64)), 1e-2),
+        proprio_mean=tuple(proprio.mean(0, dtype=np.float64).tolist()),
+        proprio_std=tuple(np.maximum(proprio.std(0, dtype=np.float64), MIN_STD).tolist()),
+    )
+
+
+class _Run:
+    """What a run consists of; its training state can be saved and taken up."""
+
+    def __init__(
+        self, episodes: EpisodeFile, out: Path, config: ModelFile, seed: int, resume: bool
+    ) -> None:
+        self.episodes, self.out, self.config, self.seed = episodes, out, config, seed
+        self.training, self.held_out = episodes.split(seed, config.train.held_out)
+        skip = episodes.contract.time.frame_skip
+        window = config.train.window
+        self.windows = WindowSampler(
+            episodes,
+            self.training,
+            window,
+            skip,
+            seed,
+            config.train.shifts_colours,
+            config.train.windows_per_episode,
+        )
+        self.validation = WindowSampler(episodes, self.held_out, window, skip, seed)
+        torch.manual_seed(seed)
+        normaliser = fit_normaliser(episodes, self.training, seed)
+        self.model = build(config.model, episodes.contract, normaliser)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.train.learning_rate,
+            weight_decay=config.train.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+        self.identity = {
+            'config': {key: to_dict(config)[key] for key in ('model', 'train')},
+            'seed': seed,
+            'data': {'seed': episodes.seed, 'episodes': len(episodes), 'frames': episodes.frames},
+        }
+        if resume and (out / STATE_FILE).exists():
+            self._take_up(out / STATE_FILE)
+        _cut_metrics(out / METRICS_FILE, self.step)
+
+    def save(self) -> None:
+        """Writes weights, batch statistics, optimiser moments and step as one whole file."""
+        tensors = {f'model.{k}': v for k, v in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f'optimizer.{key}.{name}'] = value
+        state = json.dumps({'step': self.step, **self.identity})
+        tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
+        save_tensors(self.out / STATE_FILE, tensors, {'state': state})
+
+    def _take_up(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework='pt') as file:
+                state = json.loads((file.metadata() or {})['state'])
+            tensors = load_file(path)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f'{path}: expected a training state, got a broken file ({error}); delete it or '
+                'train without resuming'
+            ) from error
+        step = state.pop('step')
+        if state != json.loads(json.dumps(self.identity)):
+            raise TrainingError(
+                f'{path} belongs to a run with other configuration, seed or data; train into '
+                'another folder or without resuming'
+            )
+        weights = {k[6:]: v for k, v in tensors.items() if k.startswith('model.')}
+        self.model.load_state_dict(weights)
+        for name, parameter in self.model.named_parameters():
+            moments = {
+                # in the parameter's memory layout: the fused optimiser walks raw memory
+                key: torch.empty_like(parameter).copy_(tensors[f'optimizer.{key}.{name}'])
+                for key in ('exp_avg', 'exp_avg_sq')
+            }
+            count = tensors[f'optimizer.step.{name}']
+            self.optimizer.state[parameter] = {'step': count, **moments}
+        self.step = step
+
+
+def _loop(run: _Run, progress: bool, deadline: float | None) -> None:
+    train = run.config.train
+    bar = tqdm(
+        total=train.steps, initial=run.step, disable=not progress, unit='step', desc='training'
+    )
+    saved_at = time.monotonic()
+    with bar, (run.out / METRICS_FILE).open('a') as metrics:
+        run.model.train()
+        while run.step < train.steps:
+            row = _train_step(run)
+            run.step += 1
+            bar.update()
+            if run.step % 20 == 0:
+                bar.set_postfix_str(
+                    f'loss {row["train/loss"]:.3f} error {row["train/pred_loss"]:.4f} '
+                    f'{row["train/frames_per_s"]:.0f} frames/s'
+                )
+            if run.step % train.validate_every == 0 or run.step == train.steps:
+                row |= _validate(run)
+            metrics.write(json.dumps(row) + '\n')
+            out_of_time = deadline is not None and time.monotonic() > deadline
+            if out_of_time or time.monotonic() - saved_at > train.save_every_s:
+                metrics.flush()
+                run.save()
+                saved_at = time.monotonic()
+            if out_of_time and run.step < train.steps:
+                raise TrainingError(
+                    f'out of time at step {run.step} of {train.steps}; the same command goes on '
+                    'from there'
+                )
+        run.save()
+
+
+def _train_step(run: _Run) -> dict[str, float]:
+    train, began = run.config.train, time.perf_counter()
+    for group in run.optimizer.param_groups:
+        group['lr'] = learning_rate(run.step, train)
+    batch = run.windows.batch(run.step, train.batch)
+    step_seed = run.seed * 1_000_003 + run.step
+    torch.manual_seed(step_seed)  # of dropout: a resumed run drops the same
+    terms = losses(run.model, batch, train, step_seed)
+    loss = terms.rollout + terms.teacher_forced + train.sigreg_weight * terms.sigreg
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f'step {run.step}: expected a finite loss, got {loss.item()}; lower learning_rate'
+        )
+    run.optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), train.clip_norm)
+    run.optimizer.step()
+    seconds = time.perf_counter() - began
+    return {
+        'step': run.step,
+        'train/loss': loss.item(),
+        'train/pred_loss': terms.teacher_forced.item(),
+        'train/rollout_loss': terms.rollout.item(),
+        'train/sigreg': terms.sigreg.item(),
+        'train/grad_norm': norm.item(),
+        'train/frames_per_s': train.batch * train.window / seconds,
+    }
+
+
+@torch.no_grad()
+def _validate(run: _Run) -> dict[str, float]:
+    """Losses of fixed held-out windows, with running batch statistics."""
+    run.model.eval()
+    batch = run.validation.batch(0, 256)
+    terms = losses(run.model, batch, run.config.train, step_seed=run.seed)
+    run.model.train()
+    return {
+        'val/pred_loss': terms.teacher_forced.item(),
+        'val/rollout_loss': terms.rollout.item(),
+        'val/sigreg': terms.sigreg.item(),
+    }
+
+
+def _finish(run: _Run, data: Path) -> Path:
+    """Probes, gate report, checkpoint."""
+    episodes, model = run.episodes, run.model.eval().requires_grad_(False)
+    round_weights(model)
+    latents = encode_all(model, episodes.pixels, episodes.proprioception())
+    if not np.isfinite(latents).all():
+        raise GateError('expected finite latents, got NaN or inf; nothing was saved')
+    of_frame = episodes.episode_of_frames()
+    train_rows, val_rows = np.isin(of_frame, run.training), np.isin(of_frame, run.held_out)
+    calibration = np.isin(of_frame, run.held_out[::2])
+    measured = val_rows & ~calibration
+    skip = episodes.contract.time.frame_skip
+    starts = WindowSampler(episodes, run.held_out, HORIZON + 2, skip, run.seed).starts
+    starts = np.random.default_rng(run.seed).permutation(starts)[:8192]
+    held_out = HeldOut(latents, np.asarray(episodes.action), starts)
+    report: dict[str, Any] = prediction_report(model, held_out, HORIZON, run.seed)
+    report['effective_rank'] = effective_rank(latents[val_rows])
+    report['failures'] = failures(report, model.latent)
+    report['probes'] = {}
+    probes = Probes(model.latent)
+    for name in ('tip_target', 'object_position'):
+        truth = np.asarray(getattr(episodes, name))
+        probe = fit_probe(
+            latents[train_rows],
+            truth[train_rows],
+            run.seed,
+            steps=run.config.train.probe_steps,
+            labels=run.config.train.probe_labels,
+        )
+        steps = run.config.train.probe_steps * 3 // 8  # a covariance is learned sooner
+        fit_spread(probe, latents[train_rows], truth[train_rows], run.seed, steps)
+        round_weights(probe)
+        calibrate(probe, latents[calibration], truth[calibration])
+        setattr(probes, name, probe)
+        report['probes'][name] = {
+            **position_error_cm(probe, latents[val_rows], truth[val_rows]),
+            'coverage_90': coverage(probe, latents[measured], truth[measured]),
+            'linear_r2': linear_r2(
+                (latents[train_rows], truth[train_rows]), (latents[val_rows], truth[val_rows])
+            ),
+        }
+    (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
+    if report['failures']:
+        raise GateError('the model failed its gates, nothing was saved:\n  ' + '\n  '.join(
+            report['failures']
+        ))  # fmt: skip
+    info = {
+        'gates': report,
+        'training': {'seed': run.seed, 'steps': run.step, 'config': to_dict(run.config.train)},
+        'data': {
+            'file': data.name,
+            'seed': episodes.seed,
+            'episodes': len(episodes),
+            'frames': episodes.frames,
+            'config': episodes.config,
+        },
+    }
+    save_checkpoint(run.out / 'checkpoint', model, probes, info)
+    return run.out / 'checkpoint'
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drops rows from ``step`` on: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)['step'] < step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the last line of a killed run may be cut
+    path.write_text(''.join(line + '\n' for line in kept))

@@ -1,0 +1,316 @@
+"""What each verb of ``jepa-arm`` does. Heavy imports wait until the verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .config import (
+    ArmConfig,
+    CollectConfig,
+    GuardConfig,
+    ModelFile,
+    PlannerConfig,
+    SimConfig,
+    load,
+)
+from .resources import CHECKPOINTS, checkpoint_path, config_path
+
+DEFAULT_CHECKPOINT = 'compact'
+NEXT_STEPS = """
+What next?
+  jepa-arm up                                  the graph alone; send your own goals
+  jepa-arm eval --task push --episodes 20      the strict protocol, floor and ceiling beside it
+  jepa-arm bench ros                           latencies on this machine
+  make model                                   train the world model from nothing
+"""
+
+
+def demo(args: argparse.Namespace) -> int:
+    """The main job over real ROS 2, with a page of pictures; fails if no goal is reached."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.demo import run_demo
+
+    page, won, count = run_demo(
+        args.task, args.episodes, args.seed, _checkpoint_folder(args), args.arm, Path(args.out)
+    )
+    print(f'\n{won} of {count} goals reached. Pictures, paths and latencies: {page}')
+    print(NEXT_STEPS)
+    return 0 if won else 1
+
+
+def up(args: argparse.Namespace) -> int:
+    """Starts simulator, planner and guard and keeps them running until Ctrl-C."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.graph import run_graph
+
+    return run_graph(args)
+
+
+def collect(args: argparse.Namespace) -> int:
+    """Play data into one HDF5 file."""
+    from .collection import collect as run
+
+    config = load(CollectConfig, config_path('collect.yaml'))
+    config = replace(config, seed=args.seed if args.seed is not None else config.seed)
+    if args.episodes:
+        config = replace(config, episodes=args.episodes)
+    path = run(Path(args.out), _arm(args), _sim(), config, args.workers)
+    print(f'{config.episodes} episodes of {config.frames} frames in {path}')
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """World model, probes and gate report; then the heads."""
+    from .hindsight import train_heads
+    from .model.gates import format_report
+    from .training import train_world_model
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
+    if args.steps:
+        config = replace(config, train=replace(config.train, steps=args.steps))
+    out = Path(args.out)
+    folder = train_world_model(Path(args.data), out, config, args.seed, resume=not args.restart)
+    print(format_report(json.loads((out / 'gates.json').read_text())))
+    if not args.no_heads:
+        train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
+    print(f'checkpoint: {folder}')
+    return 0
+
+
+def model(args: argparse.Namespace) -> int:
+    """From nothing to a trained model: collect, train, heads; ships it if the gates pass."""
+    import shutil
+    import time
+
+    began = time.monotonic()
+    data = Path(args.out) / 'play.h5'
+    if not data.exists():
+        collect(argparse.Namespace(out=data, arm=args.arm, seed=None, episodes=0, workers=None))
+    run = Path(args.out) / 'run'
+    train(
+        argparse.Namespace(
+            model=DEFAULT_CHECKPOINT,
+            data=data,
+            out=run,
+            seed=args.seed,
+            steps=0,
+            restart=False,
+            no_heads=False,
+        )
+    )
+    target = CHECKPOINTS / DEFAULT_CHECKPOINT
+    shutil.copytree(run / 'checkpoint', target, dirs_exist_ok=True)
+    print(f'{target} made in {(time.monotonic() - began) / 60:.1f} minutes')
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """The strict protocol, in process or over ROS; table, JSON, pictures."""
+    tolerance = None if args.tolerance_cm is None else args.tolerance_cm / 100.0
+    if args.ros:
+        from .nodes.environment import prepare_ros
+
+        prepare_ros()
+        from .nodes.evaluate import evaluate_over_ros
+
+        report, results = evaluate_over_ros(
+            args.task,
+            args.episodes,
+            args.seed,
+            tolerance,
+            _checkpoint_folder(args),
+            baselines=not args.no_baselines,
+            keep_frames=bool(args.html),
+            arm=args.arm,
+        )
+    else:
+        import torch
+
+        from .evaluation import evaluate as run
+        from .model.checkpoint import load_checkpoint
+
+        planner = _planner(args)
+        torch.set_num_threads(planner.threads)
+        report, results = run(
+            load_checkpoint(_checkpoint_folder(args)),
+            _arm(args),
+            _sim(),
+            load(GuardConfig, config_path('guard.yaml')),
+            planner,
+            args.task,
+            args.episodes,
+            args.seed,
+            tolerance,
+            baselines=not args.no_baselines,
+            keep_frames=bool(args.html),
+        )
+    from .report import format_report, write_report
+
+    print(format_report(report))
+    _write_json(args.json, report)
+    if args.html:
+        title = f'jepa_arm: {args.task}'
+        print(write_report(Path(args.html), title, report, results, _arm(args).camera))
+    return 0
+
+
+def faults(args: argparse.Namespace) -> int:
+    """Tries every fault on the live graph; table, JSON, page; fails if one row does."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.fault_runner import chosen_rows, run_faults
+
+    if args.list:
+        for row in chosen_rows(args.only):
+            print(f'{row.number:2d} {row.name:21s} {row.fault}: {row.play.expected}')
+        return 0
+    from .fault_report import format_faults, write_faults
+
+    report = run_faults(_checkpoint_folder(args), args.arm, args.only)
+    print(format_faults(report))
+    _write_json(args.json, report)
+    if args.html:
+        print(write_faults(Path(args.html), report))
+    return 1 if any(row['passed'] is False for row in report['rows']) else 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """One stage's figures as one flat JSON object."""
+    arm, sim = _arm(args), _sim()
+    guard = load(GuardConfig, config_path('guard.yaml'))
+    if args.what == 'ros':
+        from .nodes.environment import prepare_ros
+
+        prepare_ros()
+        from .nodes.evaluate import bench_ros
+
+        figures = bench_ros(_checkpoint_folder(args))
+    else:
+        from . import bench as stages
+        from .model.checkpoint import load_checkpoint
+
+        if args.what == 'sim':
+            figures = stages.bench_sim(arm, sim, guard)
+        else:
+            checkpoint = load_checkpoint(_checkpoint_folder(args))
+            if args.what == 'encode':
+                figures = stages.bench_encode(checkpoint)
+            else:
+                figures = stages.bench_plan(checkpoint, arm, sim, guard, _planner(args))
+    print(json.dumps(figures, indent=1))
+    _write_json(args.json, figures)
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Looks at machine, installation, checkpoint and running graph; says what to do."""
+    from .doctor import Finding, Level, examine_checkpoint, examine_machine, format_findings
+    from .nodes.environment import prepare_ros
+
+    found = list(examine_machine())
+    planner = load(PlannerConfig, config_path('planner.yaml'))
+    found += examine_checkpoint(_checkpoint_folder(args), _arm(args), _sim(), planner)
+    try:
+        prepare_ros()
+    except SystemExit as error:
+        found.append(Finding('ROS 2', Level.FAIL, str(error)))
+    else:
+        from .nodes.doctor import examine_graph
+
+        found += examine_graph(_arm(args), _sim(), args.namespace)
+    print(format_findings(found))
+    _write_json(args.json, {'findings': [{**asdict(f), 'level': f.level.name} for f in found]})
+    failed = sum(f.level is Level.FAIL for f in found)
+    print(f'\n{len(found)} findings, {failed} to be put right')
+    return 1 if failed else 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """A LeWorldModel of its authors' layout (weights.pt, config.json) as a checkpoint of ours."""
+    from .model.official import import_official
+
+    model = import_official(Path(args.source), Path(args.out))
+    print(f'{_size(model)} in {args.out}')
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """A checkpoint of ours with a LeWorldModel in its authors' layout."""
+    from .model.official import load_lewm, transformers_5_name, write_official
+
+    model = load_lewm(checkpoint_path(args.checkpoint))
+    if args.transformers == 5:
+        write_official(Path(args.out), model, transformers_5_name)
+    else:
+        write_official(Path(args.out), model)
+    print(f'{_size(model)} in {args.out}')
+    return 0
+
+
+def _size(model: Any) -> str:
+    tensors = model.state_dict().values()
+    return f'LeWorldModel, {len(tensors)} tensors of {sum(t.numel() for t in tensors):,} values,'
+
+
+def fuzz(args: argparse.Namespace) -> int:
+    """Hostile messages to the guard's core or to the running graph; fails if one does harm."""
+    if args.what == 'core':
+        from .fuzzing.core import format_fuzz, fuzz_core
+
+        report = fuzz_core(args.count or 1_000_000, args.seed, args.arm, args.workers)
+    else:
+        from .nodes.environment import prepare_ros
+
+        prepare_ros()
+        from .nodes.fuzz import format_fuzz, fuzz_ros
+
+        report = fuzz_ros(args.count or 100_000, args.seed, _checkpoint_folder(args), args.arm)
+    print(format_fuzz(report))
+    _write_json(args.json, report)
+    return 1 if report['violations'] else 0
+
+
+def soak(args: argparse.Namespace) -> int:
+    """Random goals and faults on the whole graph for long; fails if anything wears out."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.soak import format_soak
+    from .nodes.soak import soak as run
+
+    minutes = args.hours * 60.0 if args.hours else args.minutes
+    report = run(minutes, args.seed, _checkpoint_folder(args), args.arm)
+    print(format_soak(report))
+    _write_json(args.json, report)
+    return 1 if report['violations'] else 0
+
+
+def _arm(args: argparse.Namespace) -> ArmConfig:
+    return load(ArmConfig, config_path(f'arms/{args.arm}.yaml'))
+
+
+def _sim() -> SimConfig:
+    return load(SimConfig, config_path('sim.yaml'))
+
+
+def _planner(args: argparse.Namespace) -> PlannerConfig:
+    config = load(PlannerConfig, config_path('planner.yaml'))
+    return replace(config, optimizer=args.planner) if args.planner else config
+
+
+def _checkpoint_folder(args: argparse.Namespace) -> Path:
+    return checkpoint_path(args.checkpoint)
+
+
+def _write_json(path: str | None, values: dict[str, Any]) -> None:
+    if path:
+        Path(path).write_text(json.dumps(values, indent=1) + '\n')
