@@ -1,0 +1,65 @@
+"""RViz beside a running graph: ros2 launch jepa_arm view.launch.py."""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from jepa_arm.arm import read_urdf
+from jepa_arm.config import ArmConfig, load
+from jepa_arm.resources import config_path
+from jepa_arm.sim.camera import optical_quaternion
+
+BOOLEAN = ['false', 'true']
+ARGUMENTS = {
+    'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
+    'sim_time': ('true', 'follow /clock, as beside the virtual arm'),
+    'namespace': ('', 'of all nodes'),
+}
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=text,
+            choices=BOOLEAN if default in BOOLEAN else None,
+        )
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext):
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    file = given['arm'] if given['arm'].endswith('.yaml') else f'arms/{given["arm"]}.yaml'
+    arm = load(ArmConfig, config_path(file))
+    clock = {'use_sim_time': given['sim_time'] == 'true'}
+    rviz = config_path('rviz/jepa_arm.rviz')
+    place = dict(zip(('--x', '--y', '--z'), arm.camera.position, strict=True))
+    turn = dict(zip(('--qx', '--qy', '--qz', '--qw'), optical_quaternion(arm.camera), strict=True))
+    frames = {'--frame-id': arm.base_link, '--child-frame-id': arm.camera.frame_id}
+    pose = [str(word) for pair in {**place, **turn, **frames}.items() for word in pair]
+    return [
+        Node(
+            package='robot_state_publisher',
+            executable='robot_state_publisher',
+            namespace=given['namespace'],
+            parameters=[{'robot_description': read_urdf(arm.urdf), **clock}],
+        ),
+        Node(
+            package='tf2_ros',
+            executable='static_transform_publisher',
+            namespace=given['namespace'],
+            arguments=pose,
+            parameters=[clock],
+        ),
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            namespace=given['namespace'],
+            arguments=['-d', str(rviz)],
+            parameters=[clock],
+        ),
+    ]

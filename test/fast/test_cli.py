@@ -1,0 +1,59 @@
+"""The command line fails with one clear line and a non-zero exit code, and writes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from jepa_arm.cli import main
+
+pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['eval', '--task', 'push', '--checkpoint', 'nowhere'], 'nowhere'),
+        (['bench', 'sim', '--arm', 'pandora'], 'panda.yaml'),
+        (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
+        (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
+    ],
+)
+def test_bad_names_are_one_clear_line(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert expected in error
+    assert 'Traceback' not in error
+    assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_a_data_file_that_is_no_hdf5_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / 'play.h5'
+    path.write_bytes(b'not HDF5')
+    assert main(['train', '--data', str(path), '--out', str(tmp_path / 'run')]) == 1
+    assert 'play.h5' in capsys.readouterr().err
+
+
+def test_collecting_does_not_overwrite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / 'play.h5'
+    path.write_bytes(b'precious')
+    assert main(['collect', '--out', str(path), '--episodes', '2']) == 1
+    assert path.read_bytes() == b'precious'
+
+
+@pytest.mark.parametrize('arguments', [['eval', '--task', 'push', '--episodes', '0'], ['juggle']])
+def test_bad_arguments_end_with_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert 'usage' in capsys.readouterr().err

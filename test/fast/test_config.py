@@ -1,0 +1,55 @@
+"""Configuration is strict: what is not understood is refused, with where and what."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jepa_arm.config import ArmConfig, ConfigError, SimConfig, TimeConfig, from_dict, load, to_dict
+from jepa_arm.resources import config_path
+
+
+def test_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    text = config_path('sim.yaml').read_text().replace('gravity:', 'gravitation:')
+    path = tmp_path / 'sim.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r'sim\.yaml.*gravitation.*expected one of'):
+        load(SimConfig, path)
+
+
+def test_missing_key_is_named(arm_config: ArmConfig) -> None:
+    values = to_dict(arm_config)
+    del values['camera']['fov_deg']
+    with pytest.raises(ConfigError, match=r'missing key camera\.fov_deg'):
+        from_dict(ArmConfig, values)
+
+
+def test_wrong_type_says_what_came(arm_config: ArmConfig) -> None:
+    values = to_dict(arm_config) | {'velocity_scale': 'fast'}
+    with pytest.raises(ConfigError, match=r"velocity_scale: expected float, got 'fast'"):
+        from_dict(ArmConfig, values)
+
+
+def test_missing_file_lists_those_there(tmp_path: Path) -> None:
+    (tmp_path / 'panda.yaml').write_text('')
+    with pytest.raises(ConfigError, match=r'no pandora\.yaml.*panda\.yaml'):
+        load(ArmConfig, tmp_path / 'pandora.yaml')
+
+
+def test_time_chain_refuses_broken_ratios() -> None:
+    with pytest.raises(ConfigError, match='whole number'):
+        TimeConfig(physics_dt=0.003, stream_dt=0.01, control_dt=0.1, frame_skip=2)
+
+
+def test_time_chain_counts() -> None:
+    time = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
+    assert (time.substeps, time.ticks, time.model_dt) == (2, 10, pytest.approx(0.2))
+
+
+def test_config_survives_a_round_trip(arm_config: ArmConfig) -> None:
+    assert from_dict(ArmConfig, to_dict(arm_config)) == arm_config
+
+
+def test_limits_cannot_be_widened(arm_config: ArmConfig) -> None:
+    with pytest.raises(ConfigError, match='velocity_scale'):
+        replace(arm_config, velocity_scale=1.2)

@@ -1,0 +1,200 @@
+"""The virtual arm's controller, its faults and the lock-step rule, without ROS."""
+
+import numpy as np
+import pytest
+
+from jepa_arm.nodes.controller import MAX_JUMP_RAD, CommandError, Controller, Trajectory
+from jepa_arm.nodes.faults import FAULTS, FaultError, Faults
+from jepa_arm.nodes.lock_step import LockStep
+
+DT, TIMEOUT = 0.01, 0.2
+START = np.array([0.1, -0.2])
+LIMIT = np.array([2.0, 2.0])
+
+
+@pytest.fixture
+def controller():
+    controller = Controller(LIMIT, DT, TIMEOUT)
+    controller.reset(START)
+    return controller
+
+
+def trajectory(positions, times, velocities=None, start=0.0):
+    return Trajectory(
+        np.array(positions, dtype=float).reshape(len(times), 2),
+        None if velocities is None else np.array(velocities, dtype=float),
+        np.array(times, dtype=float),
+        start,
+    )
+
+
+def run(controller, began, ticks):
+    """Targets of ``ticks`` ticks from time ``began`` on, with an arm that stays at (9, 9)."""
+    measured = np.array([9.0, 9.0])
+    return [controller.target(began + i * DT, measured) for i in range(ticks)]
+
+
+def test_holds_the_start_until_something_comes(controller):
+    for position, velocity in run(controller, 5.0, 100):
+        np.testing.assert_array_equal(position, START)
+        assert not velocity.any()
+
+
+def test_a_streamed_point_is_reached_in_its_tick_with_its_velocity(controller):
+    """As in the loop in process: the target of a tick is the command of that tick, exactly."""
+    position, velocity = START + 0.003, np.array([0.4, 0.1])
+    controller.follow(trajectory([position], [DT], [velocity]), 1.0)
+    got = controller.target(1.0, START)
+    np.testing.assert_array_equal(got[0], position)
+    np.testing.assert_array_equal(got[1], velocity)
+    held = controller.target(1.0 + DT, START)
+    np.testing.assert_array_equal(held[0], position)
+    assert not held[1].any()
+
+
+def test_points_without_velocities_are_joined_by_straight_lines(controller):
+    controller.follow(trajectory([START + 0.1, START - 0.1], [0.1, 0.3]), 2.0)
+    path = np.array([p for p, _ in run(controller, 2.0, 30)])
+    np.testing.assert_allclose(path[4], START + 0.05, atol=1e-12)
+    np.testing.assert_allclose(path[9], START + 0.1, atol=1e-12)
+    np.testing.assert_allclose(path[19], START, atol=1e-12)
+    np.testing.assert_allclose(path[29], START - 0.1, atol=1e-12)
+
+
+def test_points_with_velocities_are_joined_by_cubics_that_fit_them(controller):
+    ends = trajectory([START + 0.1, START + 0.2], [0.2, 0.4], [[0.5, 0.5], [0.0, 0.0]])
+    controller.follow(ends, 0.0)
+    targets = run(controller, 0.0, 40)
+    path, speed = (np.array(values) for values in zip(*targets, strict=True))
+    np.testing.assert_allclose(path[19], START + 0.1, atol=1e-9)
+    np.testing.assert_allclose(speed[19], [0.5, 0.5], atol=1e-9)
+    slope = np.diff(path, axis=0) / DT
+    np.testing.assert_allclose(slope[1:-1], (speed[1:-2] + speed[2:-1]) / 2, atol=0.02)
+
+
+def test_a_newer_trajectory_starts_where_the_old_one_is(controller):
+    controller.follow(trajectory([START + 0.2], [0.2]), 0.0)
+    half = run(controller, 0.0, 10)[-1][0]
+    controller.follow(trajectory([START], [0.1]), 0.1)
+    path = [p for p, _ in run(controller, 0.1, 10)]
+    np.testing.assert_allclose(path[0], half + 0.1 * (START - half), atol=1e-12)
+    np.testing.assert_allclose(path[-1], START, atol=1e-12)
+
+
+def test_an_empty_trajectory_stops_and_holds(controller):
+    controller.follow(trajectory([START + 0.2], [0.2]), 0.0)
+    reached = run(controller, 0.0, 5)[-1][0]
+    controller.follow(trajectory([], []), 0.05)
+    for position, velocity in run(controller, 0.05, 10):
+        np.testing.assert_array_equal(position, reached)
+        assert not velocity.any()
+
+
+def test_without_commands_the_arm_holds_where_it_is_once_the_last_has_ended(controller):
+    controller.follow(trajectory([START + 0.1], [0.5]), 0.0)
+    ticks = run(controller, 0.0, 69)
+    np.testing.assert_allclose(ticks[-1][0], START + 0.1)
+    assert not controller.is_timed_out
+    last, _ = run(controller, 0.72, 3)[-1]
+    assert controller.is_timed_out
+    np.testing.assert_array_equal(last, [9.0, 9.0])
+
+
+def test_a_stamped_trajectory_counts_from_its_stamp(controller):
+    controller.follow(trajectory([START + 0.1, START + 0.2], [0.1, 0.2], start=0.9), 1.0)
+    path = [p for p, _ in run(controller, 1.0, 10)]
+    np.testing.assert_allclose(path[-1], START + 0.2, atol=1e-12)
+    with pytest.raises(CommandError, match='ended'):
+        controller.follow(trajectory([START], [0.1], start=0.5), 1.0)
+
+
+@pytest.mark.parametrize(
+    ('positions', 'times'),
+    [
+        ([[np.nan, 0.0]], [0.1]),
+        ([[0.1, -0.2]], [np.inf]),
+        ([[0.1, -0.2], [0.1, -0.2]], [0.2, 0.1]),
+        ([[0.1, -0.2], [0.1, -0.2]], [0.1, 0.1]),
+        ([[0.1, -0.2]], [-0.1]),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_and_the_old_stays(controller, positions, times):
+    controller.follow(trajectory([START + 0.1], [0.1]), 0.0)
+    with pytest.raises(CommandError):
+        controller.follow(trajectory(positions, times), 0.0)
+    np.testing.assert_allclose(run(controller, 0.0, 10)[-1][0], START + 0.1)
+
+
+def test_after_a_reset_the_first_command_must_begin_where_the_arm_stands(controller):
+    near = START + 0.9 * LIMIT * DT
+    far = START + 0.5 * MAX_JUMP_RAD
+    with pytest.raises(CommandError, match='joint 0 jumps'):
+        controller.go_to(far, 0.0)
+    controller.go_to(near, 0.0)
+    controller.target(0.0, START)
+    controller.go_to(far, DT)  # once it follows, late ticks may make larger steps
+    with pytest.raises(CommandError, match='jumps'):
+        controller.go_to(START + 2.0 * MAX_JUMP_RAD, DT)
+
+
+def test_late_commands_do_not_make_the_target_faster_than_the_arm(controller):
+    """The virtual arm was late by 5 ticks and made the motion of 6 in one: 13 rad/s measured."""
+    controller.go_to(START + LIMIT * DT, 0.0)
+    controller.target(0.0, START)
+    late = START + 6 * LIMIT * DT
+    controller.go_to(late, DT)
+    path = [START + LIMIT * DT, *(p for p, _ in run(controller, DT, 8))]
+    assert np.all(np.abs(np.diff(path, axis=0)) <= LIMIT * DT + 1e-12)
+    np.testing.assert_allclose(path[-1], late)
+
+
+def test_fault_ends_after_its_duration_and_clear_ends_all():
+    faults = Faults()
+    assert faults.inject('camera_delay', 1.0, 0.0, now=5.0).value == FAULTS['camera_delay']
+    faults.inject('joints_nan', 0.0, 0.0, now=5.0)
+    assert faults.names(5.5) == ['camera_delay', 'joints_nan']
+    assert faults.names(6.0) == ['joints_nan'] and faults.get('camera_delay', 6.0) is None
+    faults.clear()
+    assert faults.names(5.5) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'duration', 'value'),
+    [
+        ('rain', 0.0, 0.0),
+        ('joints_nan', -1.0, 0.0),
+        ('joints_nan', np.nan, 0.0),
+        ('object_move', 0.0, np.inf),
+    ],
+)
+def test_fault_that_cannot_be_is_refused(name, duration, value):
+    with pytest.raises(FaultError):
+        Faults().inject(name, duration, value, now=0.0)
+
+
+def test_lock_step_waits_for_joints_planner_and_proposal_of_the_time_asked_for(sim_config):
+    sync = LockStep(sim_config.time)
+    assert sync.due(has_planner=False) is None
+    sync.command_asked(0.2)
+    assert sync.due(has_planner=False) is None
+    sync.joints_came(0.2)
+    assert sync.due(has_planner=False) == 0.2
+    assert sync.due(has_planner=True) is None
+    sync.planner_answered(0.1, is_planning=True)
+    assert sync.due(has_planner=True) is None
+    sync.planner_answered(0.2, is_planning=True)
+    assert sync.due(has_planner=True) is None
+    sync.proposal_came(0.2)
+    assert sync.due(has_planner=True) == 0.2
+    sync.command_asked(0.21)
+    assert sync.due(has_planner=True) is None
+    sync.joints_came(0.21)
+    assert sync.due(has_planner=True) == 0.21, 'between control steps no plan is waited for'
+
+
+def test_lock_step_goes_on_when_the_planner_has_nothing_to_propose(sim_config):
+    sync = LockStep(sim_config.time)
+    sync.joints_came(0.3)
+    sync.command_asked(0.3)
+    sync.planner_answered(0.3, is_planning=False)
+    assert sync.due(has_planner=True) == 0.3

@@ -1,0 +1,52 @@
+"""Findings about machine and checkpoint."""
+
+import shutil
+from dataclasses import replace
+
+from jepa_arm.config import PlannerConfig, load
+from jepa_arm.doctor import (
+    Finding,
+    Level,
+    examine_checkpoint,
+    examine_machine,
+    format_findings,
+)
+from jepa_arm.resources import checkpoint_path, config_path
+
+
+def test_this_machine_can_run_the_tests_and_says_so():
+    found = list(examine_machine())
+    assert {'python', 'packages', 'processor', 'shared memory'} <= {f.name for f in found}
+    assert not [f for f in found if f.level is Level.FAIL]
+
+
+def test_every_failure_tells_what_to_do():
+    text = format_findings([
+        Finding('good', Level.OK, 'fine'),
+        Finding('broken thing', Level.FAIL, 'it is broken', 'mend it'),
+    ])  # fmt: skip
+    assert text.splitlines() == [
+        'ok    good          fine',
+        'FAIL  broken thing  it is broken',
+        ' ' * 18 + '  -> mend it',
+    ]
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(arm_config, sim_config, tmp_path):
+    planner = load(PlannerConfig, config_path('planner.yaml'))
+    folder = checkpoint_path('compact')
+    other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=50.0))
+    (found,) = examine_checkpoint(folder, other, sim_config, planner)
+    assert found.level is Level.FAIL and 'camera.fov_deg' in found.text
+    broken = shutil.copytree(folder, tmp_path / 'broken')
+    (broken / 'model.safetensors').write_bytes(b'short')
+    (found,) = examine_checkpoint(broken, arm_config, sim_config, planner)
+    assert found.level is Level.FAIL and 'model.safetensors' in found.text
+
+
+def test_the_latency_of_plans_is_measured(arm_config, sim_config):
+    planner = load(PlannerConfig, config_path('planner.yaml'))
+    folder = checkpoint_path('compact')
+    found = {f.name: f for f in examine_checkpoint(folder, arm_config, sim_config, planner)}
+    assert found['checkpoint'].level is Level.OK
+    assert 'ms (median)' in found['plan latency'].text

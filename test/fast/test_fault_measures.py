@@ -1,0 +1,140 @@
+"""What the fault table says of a stop is what was recorded: on motions whose figures are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jepa_arm.fault_measures import (
+    Recording,
+    peaks,
+    start_of_stop,
+    time_to_hold,
+    tip_travel,
+)
+from jepa_arm.fault_report import format_faults, write_faults
+from jepa_arm.motion import JointStreamer
+from jepa_arm.types import GuardState
+
+DT = 0.01
+ONSET, STOP_TICK = 100.30, 35
+
+
+@pytest.fixture
+def stop(arm):
+    """The first joint moves at 100 s; from tick 35 on, 0.05 s after the onset, it is stopped."""
+    streamer = JointStreamer(arm, DT)
+    commands = [
+        streamer.step(arm.home + np.eye(7)[0]) if i < STOP_TICK else streamer.stop()
+        for i in range(80)
+    ]
+    at = 100.0 + DT * np.arange(80)
+    state = np.where(np.arange(80) < STOP_TICK, GuardState.FOLLOWING.value, 0)
+    state[STOP_TICK:] = GuardState.STOPPING.value
+    position = np.array([c.position for c in commands])
+    velocity = np.array([c.velocity for c in commands])
+    return Recording(at, position, velocity, at, position, velocity, at, state)
+
+
+def cut(recording, chosen):
+    """The recording with the commands of ``chosen`` only."""
+    values = {
+        key: getattr(recording, key)[chosen]
+        for key in ('command_at', 'command_position', 'command_velocity')
+    }
+    return dataclasses.replace(recording, **values)
+
+
+def test_the_stop_starts_when_the_guard_says_so_and_ends_when_commands_rest(stop):
+    assert start_of_stop(stop, ONSET) == pytest.approx(0.05)
+    speed = np.abs(stop.command_velocity).max(axis=1)
+    first_at_rest = STOP_TICK + int(np.argmax(speed[STOP_TICK:] < 1e-6))
+    expected = stop.command_at[first_at_rest] - ONSET
+    assert time_to_hold(stop, ONSET) == pytest.approx(expected)
+    assert 0.1 < expected < 0.4
+
+
+def test_rest_before_the_onset_does_not_count(stop):
+    late = stop.command_at[-3]
+    assert np.isnan(time_to_hold(stop, late)), 'three samples are not a hold'
+    assert time_to_hold(stop, 99.0) > 1.0, 'the arm was not at rest at the start'
+
+
+def test_a_silent_guard_stops_the_arm_with_its_last_command(stop):
+    dead = dataclasses.replace(cut(stop, slice(0, 32)), guard_at=stop.guard_at[:32])
+    dead = dataclasses.replace(dead, guard_state=stop.guard_state[:32])
+    assert start_of_stop(dead, ONSET) == pytest.approx(0.01)
+    assert np.isnan(time_to_hold(dead, ONSET))
+    assert np.isfinite(time_to_hold(dead, ONSET, by_joints=True))
+
+
+def test_without_a_stop_there_is_no_time(stop):
+    moving = dataclasses.replace(stop, guard_state=np.full(80, GuardState.FOLLOWING.value))
+    assert np.isnan(start_of_stop(moving, ONSET))
+
+
+def test_a_jerk_limited_stop_crosses_no_limit_and_its_peaks_are_its_own(stop, arm):
+    found = peaks(stop, ONSET, np.inf, arm, DT)
+    assert found.crossed() == []
+    chosen = stop.command_at >= ONSET - 3 * DT
+    assert found.velocity == pytest.approx(np.abs(stop.command_velocity[chosen]).max())
+    assert 0.5 < found.shares['acceleration'] <= 1.001
+    assert 0.5 < found.shares['jerk'] <= 1.001
+
+
+@pytest.mark.parametrize(
+    'scale, word', [(np.array([1.3, 0, 0, 0, 0, 0, 0]), 'velocity'), (None, 'acceleration')]
+)
+def test_what_crosses_a_limit_is_named(stop, arm, scale, word):
+    velocity = stop.command_velocity.copy()
+    if scale is None:
+        velocity[50:] = 0.0
+        velocity[40:50, 0] = 0.3  # at once
+    else:
+        velocity[40] = scale * arm.velocity_limit
+    wrong = dataclasses.replace(stop, command_velocity=velocity)
+    assert any(text.startswith(word) for text in peaks(wrong, ONSET, np.inf, arm, DT).crossed())
+
+
+def test_a_position_that_jumps_is_a_speed_whatever_the_message_says(stop, arm):
+    position = stop.command_position.copy()
+    position[45:] += 0.05
+    wrong = dataclasses.replace(stop, command_position=position)
+    assert peaks(wrong, ONSET, np.inf, arm, DT).shares['velocity'] > 2.0
+
+
+def test_over_an_interruption_there_is_a_jump_and_no_acceleration(stop, arm):
+    paused = cut(stop, np.r_[0:32, 70:80])
+    found = peaks(paused, ONSET, np.inf, arm, DT)
+    jump = np.abs(stop.command_position[70] - stop.command_position[31]).max()
+    assert found.jump == pytest.approx(jump) and jump > 0.01
+    assert found.crossed() == []
+
+
+def test_the_way_of_the_tip_is_the_length_of_its_path(arm):
+    at = np.array([0.0, 1.0, 2.0, 3.0])
+    positions = np.tile(arm.home, (4, 1))
+    positions[1:, 0] = [0.3, 0.0, np.nan]
+    radius = np.hypot(*arm.tip_position(arm.home)[:2])
+    chord = 2.0 * radius * np.sin(0.15)
+    travel = tip_travel(at, positions, 0.0, 9.0, arm.tip_position)
+    assert travel == pytest.approx(2.0 * chord)
+    assert tip_travel(at, positions, 2.0, 9.0, arm.tip_position) == 0.0
+
+
+def test_the_table_shows_failures_with_their_cause_and_the_page_needs_no_other_file(tmp_path):
+    shares = {'velocity': 0.5, 'acceleration': 1.0, 'jerk': 1.0, 'measured_velocity': 0.4}
+    row = {
+        'number': 1, 'name': 'camera_stops', 'fault': 'the <camera> stops', 'passed': True,
+        'time_to_stop_ms': 190.0, 'time_to_hold_ms': 260.0, 'distance_cm': 4.0,
+        'peaks': {**shares, 'jump': 0.0, 'shares': shares}, 'reason': 'planner: no image',
+        'after': 'goes on by itself', 'expected': 'a stop', 'problems': [], 'note': '',
+    }  # fmt: skip
+    bad = {**row, 'name': 'plan_nan', 'passed': False, 'problems': ['is not latched']}
+    absent = {**row, 'name': 'record_full', 'passed': None, 'time_to_stop_ms': None}
+    report = {'rows': [row, bad, absent], 'seconds': 60.0, 'machine': 'm', 'git': 'g'}
+    text = format_faults(report)
+    assert '1 of 2 passed' in text and 'plan_nan: is not latched' in text
+    page = write_faults(tmp_path / 'new' / 'faults.html', report).read_text()
+    assert '<b>1 of 2</b>' in page and 'the &lt;camera&gt; stops' in page
+    assert 'src=' not in page and 'href=' not in page

@@ -1,0 +1,224 @@
+"""The guard follows, stops, holds, latches and starts anew; always smoothly."""
+
+import numpy as np
+import pytest
+
+from guard_loop import ARM, CONFIG, DT, TIME, Loop, assert_within_limits
+from jepa_arm.guard import Guard
+from jepa_arm.motion import TipMotion
+from jepa_arm.types import GuardState, JointSample
+
+
+def test_before_the_first_joints_nothing_is_commanded():
+    guard = Guard(ARM, TIME, CONFIG)
+    verdict = guard.tick(0.0)
+    assert verdict.command is None and verdict.state is GuardState.INACTIVE
+    assert guard.submit(Loop().proposal(), 0.0).reasons[0].startswith('inactive')
+    verdict = guard.hold()
+    assert verdict.state is GuardState.INACTIVE and verdict.reasons == ()
+
+
+def test_reset_holds_at_the_measured_joints():
+    joints = ARM.home + 0.1
+    loop = Loop(joints=joints)
+    verdict = loop.tick(50)
+    assert verdict.state is GuardState.IDLE and verdict.reasons == ()
+    np.testing.assert_allclose(verdict.command.position, joints)
+    assert not np.any(verdict.command.velocity)
+
+
+@pytest.mark.parametrize('joints', [[0.0] * 6, [np.nan] * 7, [1e300] * 7])
+def test_reset_refuses_joints_that_cannot_be(joints):
+    with pytest.raises(ValueError, match='expected 7 finite'):
+        Loop(joints=np.array(joints))
+
+
+def test_waypoint_i_is_the_target_until_times_i():
+    loop = Loop()
+    proposal = loop.proposal()
+    loop.submit(proposal)
+    streamer_targets = []
+    step = loop.guard._stream.step
+    loop.guard._stream.step = lambda q: streamer_targets.append(q) or step(q)
+    loop.tick(25)
+    expected = proposal.positions[[0] * 10 + [1] * 10 + [2] * 5]
+    np.testing.assert_array_equal(streamer_targets, expected)
+
+
+def test_a_short_first_period_ends_early():
+    loop = Loop()
+    loop.submit(loop.proposal(times=0.03 + np.arange(10) * 0.1))
+    targets = []
+    step = loop.guard._stream.step
+    loop.guard._stream.step = lambda q: targets.append(q) or step(q)
+    loop.tick(4)
+    assert np.array_equal(targets[2], targets[0]) and not np.array_equal(targets[3], targets[2])
+
+
+def test_a_newer_proposal_replaces_the_old_one_at_once():
+    loop = Loop()
+    loop.start_moving()
+    back = np.tile(ARM.home, (10, 1))
+    assert loop.submit(loop.proposal(positions=back)).reasons == ()
+    loop.tick(20)
+    for _ in range(20):
+        loop.submit(loop.proposal(positions=back))
+        loop.tick(5)
+    np.testing.assert_allclose(loop.commands[-1].position, ARM.home, atol=1e-3)
+    assert_within_limits(loop.commands)
+
+
+def test_the_caller_may_change_his_arrays_afterwards():
+    loop = Loop()
+    proposal = loop.proposal()
+    loop.submit(proposal)
+    proposal.positions[:] = np.nan
+    assert np.all(np.isfinite(loop.tick(5).command.position))
+
+
+def test_stamps_are_judged_by_the_ros_clock_and_validity_by_the_steady_one():
+    guard = Guard(ARM, TIME, CONFIG)
+    guard.reset(ARM.home, 100.0)
+    proposal = Loop().proposal(stamp=5000.0, valid_for=0.2)
+    assert guard.submit(proposal, now=100.0, ros_now=5000.1).reasons == ()
+    hold = JointSample(ARM.home, np.zeros(7), 0.0)
+    guard.observe(hold, 100.09)
+    assert guard.tick(100.09).state is GuardState.FOLLOWING
+    guard.observe(hold, 100.11)
+    assert guard.tick(100.11).reasons[0].startswith('plan_expired')
+
+
+def test_plan_that_runs_out_stops_the_arm_within_its_validity_and_names_the_reason():
+    loop = Loop()
+    loop.start_moving()
+    while loop.guard.state is GuardState.FOLLOWING:
+        loop.tick()
+    assert loop.now - DT <= 10.1 + CONFIG.max_validity + DT + 1e-9
+    verdict = loop.tick_to_rest(limit=20)
+    assert verdict.state is GuardState.HOLDING
+    assert verdict.reasons == ('plan_expired: no newer proposal came in time',)
+    held = loop.tick(50).command.position
+    np.testing.assert_allclose(held, verdict.command.position, rtol=0, atol=1e-12)
+    assert_within_limits(loop.commands)
+
+
+def test_a_fresh_valid_proposal_resumes_from_holding():
+    loop = Loop()
+    loop.start_moving()
+    loop.tick_to_rest()
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    assert loop.tick().reasons == ()
+
+
+def test_latch_is_reset_only_when_its_cause_is_gone():
+    loop = Loop()
+    loop.start_moving()
+    loop.submit(loop.proposal(stamp=np.nan))
+    assert loop.guard.reset_latch(loop.now).reasons[0].startswith('moving:')
+    loop.tick_to_rest()
+    loop.tick(20, joints_arrive=False)
+    verdict = loop.guard.reset_latch(loop.now)
+    assert verdict.state is GuardState.LATCHED
+    assert verdict.reasons[0].startswith('joints_stale:')
+    loop.tick()
+    assert loop.guard.reset_latch(loop.now).state is GuardState.IDLE
+
+
+def test_repeated_refusals_latch_and_an_accepted_proposal_starts_the_count_anew():
+    loop = Loop()
+    for _ in range(CONFIG.max_rejections - 1):
+        loop.submit(loop.proposal(stamp=0.0))
+    loop.tick(2)
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    for _ in range(CONFIG.max_rejections):
+        loop.submit(loop.proposal(stamp=0.0))
+        loop.tick()
+    verdict = loop.tick_to_rest()
+    assert verdict.state is GuardState.LATCHED
+    assert any(reason.startswith('repeated:') for reason in verdict.reasons)
+
+
+def test_hold_stops_and_only_resume_lets_proposals_in_again():
+    loop = Loop()
+    loop.start_moving()
+    assert loop.guard.hold().state is GuardState.STOPPING
+    loop.tick_to_rest()
+    assert loop.guard.is_blocked
+    assert loop.submit(loop.proposal()).reasons == ('held: refused until resume',)
+    assert loop.guard.state is GuardState.HOLDING
+    assert loop.guard.resume().state is GuardState.IDLE
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    assert_within_limits(loop.commands)
+
+
+def test_resume_does_not_open_a_latch():
+    loop = Loop()
+    loop.submit(loop.proposal(stamp=np.inf))
+    loop.guard.hold()
+    loop.tick(2)
+    assert loop.guard.resume().state is GuardState.LATCHED
+    assert loop.submit(loop.proposal()).state is GuardState.LATCHED
+
+
+def test_the_same_calls_give_the_same_commands():
+    def run():
+        loop, motion, rng = Loop(), TipMotion(ARM), np.random.default_rng(3)
+        for _ in range(20):
+            actions = rng.uniform(-1, 1, (10, 3))
+            waypoints = motion.preview(actions)
+            motion.apply(actions[0])
+            loop.submit(loop.proposal(positions=waypoints))
+            loop.tick(10)
+        return np.array([c.position for c in loop.commands])
+
+    np.testing.assert_array_equal(run(), run())
+
+
+def test_a_hold_and_a_refusal_without_joints_change_nothing():
+    guard = Guard(ARM, TIME, CONFIG)
+    assert guard.resume().state is GuardState.INACTIVE
+    assert guard.reset_latch(0.0).reasons[0].startswith('inactive:')
+    assert guard.refuse('schema: no joints').state is GuardState.INACTIVE
+    assert guard.command is None and guard.proposal is None and guard.is_blocked
+    assert guard.tracking_error() == 0.0 and guard.rejected == 1
+
+
+def test_resume_while_the_arm_still_stops_lets_it_come_to_rest_first():
+    loop = Loop()
+    loop.start_moving()
+    loop.guard.hold('held: by hand')
+    assert loop.guard.resume().state is GuardState.STOPPING
+    verdict = loop.tick_to_rest()
+    assert verdict.reasons == ('held: by hand',)
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+
+
+def test_an_accepted_proposal_is_the_one_in_force_until_the_arm_stops():
+    loop = Loop()
+    proposal = loop.proposal()
+    loop.submit(proposal)
+    assert loop.guard.proposal is not None and loop.guard.proposal.stamp == proposal.stamp
+    assert loop.guard.accepted == 1
+    loop.guard.hold()
+    assert loop.guard.proposal is None
+
+
+def test_a_halt_stops_the_arm_and_is_counted_against_nobody():
+    """A clock that began late was counted as a refused proposal."""
+    loop = Loop()
+    loop.guard.halt('clock: jumped')
+    loop.start_moving()
+    rejected = loop.guard.rejected
+    for _ in range(CONFIG.max_rejections + 1):
+        loop.guard.halt('clock: jumped')
+    verdict = loop.tick_to_rest()
+    assert verdict.state is GuardState.HOLDING and verdict.reasons == ('clock: jumped',)
+    assert loop.guard.rejected == rejected
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    assert_within_limits(loop.commands)
+
+
+def test_a_halt_before_the_first_joints_changes_nothing():
+    guard = Guard(ARM, TIME, CONFIG)
+    guard.halt('clock: jumped')
+    assert guard.state is GuardState.INACTIVE and guard.reasons == ()

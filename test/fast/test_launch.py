@@ -1,0 +1,145 @@
+"""The launch files start the nodes of ``nodes/graph.py`` with their arguments.
+
+``ros2 launch`` is not on PyPI: a few lines stand in for what the files use of it.
+"""
+
+import runpy
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from jepa_arm.nodes.graph import bringup, simulation
+
+LAUNCH = Path(__file__).parents[2] / 'launch'
+
+
+@dataclass
+class Stub:
+    """Remembers what it was made with."""
+
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def named(cls, name):
+        return type(name, (cls,), {'__init__': cls.make})
+
+    def make(self, *args, **options):
+        self.args, self.options = args, options
+
+
+class LaunchConfiguration(Stub):
+    def __init__(self, name):
+        self.name = name
+
+    def perform(self, context):
+        return context[self.name]
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """The nodes that a launch file starts, by name, given arguments."""
+    contents = {
+        'launch': ('LaunchContext', 'LaunchDescription'),
+        'launch.actions': ('DeclareLaunchArgument', 'OpaqueFunction', 'Shutdown'),
+        'launch_ros.actions': ('Node',),
+    }
+    for name in ('launch_ros', 'launch.substitutions', *contents):
+        module = ModuleType(name)
+        for item in contents.get(name, ()):
+            setattr(module, item, Stub.named(item))
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(
+        sys.modules['launch.substitutions'],
+        'LaunchConfiguration',
+        LaunchConfiguration,
+        raising=False,
+    )
+
+    def load(file, **given):
+        description = runpy.run_path(str(LAUNCH / file))['generate_launch_description']()
+        *declared, start = description.args[0]
+        defaults = {d.args[0]: d.options['default_value'] for d in declared}
+        assert all(d.options['description'] for d in declared)
+        choices = {d.args[0]: d.options.get('choices') for d in declared}
+        boolean = {name for name, value in defaults.items() if value in ('true', 'false')}
+        assert {name for name, values in choices.items() if values} == boolean
+        assert set(given) <= set(defaults)
+        return start.options['function']({**defaults, **given})
+
+    return load
+
+
+def test_sim_launch_starts_the_simulation(load):
+    nodes = load('sim.launch.py', task='reach', seed='7', lock_step='true', namespace='left')
+    specs = simulation(task='reach', seed=7, lock_step=True)
+    assert [n.options['executable'] for n in nodes] == [s.executable for s in specs]
+    assert [n.options['parameters'] for n in nodes] == [[dict(s.parameters)] for s in specs]
+    assert all(n.options['namespace'] == 'left' for n in nodes)
+    assert all('on_exit' in n.options for n in nodes)
+
+
+def test_bringup_launch_starts_guard_and_planner_on_the_topics_given(load):
+    nodes = load('bringup.launch.py', image='/cam/rgb', commands='arm/joint_trajectory')
+    names = [n.options['name'] for n in nodes]
+    assert names == [s.name for s in bringup()] == ['guard', 'planner']
+    for node in nodes:
+        assert dict(node.options['remappings']) == {
+            'camera/image_raw': '/cam/rgb',
+            'joint_trajectory_controller/joint_trajectory': 'arm/joint_trajectory',
+        }
+        assert 'use_sim_time' not in node.options['parameters'][0]
+
+
+def test_view_launch_describes_the_arm_and_its_camera(load):
+    nodes = {n.options['package']: n.options for n in load('view.launch.py')}
+    assert '<robot' in nodes['robot_state_publisher']['parameters'][0]['robot_description']
+    assert 'camera_optical_frame' in nodes['tf2_ros']['arguments']
+    flag, file = nodes['rviz2']['arguments']
+    assert flag == '-d'
+    displays = yaml.safe_load(Path(file).read_text())['Visualization Manager']['Displays']
+    topics = [d.get('Topic', d.get('Description Topic', {})).get('Value') for d in displays]
+    assert [t for t in topics if t] == [
+        'robot_description',
+        'planner/plan_markers',
+        'ground_truth/objects',
+        'camera/image_raw',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('file', 'given'),
+    [
+        ('sim.launch.py', {'arm': 'nobody'}),
+        ('sim.launch.py', {'checkpoint': 'nowhere'}),
+        ('sim.launch.py', {'task': 'juggle'}),
+        ('sim.launch.py', {'seed': 'nought'}),
+        ('bringup.launch.py', {'arm': 'nobody'}),
+        ('bringup.launch.py', {'checkpoint': 'nowhere'}),
+        ('view.launch.py', {'arm': 'nobody'}),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_before_any_node_starts(load, file, given):
+    [value] = given.values()
+    with pytest.raises((FileNotFoundError, ValueError), match=value):
+        load(file, **given)
+
+
+def test_every_executable_is_installed():
+    setup = (LAUNCH.parent / 'setup.py').read_text()
+    for spec in simulation():
+        assert f'{spec.executable} = jepa_arm.nodes.{spec.name}:main' in setup
+
+
+def test_arguments_of_a_process():
+    sim = simulation(task='reach', seed=3, gui=True)[0]
+    assert sim.arguments('left') == [
+        *('--ros-args', '-r', '__ns:=/left'),
+        *('-p', 'arm:=panda', '-p', 'lock_step:=false'),
+        *('-p', 'task:=reach', '-p', 'seed:=3', '-p', 'gui:=true'),
+    ]

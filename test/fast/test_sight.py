@@ -1,0 +1,48 @@
+"""An image that shows nothing is told from one that does."""
+
+import numpy as np
+import pytest
+
+from jepa_arm.sight import Stillness, image_fault
+from jepa_arm.sim.tasks import load_task
+
+MOST = 0.3
+
+
+@pytest.fixture
+def scenes(arm, sim_config, world):
+    """Images of ten scenes of the task with the most in view."""
+    task = load_task('push', arm, sim_config)
+    images = []
+    for seed in range(10):
+        world.reset(task.sample(seed))
+        images.append(world.image())
+    return images
+
+
+def test_what_the_camera_usually_shows_is_no_fault(scenes):
+    assert [image_fault(image, MOST) for image in scenes] == [''] * 10
+
+
+def test_black_overexposed_and_half_covered_images_are_named(scenes):
+    image = scenes[0]
+    assert image_fault(np.zeros_like(image), MOST).startswith('the image is black in 100%')
+    assert image_fault(np.full_like(image, 255), MOST).startswith('the image is overexposed')
+    half = image.copy()
+    half[:, : image.shape[1] // 2] = 0
+    assert image_fault(half, MOST).startswith('the image is black in 5')
+    grey = np.full_like(image, 127)
+    assert image_fault(grey, MOST).startswith('the image is without contrast')
+
+
+def test_a_repeated_image_is_a_fault_once_the_arm_has_moved_and_no_longer_when_it_changes(scenes):
+    stillness, joints = Stillness(0.05), np.zeros(7)
+    first, second = scenes[:2]
+    assert stillness.fault(first, joints) == ''
+    assert stillness.fault(first, joints) == '', 'an arm at rest shows the same image'
+    assert stillness.fault(first.copy(), joints + 0.04) == ''
+    assert 'has not changed while a joint moved by 0.06 rad' in stillness.fault(
+        first, joints + 0.06
+    )
+    assert stillness.fault(second, joints + 0.08) == ''
+    assert stillness.fault(second, joints + 0.1) == ''

@@ -1,0 +1,141 @@
+"""The real graph with a client of the planner, and a checkpoint to run it with."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jepa_arm_msgs.action import MoveToGoal
+from jepa_arm_msgs.msg import Goal, GuardStatus, PlannerStatus
+from jepa_arm_msgs.srv import ResetScene
+from rclpy.action import ActionClient
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from jepa_arm.config import ModelFile, load
+from jepa_arm.model.checkpoint import add_module, save_checkpoint
+from jepa_arm.model.probes import Probes
+from jepa_arm.model.world_model import Normaliser, WorldModel
+from jepa_arm.motion import make_contract
+from jepa_arm.nodes.graph import Supervisor, simulation
+from jepa_arm.nodes.parameters import STATUS
+from jepa_arm.planning.heads import Heads
+from jepa_arm.resources import CHECKPOINTS, config_path
+
+Outcome = MoveToGoal.Result
+EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
+FAR = (0.62, 0.20, 0.06), (0.36, -0.20, 0.12)
+"""Places for the tip that are not reached in the time the tests take."""
+AT_REST = 0.05
+"""rad/s; the virtual servo's spring is slower than this once its command has stopped."""
+
+
+def save_untrained(folder, arm_config, sim_config):
+    """A valid checkpoint that knows nothing: its arm moves, but nowhere in particular."""
+    torch.manual_seed(0)
+    config = load(ModelFile, config_path('model/compact.yaml')).model
+    contract = make_contract(arm_config, sim_config.time)
+    mean = (*arm_config.home, 0.5, 0.0, 0.1, 0.0, 0.0, 0.0)
+    normaliser = Normaliser(0.5, 0.25, mean, (0.3,) * contract.proprio_width)
+    model = WorldModel(config, contract, normaliser).eval()
+    probes = Probes(model.latent)
+    for probe in (probes.tip_target, probes.object_position):
+        probe.mean.copy_(torch.tensor([0.49, 0.0, 0.1]))
+        probe.std.fill_(0.02)
+        probe.unit.fill_(0.002)
+    error = {'median_cm': 0.2, 'p90_cm': 0.4}
+    gates = {'mse': [0.01], 'probes': {'tip_target': error, 'object_position': error}}
+    save_checkpoint(folder, model, probes, {'gates': gates})
+    add_module(folder, 'heads', Heads(model.latent, model.block_width, 40), {'max_steps': 40})
+    return folder
+
+
+def usable_checkpoint(folder, arm_config, sim_config):
+    """The checkpoint that is shipped, or an untrained one in ``folder``."""
+    shipped = CHECKPOINTS / 'compact'
+    if shipped.is_dir():
+        return shipped
+    return save_untrained(folder / 'untrained', arm_config, sim_config)
+
+
+def pose(x, y, z, frame='', kind=Goal.TIP_POSE):
+    goal = Goal(kind=kind)
+    goal.pose.header.frame_id = frame
+    goal.pose.pose.position.x, goal.pose.pose.position.y, goal.pose.pose.position.z = x, y, z
+    return goal
+
+
+class Bench:
+    """Simulator, guard and planner, and a client of the planner."""
+
+    def __init__(self, harness, arm, checkpoint, log_dir, **parameters):
+        self.harness, self.arm = harness, arm
+        self.joints = harness.record(JointState, 'joint_states', EVERY)
+        self.guard = harness.record(GuardStatus, 'guard/status', STATUS)
+        self.status = harness.record(PlannerStatus, 'planner/status', STATUS)
+        specs = simulation(checkpoint=str(checkpoint), task='push', seed=1)
+        *others, planner = specs
+        planner = replace(planner, parameters={**planner.parameters, **parameters})
+        self.graph = Supervisor([*others, planner], log_dir=log_dir)
+        harness.cleanup.append(self.close)  # also if what follows fails
+        self.graph.start()
+        self.graph.wait_ready()
+        self.process = self.graph.processes['planner']
+        self.client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
+        assert self.client.wait_for_server(20.0)
+        self.wait_status(PlannerStatus.IDLE)
+
+    def close(self):
+        self.graph.stop()
+
+    def send(self, goal, tolerance=0.0, timeout=20.0):
+        """The handle of an accepted goal."""
+        request = MoveToGoal.Goal(goal=goal, tolerance=tolerance, timeout=timeout)
+        future = self.client.send_goal_async(request)
+        self.harness.wait(future.done, 'acceptance')
+        assert future.result().accepted
+        return future.result()
+
+    def result(self, handle, timeout=20.0):
+        """(status, result) of a goal."""
+        future = handle.get_result_async()
+        self.harness.wait(future.done, 'result', timeout)
+        return future.result().status, future.result().result
+
+    def go(self, position=FAR[0], **limits):
+        """The handle of a goal for the tip, with the arm on its way."""
+        handle = self.send(pose(*position), **limits)
+        self.wait_status(PlannerStatus.PLANNING)
+        self.harness.wait(lambda: self.speed() > 5 * AT_REST, 'motion')
+        return handle
+
+    def wait_status(self, state):
+        count = len(self.status)
+        return self.harness.wait(
+            lambda: any(msg.state == state for _, msg in self.status[count:]), f'state {state}'
+        )
+
+    def speed(self):
+        return np.abs(self.joints[-1][1].velocity).max()
+
+    def wait_rest(self, timeout):
+        self.harness.wait(
+            lambda: all(np.abs(m.velocity).max() < AT_REST for _, m in self.joints[-10:]),
+            'rest',
+            timeout,
+        )
+
+    def reset(self, seed=2, task='push'):
+        """The scene's answer, with guard and planner in the new scene."""
+        request = ResetScene.Request(seed=seed, task=task)
+        response = self.harness.call(ResetScene, 'sim/reset', request)
+        assert response.success
+
+        def is_ready():
+            self.harness.call(Trigger, 'guard/reset')
+            return self.guard[-1][1].state == GuardStatus.IDLE
+
+        self.harness.wait(is_ready, 'guard after the reset')
+        time.sleep(0.6)
+        return response

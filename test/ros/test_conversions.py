@@ -1,0 +1,193 @@
+"""Messages and values say the same, and what cannot be converted is refused with a reason."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from jepa_arm_msgs.msg import Goal, GuardStatus
+from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from jepa_arm.goals import PositionGoal
+from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.conversions import ConversionError
+from jepa_arm.types import Command, GuardState, JointSample, Proposal, Verdict
+
+pytestmark = pytest.mark.ros
+NAMES = ('a', 'b', 'c')
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+STAMP = convert.to_time(12.345678901)
+
+
+def proposal(**changes):
+    values = {
+        'joint_names': NAMES,
+        'positions': RNG.normal(size=(4, 3)),
+        'times': np.array([0.1, 0.2, 0.3, 0.4]),
+        'stamp': 12.5,
+        'valid_for': 0.25,
+    }
+    return Proposal(**{**values, **changes})
+
+
+@pytest.mark.parametrize('seconds', [0.0, 0.1, 12.345678901, 0.999999999, 1.7e9 + 0.25])
+def test_stamps_round_trip_to_the_nanosecond(seconds):
+    assert abs(convert.to_seconds(convert.to_time(seconds)) - seconds) < 5e-10 + seconds * 1e-16
+    assert convert.to_seconds(convert.to_duration(seconds)) == pytest.approx(seconds)
+
+
+def test_rounding_never_gives_a_whole_second_of_nanoseconds():
+    stamp = convert.to_time(1.9999999999)
+    assert (stamp.sec, stamp.nanosec) == (2, 0)
+
+
+def test_image_round_trips():
+    msg = convert.image_to_msg(IMAGE, STAMP, 'camera')
+    assert (msg.header.frame_id, msg.encoding, msg.step) == ('camera', 'rgb8', 21)
+    np.testing.assert_array_equal(convert.image_from_msg(msg), IMAGE)
+
+
+def test_bgr_images_and_padded_rows_come_out_as_rgb():
+    padded = np.zeros((5, 32), dtype=np.uint8)
+    padded[:, :21] = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR).reshape(5, 21)
+    msg = Image(height=5, width=7, encoding='bgr8', step=32, data=padded.tobytes())
+    np.testing.assert_array_equal(convert.image_from_msg(msg), IMAGE)
+
+
+def test_image_shares_no_memory_with_its_message():
+    msg = convert.image_to_msg(IMAGE, STAMP, 'camera')
+    image = convert.image_from_msg(msg)
+    image[:] = 0
+    np.testing.assert_array_equal(convert.image_from_msg(msg), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'what'),
+    [
+        ({'encoding': 'mono8'}, "rgb8 or bgr8, got 'mono8'"),
+        ({'encoding': ''}, 'rgb8 or bgr8'),
+        ({'width': 8}, 'expected 7x5 pixels, got 8x5'),
+        ({'step': 20}, 'step >= 21'),
+        ({'data': b'\x00' * 10}, '10 bytes'),
+        ({'step': 22}, 'step \\* height'),
+    ],
+)
+def test_image_of_the_wrong_kind_is_refused(changes, what):
+    msg = convert.image_to_msg(IMAGE, STAMP, 'camera')
+    for key, value in changes.items():
+        setattr(msg, key, value)
+    with pytest.raises(ConversionError, match=what):
+        convert.image_from_msg(msg, (7, 5))
+
+
+def test_empty_image_is_refused():
+    with pytest.raises(ConversionError, match='pixels'):
+        convert.image_from_msg(Image(encoding='rgb8'))
+
+
+def test_joints_come_in_any_order_with_others_between():
+    msg = JointState(name=['c', 'x', 'a', 'b'], position=[3.0, 9.0, 1.0, 2.0])
+    sample = convert.joints_from_msg(msg, NAMES)
+    np.testing.assert_array_equal(sample.position, [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(sample.velocity, [0.0, 0.0, 0.0])
+
+
+def test_joint_sample_round_trips():
+    sample = JointSample(RNG.normal(size=3), RNG.normal(size=3), 3.25)
+    back = convert.joints_from_msg(convert.joints_to_msg(sample, NAMES), NAMES)
+    np.testing.assert_array_equal(back.position, sample.position)
+    np.testing.assert_array_equal(back.velocity, sample.velocity)
+    assert back.stamp == sample.stamp
+
+
+def test_missing_joint_or_position_is_refused_by_name():
+    with pytest.raises(ConversionError, match=r"missing \['b'\]"):
+        convert.joints_from_msg(JointState(name=['a', 'c'], position=[1.0, 2.0]), NAMES)
+    with pytest.raises(ConversionError, match='expected 3 positions, got 2'):
+        convert.joints_from_msg(JointState(name=list(NAMES), position=[1.0, 2.0]), NAMES)
+
+
+def test_proposal_round_trips_but_for_its_validity():
+    sent = proposal()
+    back = convert.proposal_from_msg(convert.proposal_to_msg(sent), valid_for=0.5)
+    np.testing.assert_array_equal(back.positions, sent.positions)
+    np.testing.assert_allclose(back.times, sent.times, atol=1e-9)
+    assert (back.joint_names, back.stamp, back.valid_for) == (NAMES, 12.5, 0.5)
+
+
+def test_nan_survives_so_that_the_guard_can_judge_it():
+    msg = convert.proposal_to_msg(proposal(positions=np.full((4, 3), np.nan)))
+    assert np.isnan(convert.proposal_from_msg(msg, 0.25).positions).all()
+
+
+def test_ragged_and_empty_trajectories():
+    msg = convert.proposal_to_msg(proposal())
+    msg.points[2].positions = [1.0]
+    with pytest.raises(ConversionError, match='3 positions at point 2, got 1'):
+        convert.proposal_from_msg(msg, 0.25)
+    empty = convert.proposal_from_msg(JointTrajectory(joint_names=list(NAMES)), 0.25)
+    assert empty.positions.shape == (0, 3) and empty.times.shape == (0,)
+
+
+def test_command_is_one_point_with_velocity():
+    command = Command(np.array([1.0, 2, 3]), np.array([4.0, 5, 6]), np.zeros(3))
+    msg = convert.command_to_msg(command, NAMES, 0.01)
+    back = convert.trajectory_from_msg(msg, NAMES)
+    np.testing.assert_array_equal(back.positions, [[1, 2, 3]])
+    np.testing.assert_array_equal(back.velocities, [[4, 5, 6]])
+    assert back.times == pytest.approx([0.01]) and back.start == 0.0
+
+
+def test_robot_side_takes_the_same_joints_in_any_order_only():
+    point = JointTrajectoryPoint(positions=[3.0, 1.0, 2.0])
+    msg = JointTrajectory(joint_names=['c', 'a', 'b'], points=[point])
+    np.testing.assert_array_equal(convert.trajectory_from_msg(msg, NAMES).positions, [[1, 2, 3]])
+    for names in (['a', 'b'], ['a', 'b', 'x'], ['a', 'b', 'c', 'd']):
+        with pytest.raises(ConversionError, match='expected joints'):
+            convert.trajectory_from_msg(JointTrajectory(joint_names=names, points=[point]), NAMES)
+
+
+def test_position_goal_round_trips():
+    for goal in (PositionGoal('tip', np.arange(3.0)), PositionGoal('object', np.ones(3))):
+        back = convert.position_goal_from_msg(
+            convert.position_goal_to_msg(goal, 'base', STAMP), 'base'
+        )
+        assert back.subject == goal.subject
+        np.testing.assert_array_equal(back.position, goal.position)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'frame', 'x', 'what'),
+    [
+        (Goal.IMAGE, '', 0.0, 'expected kind'),
+        (99, '', 0.0, 'expected kind'),
+        (Goal.TIP_POSE, 'map', 0.0, "frame base, got 'map'"),
+        (Goal.TIP_POSE, '', math.nan, 'finite'),
+    ],
+)
+def test_goal_that_is_no_place_is_refused(kind, frame, x, what):
+    pose = PoseStamped()
+    pose.header.frame_id, pose.pose.position.x = frame, x
+    with pytest.raises(ConversionError, match=what):
+        convert.position_goal_from_msg(Goal(kind=kind, pose=pose), 'base')
+
+
+def test_guard_status_uses_the_values_of_the_message():
+    for state in GuardState:
+        assert getattr(GuardStatus, state.name) == state.value
+    command = Command(np.arange(3.0), np.zeros(3), np.zeros(3))
+    verdict = Verdict(None, GuardState.HOLDING, ('held: by me',))
+    msg = convert.guard_status_to_msg(verdict, command, proposal(), NAMES, STAMP, 'base')
+    assert (msg.state, list(msg.reasons)) == (GuardStatus.HOLDING, ['held: by me'])
+    assert list(msg.command) == [0.0, 1.0, 2.0] and msg.proposal_stamp.sec == 12
+
+
+def test_camera_info_carries_the_intrinsics(arm_config):
+    msg = convert.camera_info_to_msg(arm_config.camera, STAMP)
+    assert (msg.width, msg.height) == (80, 64)
+    focal = 32.0 / math.tan(math.radians(arm_config.camera.fov_deg / 2.0))
+    assert msg.k[0] == pytest.approx(focal) and msg.p[5] == msg.k[4]
+    assert (msg.k[2], msg.k[5]) == (40.0, 32.0)

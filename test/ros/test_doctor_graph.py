@@ -1,0 +1,72 @@
+"""What ``jepa-arm doctor`` says of a running graph, whole and broken."""
+
+from dataclasses import replace
+
+import pytest
+from jepa_arm_msgs.msg import GuardStatus
+from jepa_arm_msgs.srv import InjectFault
+from sensor_msgs.msg import CameraInfo, JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_arm.doctor import Level
+from jepa_arm.nodes.doctor import examine_graph
+from jepa_arm.nodes.guard import COMMAND_TOPIC
+from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+
+
+def by_name(findings):
+    return {found.name: found for found in findings}
+
+
+def test_without_a_graph_it_says_how_to_start_one(arm_config, sim_config):
+    middleware, graph = examine_graph(arm_config, sim_config, 'nobody_lives_here')
+    assert middleware.level is Level.OK
+    assert graph.level is Level.WARN and graph.advice == 'jepa-arm up'
+
+
+def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config):
+    harness.start('sim', task='push')
+    harness.start('guard', use_sim_time=True)
+    status = harness.record(GuardStatus, 'guard/status', STATUS)
+    harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
+    found = by_name(examine_graph(arm_config, sim_config))
+    failed = {name for name, f in found.items() if f.level is Level.FAIL}
+    assert failed == {'planner/status'}
+    assert found['joints'].text == 'all 7 of panda'
+    assert found['calibration'].text == 'as the model was trained'
+    assert found['clock'].text.startswith('simulated')
+    assert found['guard'].text.startswith('IDLE')
+
+    rogue = harness.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
+    other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=60.0))
+    found = by_name(examine_graph(other, sim_config))
+    harness.node.destroy_publisher(rogue)
+    assert 'tester' in found['command topic'].text
+    assert found['calibration'].level is Level.FAIL and '60.0' in found['calibration'].text
+
+    request = InjectFault.Request(fault='camera_stop')
+    assert harness.call(InjectFault, 'sim/inject_fault', request).success
+    found = by_name(examine_graph(arm_config, sim_config))
+    assert found['camera/image_raw'].text.startswith('no message')
+
+
+def test_joints_of_another_arm_and_stamps_of_another_clock_are_named(
+    harness, arm_config, sim_config
+):
+    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
+    camera = harness.node.create_publisher(CameraInfo, 'camera/camera_info', SENSOR)
+    message = JointState(name=['a', 'b'], position=[0.0, 1.0])
+    timer = harness.node.create_timer(0.01, lambda: joints.publish(message))
+    found = by_name(examine_graph(arm_config, sim_config))
+    assert found['joints'].level is Level.FAIL and 'panda_joint1' in found['joints'].text
+    assert found['camera/image_raw'].text == 'nobody publishes it'
+
+    message.name, message.position = list(arm_config.joints), list(arm_config.home)
+    found = by_name(examine_graph(arm_config, sim_config))
+    assert found['joints'].level is Level.OK
+    assert found['clock'].level is Level.FAIL and 'chrony' in found['clock'].advice
+    harness.node.destroy_timer(timer)
+    harness.node.destroy_publisher(joints)
+    harness.node.destroy_publisher(camera)

@@ -1,0 +1,358 @@
+"""The guard's process: what it lets through to the robot side, when it stops, how it ends."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from jepa_arm_msgs.msg import GuardStatus
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
+from jepa_arm.types import JointSample, Proposal
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+COMMANDS = 'joint_trajectory_controller/joint_trajectory'
+DT = 0.01
+EVERY = QoSProfile(depth=500)
+
+
+class Robot:
+    """Publishes joint states at 100 Hz and is at once wherever it is commanded to be."""
+
+    def __init__(self, harness, arm):
+        self._harness, self._arm = harness, arm
+        self.position = arm.home.copy()
+        self.commands = harness.record(JointTrajectory, COMMANDS, EVERY)
+        self._publisher = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
+        self.is_silent = self.is_blocked = False
+        self.spoil = lambda msg: msg
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self._ended.wait(DT):
+            if self.commands and not self.is_blocked:
+                self.position = np.array(self.commands[-1][1].points[-1].positions)
+            if not self.is_silent:
+                now = self._harness.node.get_clock().now().nanoseconds / 1e9
+                sample = JointSample(self.position, np.zeros(7), now)
+                msg = convert.joints_to_msg(sample, self._arm.joint_names)
+                self._publisher.publish(self.spoil(msg))
+
+    def positions(self):
+        return np.array([msg.points[0].positions for _, msg in self.commands])
+
+    def velocities(self):
+        return np.array([msg.points[0].velocities for _, msg in self.commands])
+
+    def is_at_rest(self):
+        return not np.any(self.commands[-1][1].points[0].velocities)
+
+    def close(self):
+        self._ended.set()
+        self._thread.join()
+
+
+class Bench:
+    """A guard process between a planner made by hand and a robot."""
+
+    def __init__(self, harness, arm):
+        self.harness, self.arm = harness, arm
+        self.status = harness.record(GuardStatus, 'guard/status', STATUS)
+        self.robot = Robot(harness, arm)
+        harness.cleanup.append(self.robot.close)
+        self.process = harness.start('guard').processes['guard']
+        self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+        harness.wait(lambda: len(self.robot.commands) > 10, 'commands')
+        harness.wait(lambda: self.status, 'status')
+
+    def wait_state(self, state, timeout=20.0):
+        return self.harness.wait(
+            lambda: self.status and self.status[-1][1].state == state and self.status[-1][1],
+            f'guard state {state}',
+            timeout,
+        )
+
+    def now(self):
+        return self.harness.node.get_clock().now().nanoseconds / 1e9
+
+    def message(self, **changes):
+        """A fresh proposal that turns joint 7 slowly."""
+        start = np.array(self.robot.commands[-1][1].points[0].positions)
+        slope = np.array([0, 0, 0, 0, 0, 0, 0.05])
+        values = {
+            'joint_names': self.arm.joint_names,
+            'positions': start + np.arange(1, 11)[:, None] * slope,
+            'times': np.arange(1, 11) * 0.1,
+            'stamp': self.now(),
+            'valid_for': 0.25,
+        }
+        return convert.proposal_to_msg(Proposal(**{**values, **changes}))
+
+    def send(self, msg):
+        self._planner.publish(msg)
+
+    def follow(self, seconds=0.6):
+        """Keeps sending until the arm moves."""
+        for _ in range(round(seconds / 0.1)):
+            self.send(self.message())
+            self.last_sent = time.monotonic()
+            time.sleep(0.1)
+        assert self.status[-1][1].state == GuardStatus.FOLLOWING, self.status[-1]
+        assert abs(self.robot.velocities()[-30:]).max() > 0.1
+
+    def call(self, verb):
+        return self.harness.call(Trigger, f'guard/{verb}')
+
+
+def run_guard(*arguments):
+    """A guard that ends by itself."""
+    command = [sys.executable, '-m', 'jepa_arm.nodes.guard', '--ros-args', *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def bench(harness, arm):
+    return Bench(harness, arm)
+
+
+def assert_smooth(robot, arm):
+    """What reached the robot keeps the limits of velocity and acceleration at 100 Hz."""
+    velocity = robot.velocities()
+    assert np.all(np.isfinite(robot.positions())) and np.all(np.isfinite(velocity))
+    assert np.all(np.abs(velocity) <= arm.velocity_limit + 1e-6)
+    change = np.abs(np.diff(velocity, axis=0)) / DT
+    assert np.all(change <= arm.braking_limit * 1.001 + 1e-6)
+
+
+def test_streams_at_100_hz_and_follows_what_is_valid(bench, arm):
+    np.testing.assert_allclose(bench.robot.positions()[5], arm.home, atol=1e-9)
+    bench.follow(1.0)
+    stamps = np.array([t for t, _ in bench.robot.commands])
+    recent = stamps[stamps > stamps[-1] - 0.8]
+    assert 70 <= len(recent) <= 90
+    point = bench.robot.commands[-1][1].points[0]
+    assert convert.to_seconds(point.time_from_start) == pytest.approx(DT)
+    status = bench.status[-1][1]
+    assert list(status.joint_names) == list(arm.joint_names) and len(status.command) == 7
+    assert status.accepted >= 9 and status.rejected == 0
+    assert 0.0 <= status.obs_to_command_ms < 100.0
+    assert_smooth(bench.robot, arm)
+
+
+def test_nothing_is_commanded_before_the_first_joint_state(harness):
+    commands = harness.record(JointTrajectory, COMMANDS, EVERY)
+    status = harness.record(GuardStatus, 'guard/status', STATUS)
+    harness.start('guard')
+    harness.wait(lambda: len(status) > 3, 'status')
+    assert status[-1][1].state == GuardStatus.INACTIVE and not commands
+
+
+def test_a_nan_plan_never_reaches_the_robot_and_latches_until_reset(bench, arm):
+    bench.follow()
+    positions = np.tile(arm.home, (10, 1))
+    positions[3, 2] = np.nan
+    bench.send(bench.message(positions=positions))
+    status = bench.wait_state(GuardStatus.LATCHED)
+    assert status.reasons[0].startswith('non_finite:')
+    for _ in range(5):
+        bench.send(bench.message())
+        time.sleep(0.05)
+    assert bench.status[-1][1].state == GuardStatus.LATCHED and bench.robot.is_at_rest()
+    assert_smooth(bench.robot, arm)
+    assert bench.call('reset').success
+    bench.wait_state(GuardStatus.IDLE)
+    bench.follow()
+
+
+def test_planner_silence_stops_the_arm_smoothly_within_300_ms(bench, arm):
+    bench.follow()
+    status = bench.wait_state(GuardStatus.HOLDING)
+    moving = [t for t, m in bench.robot.commands if np.any(m.points[0].velocities)]
+    assert moving[-1] - bench.last_sent < 0.3
+    assert status.reasons[0].startswith('plan_expired:')
+    assert_smooth(bench.robot, arm)
+    bench.follow()
+
+
+def test_joint_states_that_stop_stop_the_arm(bench, arm):
+    bench.follow()
+    bench.robot.is_silent = True
+    began = time.monotonic()
+    deadline = began + 2.0
+    while time.monotonic() < deadline and not bench.robot.is_at_rest():
+        bench.send(bench.message())
+        time.sleep(0.05)
+    assert time.monotonic() - began < 0.5
+    bench.harness.wait(
+        lambda: any(r.startswith('joints_stale') for r in bench.status[-1][1].reasons), 'reason'
+    )
+    assert_smooth(bench.robot, arm)
+
+
+def test_joints_in_another_order_among_others_just_work(bench):
+    def permute(msg):
+        order = [6, 0, 3, 1, 5, 2, 4]
+        msg.name = ['gripper', *(msg.name[i] for i in order)]
+        msg.position = [0.5, *(msg.position[i] for i in order)]
+        msg.velocity = []
+        return msg
+
+    bench.robot.spoil = permute
+    bench.follow()
+
+
+@pytest.mark.parametrize('what', ['missing', 'nan'])
+def test_joint_states_that_cannot_be_used_stop_the_arm_until_good_ones_come(bench, what):
+    def spoil(msg):
+        if what == 'nan':
+            msg.position[2] = np.nan
+        else:
+            msg.name[2] = 'other'
+        return msg
+
+    bench.follow()
+    bench.robot.spoil = spoil
+    bench.harness.wait(
+        lambda: any(r.startswith('joints_invalid') for r in bench.status[-1][1].reasons), 'reason'
+    )
+    bench.harness.wait(bench.robot.is_at_rest, 'rest')
+    bench.robot.spoil = lambda msg: msg
+    time.sleep(0.1)
+    bench.follow()
+
+
+def test_messages_that_are_no_proposal_are_refused(bench, arm):
+    ragged = bench.message()
+    ragged.points[4].positions = [0.0]
+    cases = {
+        'schema': [ragged, JointTrajectory(), bench.message(joint_names=arm.joint_names[::-1])],
+        'stale': [bench.message(stamp=bench.now() - 5.0)],
+        'future': [bench.message(stamp=bench.now() + 5.0)],
+    }
+    for code, messages in cases.items():
+        for msg in messages:
+            count = len(bench.status)
+            bench.send(msg)
+            bench.harness.wait(
+                lambda count=count, code=code: any(
+                    reason.startswith(code)
+                    for _, status in bench.status[count:]
+                    for reason in status.reasons
+                ),
+                code,
+            )
+    assert bench.status[-1][1].accepted == 0
+    np.testing.assert_allclose(bench.robot.positions()[-1], arm.home, atol=1e-9)
+
+
+def test_hold_and_resume(bench, arm):
+    bench.follow()
+    assert bench.call('hold').success
+    bench.wait_state(GuardStatus.HOLDING)
+    bench.send(bench.message())
+    time.sleep(0.2)
+    assert bench.status[-1][1].state == GuardStatus.HOLDING and bench.robot.is_at_rest()
+    assert bench.call('resume').success
+    bench.follow()
+    assert_smooth(bench.robot, arm)
+
+
+def test_arm_that_does_not_follow_latches_and_reset_starts_where_it_stands(bench, arm):
+    bench.robot.is_blocked = True
+    for _ in range(100):
+        bench.send(bench.message())
+        time.sleep(0.1)
+        if bench.status[-1][1].state == GuardStatus.LATCHED:
+            break
+    status = bench.wait_state(GuardStatus.LATCHED)
+    assert status.reasons[0].startswith('tracking:')
+    assert bench.call('reset').success
+    bench.wait_state(GuardStatus.IDLE)
+    time.sleep(0.1)
+    np.testing.assert_allclose(bench.robot.positions()[-1], bench.robot.position)
+
+
+def test_diagnostics_tell_jitter_and_reasons(bench):
+    log = bench.harness.record(DiagnosticArray, '/diagnostics', STATUS)
+    bench.call('hold')
+    bench.harness.wait(lambda: len(log) >= 3, 'diagnostics')
+    status = log[-1][1].status[0]
+    values = {pair.key: pair.value for pair in status.values}
+    assert status.name == 'guard' and status.message.startswith('held:')
+    assert float(values['tick jitter p50 ms']) < 5.0
+    assert {'missed ticks', 'tracking error rad', 'state'} <= set(values)
+
+
+def test_a_second_guard_ends_with_a_reason_and_the_first_goes_on(bench):
+    second = run_guard('-r', '__node:=guard_2')
+    assert second.returncode == 1
+    assert 'another guard' in second.stderr and 'Traceback' not in second.stderr
+    assert bench.harness.node.count_publishers(COMMANDS) == 1
+    bench.follow()
+
+
+def test_another_publisher_of_commands_is_a_hold_until_resume(bench, arm):
+    bench.follow()
+    other = bench.harness.node.create_publisher(JointTrajectory, COMMANDS, COMMAND)
+    status = bench.wait_state(GuardStatus.HOLDING)
+    assert status.reasons[0].startswith('held: another publisher')
+    bench.send(bench.message())
+    bench.harness.node.destroy_publisher(other)
+    bench.harness.wait(lambda: bench.harness.node.count_publishers(COMMANDS) == 1, 'its end')
+    assert bench.status[-1][1].state == GuardStatus.HOLDING and bench.robot.is_at_rest()
+    assert bench.call('resume').success
+    bench.follow()
+    assert_smooth(bench.robot, arm)
+
+
+def test_a_guard_that_could_not_run_goes_on_from_where_the_arm_stands(bench, arm):
+    """It went on at the speed it had before, though the arm had stood still meanwhile."""
+    bench.follow()
+    bench.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    bench.robot.position = bench.robot.position - 0.02
+    count = len(bench.robot.commands)
+    bench.process.send_signal(signal.SIGCONT)
+    bench.harness.wait(
+        lambda: any(r.startswith('paused') for _, m in bench.status for r in m.reasons), 'reason'
+    )
+    bench.harness.wait(lambda: len(bench.robot.commands) > count + 20, 'commands')
+    later = bench.robot.velocities()[count + 2 :]
+    assert not np.any(later), 'the arm moved by itself'
+    bench.follow()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_brings_the_arm_to_rest_and_ends_with_0(bench, arm, number):
+    bench.follow()
+    bench.process.send_signal(number)
+    assert bench.process.wait(10.0) == 0
+    bench.wait_state(GuardStatus.INACTIVE)
+    assert bench.robot.is_at_rest()
+    assert_smooth(bench.robot, arm)
+
+
+@pytest.mark.parametrize(
+    ('setting', 'expected'),
+    [
+        ('arm:=nonesuch', 'nonesuch.yaml'),
+        ('guard_config:=nonesuch.yaml', 'nonesuch.yaml'),
+        ('arm:=17', 'arm'),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_clear_line(setting, expected):
+    result = run_guard('-p', setting)
+    assert result.returncode == 1
+    assert result.stderr.startswith('guard: ') and expected in result.stderr
+    assert 'Traceback' not in result.stderr

@@ -1,0 +1,193 @@
+"""The planner in the real graph: goals and their outcomes, missing sensors, services."""
+
+import numpy as np
+import pytest
+from action_msgs.msg import GoalStatus
+from jepa_arm_msgs.msg import Goal, GuardStatus, PlannerStatus
+from jepa_arm_msgs.srv import Imagine, InjectFault, SaveState
+from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
+from std_srvs.srv import Trigger
+
+from jepa_arm.nodes import conversions as convert
+from jepa_arm.types import JointSample
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+
+
+@pytest.fixture(scope='module')
+def bench(shared_harness, arm, arm_config, sim_config, tmp_path_factory):
+    """One graph for all tests here."""
+    folder = tmp_path_factory.mktemp('graph')
+    checkpoint = usable_checkpoint(folder, arm_config, sim_config)
+    bench = Bench(shared_harness, arm, checkpoint, folder)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def fresh(bench):
+    """The graph at the start of a scene."""
+    bench.reset()
+    return bench
+
+
+def shown(width=80, height=64, encoding='rgb8', names=None, arm=None):
+    goal = Goal(kind=Goal.IMAGE)
+    goal.image = convert.image_to_msg(
+        np.zeros((height, width, 3), dtype=np.uint8), convert.to_time(0.0), ''
+    )
+    goal.image.encoding = encoding
+    sample = JointSample(arm.home, np.zeros(len(arm.home)), 0.0)
+    goal.joints = convert.joints_to_msg(sample, names or arm.joint_names)
+    return goal
+
+
+BAD_GOALS = {
+    'outside the workspace': (lambda arm: pose(1.5, 0.0, 0.1), 'workspace'),
+    'object off the table': (
+        lambda arm: pose(0.5, 0.9, 0.02, kind=Goal.OBJECT_POSE),
+        'workspace',
+    ),
+    'not a number': (lambda arm: pose(np.nan, 0.0, 0.1), 'finite'),
+    'another frame': (lambda arm: pose(0.5, 0.0, 0.1, 'map'), 'panda_link0'),
+    'unknown saved state': (lambda arm: Goal(kind=Goal.SAVED, saved_name='no'), "'no'"),
+    'image size': (lambda arm: shown(96, 64, arm=arm), '80x64'),
+    'image encoding': (lambda arm: shown(encoding='mono8', arm=arm), 'mono8'),
+    'joint names': (
+        lambda arm: shown(names=[f'other{i}' for i in range(7)], arm=arm),
+        'panda_joint1',
+    ),
+    'unknown kind': (lambda arm: Goal(kind=77), '77'),
+}
+
+
+@pytest.mark.parametrize('what', BAD_GOALS)
+def test_a_goal_that_cannot_be_taken_is_aborted_with_the_reason(bench, arm, what):
+    make, word = BAD_GOALS[what]
+    before = np.array(bench.joints[-1][1].position)
+    status, result = bench.result(bench.send(make(arm)))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.outcome == Outcome.INVALID_GOAL
+    assert word in result.message
+    np.testing.assert_allclose(bench.joints[-1][1].position, before, atol=1e-3)
+
+
+def test_an_unusable_tolerance_is_an_invalid_goal(bench):
+    _, result = bench.result(bench.send(pose(0.5, 0.0, 0.1), tolerance=-1.0))
+    assert result.outcome == Outcome.INVALID_GOAL and 'tolerance' in result.message
+
+
+def test_an_invalid_goal_does_not_disturb_the_one_pursued(fresh):
+    handle = fresh.go()
+    assert fresh.result(fresh.send(pose(9.0, 0.0, 0.1)))[1].outcome == Outcome.INVALID_GOAL
+    fresh.wait_status(PlannerStatus.PLANNING)
+    handle.cancel_goal_async()
+    assert fresh.result(handle)[1].outcome == Outcome.CANCELED
+
+
+def test_cancel_brings_the_arm_to_rest(fresh):
+    handle = fresh.go()
+    handle.cancel_goal_async()
+    status, result = fresh.result(handle)
+    assert status == GoalStatus.STATUS_CANCELED
+    assert result.outcome == Outcome.CANCELED and result.replans > 0
+    fresh.wait_rest(1.0)
+    assert fresh.guard[-1][1].state in (GuardStatus.STOPPING, GuardStatus.HOLDING)
+
+
+def test_hold_ends_the_goal_and_a_later_one_is_pursued(fresh):
+    handle = fresh.go()
+    assert fresh.harness.call(Trigger, 'planner/hold').success
+    assert fresh.result(handle)[1].outcome == Outcome.CANCELED
+    fresh.wait_rest(1.0)
+    later = fresh.go(FAR[1])
+    later.cancel_goal_async()
+    fresh.result(later)
+
+
+def test_the_newest_goal_takes_over_while_the_arm_moves_on(fresh):
+    first = fresh.go(FAR[0])
+    second = fresh.go(FAR[1])
+    status, result = fresh.result(first)
+    assert status == GoalStatus.STATUS_ABORTED and result.outcome == Outcome.PREEMPTED
+    fresh.wait_status(PlannerStatus.PLANNING)
+    fresh.harness.wait(lambda: fresh.guard[-1][1].state == GuardStatus.FOLLOWING, 'motion')
+    second.cancel_goal_async()
+    assert fresh.result(second)[1].outcome == Outcome.CANCELED
+
+
+def test_a_goal_ends_when_its_time_is_over(fresh):
+    _, result = fresh.result(fresh.go(timeout=1.0))
+    assert result.outcome == Outcome.TIMED_OUT and np.isfinite(result.final_distance)
+    fresh.wait_rest(1.0)
+
+
+def test_a_stopped_camera_ends_the_goal_and_stops_the_arm(fresh):
+    handle = fresh.go()
+    fault = InjectFault.Request(fault='camera_stop')
+    assert fresh.harness.call(InjectFault, 'sim/inject_fault', fault).success
+    fresh.wait_rest(1.0)
+    _, result = fresh.result(handle)
+    assert result.outcome == Outcome.NO_OBSERVATION and 'camera/image_raw' in result.message
+    assert fresh.status[-1][1].state == PlannerStatus.HOLDING and fresh.status[-1][1].reason
+
+
+def test_joints_that_are_missing_end_the_goal(fresh):
+    handle = fresh.go()
+    fault = InjectFault.Request(fault='joints_stop')
+    assert fresh.harness.call(InjectFault, 'sim/inject_fault', fault).success
+    _, result = fresh.result(handle)
+    assert result.outcome in (Outcome.NO_OBSERVATION, Outcome.GUARD_STOPPED)
+
+
+def test_a_guard_that_holds_ends_the_goal(fresh):
+    handle = fresh.go()
+    assert fresh.harness.call(Trigger, 'guard/hold').success
+    _, result = fresh.result(handle)
+    assert result.outcome == Outcome.GUARD_STOPPED and 'guard' in result.message
+    assert fresh.harness.call(Trigger, 'guard/resume').success
+
+
+def test_a_saved_state_is_a_goal(fresh):
+    assert not fresh.harness.call(SaveState, 'planner/save_state').success
+    assert fresh.harness.call(SaveState, 'planner/save_state', SaveState.Request(name='a')).success
+    goal = Goal(kind=Goal.SAVED, saved_name='a', subject=Goal.SUBJECT_TIP)
+    _, result = fresh.result(fresh.send(goal, tolerance=0.05))
+    assert result.outcome == Outcome.SUCCEEDED, result.message
+    fresh.wait_rest(1.0)
+
+
+def test_joints_are_read_as_a_place_for_the_tip_and_that_is_said(fresh, arm):
+    goal = Goal(kind=Goal.JOINTS)
+    sample = JointSample(arm.home, np.zeros(7), 0.0)
+    goal.joints = convert.joints_to_msg(sample, list(reversed(arm.joint_names)))
+    goal.joints.position = arm.home[::-1].tolist()
+    _, result = fresh.result(fresh.send(goal, timeout=1.0))
+    assert result.outcome in (Outcome.SUCCEEDED, Outcome.TIMED_OUT) and 'tip' in result.message
+
+
+def test_imagination_answers_with_one_place_a_model_step(bench):
+    call = bench.harness.call
+    actions = [0.0] * (3 * 2 * 4)
+    response = call(Imagine, 'planner/imagine', Imagine.Request(actions=actions))
+    assert response.success, response.message
+    np.testing.assert_allclose(response.stamps, [0.2, 0.4, 0.6, 0.8])
+    assert len(response.tip_positions) == len(response.object_positions) == 12
+    refused = call(Imagine, 'planner/imagine', Imagine.Request(actions=[0.0] * 7))
+    assert not refused.success and 'control steps' in refused.message
+
+
+def test_status_comes_with_every_image_and_says_what_was_planned(fresh):
+    count = len(fresh.status)
+    handle = fresh.go()
+    planned = fresh.harness.wait(
+        lambda: [m for _, m in fresh.status[count:] if m.state == PlannerStatus.PLANNING][5:],
+        'plans',
+    )
+    handle.cancel_goal_async()
+    fresh.result(handle)
+    stamps = [convert.to_seconds(m.observation_stamp) for _, m in fresh.status[count:]]
+    assert np.all(np.diff(stamps) > 0.0)
+    last = planned[-1]
+    assert last.candidates > 0 and last.plan_ms > 0.0 and last.distance > 0.0
+    assert 0.0 < last.observation_age_ms < 1000.0

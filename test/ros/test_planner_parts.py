@@ -1,0 +1,243 @@
+"""What the planner makes of what it hears, and when a goal counts as reached or given up."""
+
+import time
+
+import numpy as np
+import pytest
+from jepa_arm_msgs.action import MoveToGoal
+from jepa_arm_msgs.msg import GuardStatus
+
+from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.goal_server import HOLD_STEPS, Outcome, Pursuit
+from jepa_arm.nodes.guard_view import GuardView
+from jepa_arm.nodes.observer import NoObservation, Observer, camera_difference
+from jepa_arm.types import JointSample
+
+pytestmark = pytest.mark.ros
+NAMES = ('a', 'b')
+
+
+@pytest.fixture
+def camera(arm_config):
+    return arm_config.camera
+
+
+@pytest.fixture
+def observer(camera):
+    return Observer(NAMES, camera, max_image_age=0.2, max_joint_age=0.1, max_clipped=0.3)
+
+
+def image(camera, stamp, value=70):
+    pixels = np.full((camera.height, camera.width, 3), value, dtype=np.uint8)
+    pixels[::2] += 7
+    return convert.image_to_msg(pixels, convert.to_time(stamp), camera.frame_id)
+
+
+def joints(stamp, *position):
+    sample = JointSample(np.array(position), np.zeros(len(position)), stamp)
+    return convert.joints_to_msg(sample, NAMES)
+
+
+def test_joints_are_interpolated_at_the_stamp_of_the_image(observer, camera):
+    for i in range(5):
+        observer.put_joints(joints(1.0 + 0.01 * i, i, -i))
+    observer.put_image(image(camera, 1.025))
+    assert observer.wait(0.0)
+    observation = observer.observe()
+    np.testing.assert_allclose(observation.joints, [2.5, -2.5])
+    assert observation.stamp == pytest.approx(1.025) and np.all(observation.image[::2] == 77)
+
+
+def test_an_image_counts_as_new_once(observer, camera):
+    assert not observer.wait(0.0)
+    observer.put_image(image(camera, 1.0))
+    assert observer.wait(0.0) and not observer.wait(0.0)
+
+
+def test_what_is_missing_is_named_with_its_topic(observer, camera):
+    with pytest.raises(NoObservation, match='camera/image_raw'):
+        observer.observe()
+    observer.put_image(image(camera, 1.0))
+    with pytest.raises(NoObservation, match='joint_states'):
+        observer.observe()
+
+
+@pytest.mark.parametrize('stamp', [0.5, 2.0])
+def test_an_image_far_from_the_joints_in_time_is_not_used(observer, camera, stamp):
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_image(image(camera, stamp))
+    with pytest.raises(NoObservation):
+        observer.observe()
+
+
+def test_joints_that_are_not_finite_are_not_used_until_better_ones_come(observer, camera):
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_joints(joints(1.01, np.nan, 0.0))
+    observer.put_image(image(camera, 1.0))
+    with pytest.raises(NoObservation, match='finite'):
+        observer.observe()
+    observer.put_joints(joints(1.02, 0.0, 0.0))
+    assert observer.observe().stamp == pytest.approx(1.0)
+
+
+def test_an_image_that_shows_nothing_is_not_used_until_a_better_one_comes(observer, camera):
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_image(image(camera, 1.0, value=0))
+    with pytest.raises(NoObservation, match='black'):
+        observer.observe()
+    observer.put_image(image(camera, 1.0))
+    observer.observe()
+
+
+def test_a_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(observer, camera):
+    """With new stamps a frozen image looked like a fresh one."""
+    for i in range(3):
+        observer.put_joints(joints(1.0 + 0.1 * i, 0.02 * i, 0.0))
+        observer.put_image(image(camera, 1.0 + 0.1 * i))
+        observer.observe()
+    observer.put_joints(joints(1.3, 0.06, 0.0))
+    observer.put_image(image(camera, 1.3))
+    with pytest.raises(NoObservation, match='has not changed'):
+        observer.observe()
+    observer.put_image(image(camera, 1.3, value=80))
+    observer.observe()
+
+
+def test_images_whose_stamps_stand_still_are_not_used(camera):
+    """While the clock stood still nothing was said, and a goal waited for ever."""
+    hasty = Observer(NAMES, camera, max_image_age=0.02, max_joint_age=0.1, max_clipped=0.3)
+    hasty.put_joints(joints(1.0, 0.0, 0.0))
+    hasty.put_image(image(camera, 1.0))
+    hasty.observe()
+    time.sleep(0.03)
+    hasty.put_joints(joints(1.0, 0.0, 0.0))
+    hasty.put_image(image(camera, 1.0))
+    with pytest.raises(NoObservation, match='same stamp'):
+        hasty.observe()
+
+
+def test_a_clock_that_jumps_back_empties_the_history_of_joints(observer, camera):
+    observer.put_joints(joints(9.0, 5.0, 5.0))
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_image(image(camera, 1.0))
+    np.testing.assert_allclose(observer.observe().joints, 0.0)
+
+
+def test_the_camera_of_the_model_is_accepted_and_others_are_described(camera):
+    msg = convert.camera_info_to_msg(camera, convert.to_time(0.0))
+    assert camera_difference(msg, camera) == ''
+    msg.k[0] *= 1.5
+    msg.k[4] *= 1.5
+    assert 'field of view' in camera_difference(msg, camera)
+    msg.width = 640
+    assert '640' in camera_difference(msg, camera)
+
+
+def status(state, accepted=0, rejected=0, reasons=(), command=(1.0, 2.0), latency_ms=np.nan):
+    return GuardStatus(
+        state=state,
+        accepted=accepted,
+        rejected=rejected,
+        reasons=list(reasons),
+        command=list(command),
+        obs_to_command_ms=latency_ms,
+    )
+
+
+def test_the_planner_goes_on_from_the_command_only_when_the_guard_dropped_what_was_sent():
+    view = GuardView(width=2)
+    view.put(status(GuardStatus.HOLDING, accepted=4))
+    assert view.lost_track() is None, 'nothing was sent'
+    view.sent()
+    assert view.lost_track() is None, 'the guard has not heard of it yet'
+    view.put(status(GuardStatus.FOLLOWING, accepted=5))
+    assert view.lost_track() is None
+    view.sent()
+    view.put(status(GuardStatus.STOPPING, accepted=6))
+    np.testing.assert_allclose(view.lost_track(), [1.0, 2.0])
+    view.sent()
+    view.put(status(GuardStatus.FOLLOWING, accepted=6, rejected=1))
+    np.testing.assert_allclose(view.lost_track(), [1.0, 2.0])
+
+
+def test_the_latency_of_commands_is_a_running_mean_of_what_the_guard_measures():
+    view = GuardView(width=2)
+    assert view.latency == 0.0
+    for ms in (np.nan, 60.0):
+        view.put(status(GuardStatus.FOLLOWING, latency_ms=ms))
+    assert view.latency == pytest.approx(0.06)
+    view.put(status(GuardStatus.FOLLOWING, latency_ms=160.0))
+    assert 0.06 < view.latency < 0.08
+    for _ in range(200):
+        view.put(status(GuardStatus.FOLLOWING, latency_ms=160.0))
+    assert view.latency == pytest.approx(0.16, abs=1e-3)
+
+
+def test_a_guard_that_is_latched_held_or_silent_is_a_reason_to_end_a_goal():
+    view = GuardView(width=2)
+    assert view.stopped(timeout=9.0) == '' and 'guard/status' in view.stopped(timeout=0.0)
+    view.put(status(GuardStatus.LATCHED, reasons=['tracking: off']))
+    assert 'tracking: off' in view.stopped(timeout=9.0)
+    view.put(status(GuardStatus.HOLDING, reasons=['held: hold was requested']))
+    assert 'guard/resume' in view.stopped(timeout=9.0)
+    view.put(status(GuardStatus.HOLDING, reasons=['plan_expired: late']))
+    assert view.stopped(timeout=9.0) == ''
+
+
+def test_a_guard_that_was_started_anew_ends_the_goal_and_only_that():
+    """A goal went on by itself when the guard had died and come back."""
+    view = GuardView(width=2)
+    view.put(status(GuardStatus.FOLLOWING, accepted=7))
+    view.put(status(GuardStatus.IDLE))
+    assert view.stopped(timeout=9.0) == '', 'nothing was pursued'
+    view.put(status(GuardStatus.FOLLOWING, accepted=7))
+    view.sent()
+    view.put(status(GuardStatus.IDLE, accepted=0))
+    assert 'started anew' in view.stopped(timeout=9.0)
+    view.forget()
+    assert view.stopped(timeout=9.0) == ''
+
+
+def pursue(distances, dt=0.1, timeout=5.0, patience=2.0):
+    """The pursuit after plans made at these distances (m), ``dt`` s apart."""
+    pursuit = Pursuit(MoveToGoal.Goal())
+    pursuit.begin(goal=None, reach=0.02, timeout=timeout, patience=patience)
+    for i, distance in enumerate(distances):
+        pursuit.judge(distance, 100.0 + i * dt)
+    return pursuit
+
+
+def test_a_goal_is_reached_when_it_is_held():
+    near = [0.01] * HOLD_STEPS
+    assert not pursue([0.1, *near[1:], 0.03, *near[1:]]).ended.done()
+    pursuit = pursue([0.1, *near])
+    assert pursuit.outcome == Outcome.SUCCEEDED and pursuit.replans == HOLD_STEPS + 1
+
+
+def test_a_goal_ends_when_the_time_is_over():
+    nearer = np.linspace(1.0, 0.1, 60)
+    assert pursue(nearer).outcome == Outcome.TIMED_OUT
+
+
+@pytest.mark.parametrize('distances', [[0.1] * 25, 0.1 + np.linspace(0.004, 0, 25), [np.nan] * 25])
+def test_a_goal_that_comes_no_nearer_is_unreachable(distances):
+    assert pursue(distances).outcome == Outcome.UNREACHABLE
+
+
+def test_only_the_first_outcome_counts():
+    pursuit = pursue([0.1])
+    pursuit.end(Outcome.CANCELED, 'first')
+    pursuit.end(Outcome.SUCCEEDED, 'second')
+    assert (pursuit.outcome, pursuit.message) == (Outcome.CANCELED, 'first')
+
+
+def test_a_status_that_cannot_be_the_guards_changes_nothing():
+    """One of another width ended the planner."""
+    view = GuardView(width=2)
+    view.put(status(GuardStatus.HOLDING))
+    for command in ([], [1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]):
+        view.put(status(GuardStatus.LATCHED, command=command, latency_ms=50.0))
+    np.testing.assert_allclose(view.resting_at(), [1.0, 2.0])
+    assert view.latency == 0.0
+    view.put(status(GuardStatus.FOLLOWING, latency_ms=1e308))
+    assert view.latency == 0.0

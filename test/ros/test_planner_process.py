@@ -1,0 +1,110 @@
+"""How the planner's process starts and ends, and what happens to the arm when it dies."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory, arm_config, sim_config):
+    return usable_checkpoint(tmp_path_factory.mktemp('model'), arm_config, sim_config)
+
+
+@pytest.fixture
+def bench(harness, arm, checkpoint, tmp_path):
+    """A graph for one test."""
+    bench = Bench(harness, arm, checkpoint, tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm):
+    start = np.array(bench.joints[-1][1].position)
+    bench.go()
+
+    def is_midway():
+        travel = np.abs(np.array(bench.joints[-1][1].position) - start).max()
+        return travel > 0.15 and bench.speed() > 5 * AT_REST
+
+    bench.harness.wait(is_midway, 'mid-motion')
+    bench.process.send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    bench.wait_rest(2.0)
+    moving = [at for at, msg in bench.joints if np.abs(msg.velocity).max() >= AT_REST]
+    assert moving[-1] - died <= 0.3
+    holding = [at for at, msg in bench.guard if at > died and msg.state == GuardStatus.HOLDING]
+    assert holding[0] - died <= 0.3, 'the command was not at rest'
+    velocities = np.array([msg.velocity for at, msg in bench.joints if at >= died])
+    assert np.all(np.abs(velocities) <= arm.velocity_limit / arm.config.velocity_scale)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_goal_and_the_process_cleanly(bench, number):
+    handle = bench.go()
+    future = handle.get_result_async()
+    bench.wait_status(PlannerStatus.PLANNING)  # the request has had time to arrive
+    bench.process.send_signal(number)
+    assert bench.process.wait(10.0) == 0
+    bench.harness.wait(future.done, 'result')
+    assert future.result().result.outcome == Outcome.CANCELED
+
+
+def test_a_dry_run_plans_and_sends_nothing(harness, arm, checkpoint, tmp_path):
+    bench = Bench(harness, arm, checkpoint, tmp_path, dry_run=True)
+    try:
+        handle = bench.send(pose(*FAR[0]), timeout=2.0)
+        harness.wait(lambda: bench.status[-1][1].reason.startswith('dry run'), 'a plan')
+        assert bench.status[-1][1].plan_ms > 0.0
+        assert bench.result(handle)[1].outcome == Outcome.TIMED_OUT
+        assert bench.guard[-1][1].accepted == bench.guard[-1][1].rejected == 0
+        assert bench.speed() < AT_REST
+    finally:
+        bench.close()
+
+
+def run_planner(*parameters):
+    arguments = [word for p in parameters for word in ('-p', p)]
+    return subprocess.run(
+        [sys.executable, '-m', 'jepa_arm.nodes.planner', '--ros-args', *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    'parameter, word',
+    [
+        ('checkpoint:=nowhere', 'nowhere'),
+        ('arm:=scara', 'scara'),
+        ('planner_config:=none.yaml', 'none.yaml'),
+        ('max_image_age:=-1.0', 'max_image_age'),
+        ('seed:=text', 'seed'),
+    ],
+)
+def test_a_setting_that_cannot_be_used_ends_the_process_with_one_line(parameter, word, checkpoint):
+    is_about_model = parameter.startswith('checkpoint')
+    parameters = [parameter] if is_about_model else [f'checkpoint:={checkpoint}', parameter]
+    ended = run_planner(*parameters)
+    assert ended.returncode == 1
+    assert word in ended.stderr and 'Traceback' not in ended.stderr
+
+
+def test_a_checkpoint_for_another_camera_is_refused_with_the_difference(
+    tmp_path, arm_config, sim_config
+):
+    other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=50.0))
+    folder = save_untrained(tmp_path / 'other', other, sim_config)
+    ended = run_planner(f'checkpoint:={folder}')
+    assert ended.returncode == 1
+    assert 'camera.fov_deg: trained with 50.0, here 26.0' in ended.stderr
+    assert 'Traceback' not in ended.stderr

@@ -1,0 +1,166 @@
+"""Who may do what on the live graph, who can be reached, and that security fails closed."""
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from jepa_arm.nodes.graph import GraphError, Supervisor, simulation
+from policy import permissions
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+COMMANDS = '/joint_trajectory_controller/joint_trajectory'
+ACTION_TOPICS = ('feedback', 'status')
+ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
+ONLY_IN_LOCK_STEP = {'/planner/status'}
+"""What the guard listens to in that mode alone."""
+
+
+@pytest.fixture(scope='module')
+def graph(shared_harness, tmp_path_factory):
+    """Simulator, guard and planner, seen by the harness's node."""
+    with Supervisor(simulation(), log_dir=tmp_path_factory.mktemp('graph')) as graph:
+        graph.wait_ready(120.0)
+        node = shared_harness.node
+        shared_harness.wait(
+            lambda: (
+                set(graph.processes) <= set(node.get_node_names())
+                and '/move_to_goal/_action/send_goal' in services(node, 'planner')
+                and '/sim/inject_fault' in services(node, 'sim')
+            ),
+            'all nodes with their services',
+        )
+        yield graph
+
+
+def services(node, name):
+    return {s for s, _ in node.get_service_names_and_types_by_node(name, '/')}
+
+
+def used(node, name):
+    """(kind, right) -> full names of what the node ``name`` really has; actions as such."""
+    published = {t for t, _ in node.get_publisher_names_and_types_by_node(name, '/')}
+    subscribed = {t for t, _ in node.get_subscriber_names_and_types_by_node(name, '/')}
+    served, asked = (
+        services(node, name),
+        {s for s, _ in node.get_client_names_and_types_by_node(name, '/')},
+    )
+    actions = {s.removesuffix('/_action/send_goal') for s in served if s.endswith('send_goal')}
+    for action in actions:
+        published -= {f'{action}/_action/{part}' for part in ACTION_TOPICS}
+        served -= {f'{action}/_action/{part}' for part in ACTION_SERVICES}
+    return {
+        ('topics', 'publish'): published,
+        ('topics', 'subscribe'): subscribed,
+        ('services', 'reply'): served,
+        ('services', 'request'): asked,
+        ('actions', 'execute'): actions,
+    }
+
+
+@pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
+def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, graph, shared_harness):
+    allowed = permissions()
+
+    def is_whole():
+        """What a node has becomes known piece by piece."""
+        return all(
+            allowed.get((name, kind, right), set()) - ONLY_IN_LOCK_STEP <= names
+            for (kind, right), names in used(shared_harness.node, name).items()
+        )
+
+    with suppress(GraphError):  # the assertions below say what is missing
+        shared_harness.wait(is_whole, 'all of the node')
+    has = used(shared_harness.node, name)
+    for (kind, right), names in has.items():
+        may = allowed.get((name, kind, right), set())
+        assert names - may == set(), f'{name} has {kind} to {right} that the policy denies'
+        assert may - names <= ONLY_IN_LOCK_STEP, f'{name} may {right} {kind} it does not have'
+
+
+def test_nobody_but_the_guard_publishes_commands(graph, shared_harness):
+    infos = shared_harness.node.get_publishers_info_by_topic(COMMANDS)
+    assert [info.node_name for info in infos] == ['guard']
+
+
+def start_guard(**environment):
+    """A guard with changed environment; its process."""
+    return subprocess.Popen(
+        [sys.executable, '-m', 'jepa_arm.nodes.guard'],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_with_security_enforced_and_no_good_keys_a_node_does_not_start(tmp_path):
+    """Neither with a middleware built without security nor with one that finds bad keys."""
+    enclave = tmp_path / 'enclaves' / 'jepa_arm' / 'guard'
+    enclave.mkdir(parents=True)
+    for name in (
+        'identity_ca.cert.pem',
+        'cert.pem',
+        'key.pem',
+        'permissions_ca.cert.pem',
+        'governance.p7s',
+        'permissions.p7s',
+    ):
+        (enclave / name).write_text('not a key')
+    process = start_guard(
+        ROS_SECURITY_ENABLE='true',
+        ROS_SECURITY_STRATEGY='Enforce',
+        ROS_SECURITY_KEYSTORE=str(tmp_path),
+        ROS_SECURITY_ENCLAVE_OVERRIDE='/jepa_arm/guard',
+    )
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and 'ecurity' in output
+
+
+DISCOVERY = """
+import os, time
+from jepa_arm.nodes.environment import prepare_ros
+
+def listeners():
+    lines = open('/proc/net/igmp').read().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] == '0100FFEF')
+
+prepare_ros()
+import rclpy
+before = listeners()
+rclpy.init()
+node = rclpy.create_node('lonely')
+time.sleep(0.5)
+print('RANGE', os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE'))
+print('JOINED', listeners() > before)
+"""
+"""Prints whether a node listens to the multicast group by which machines find each other."""
+
+
+@pytest.mark.parametrize(
+    ('set_before', 'expected'),
+    [
+        ({}, 'LOCALHOST'),
+        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, 'SUBNET'),
+        ({'ROS_LOCALHOST_ONLY': '1'}, 'LOCALHOST'),
+        ({'ROS_LOCALHOST_ONLY': '0'}, 'None'),
+    ],
+)
+def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(set_before, expected):
+    """By default no node joins the multicast group of discovery.
+
+    Once ROS_LOCALHOST_ONLY=1 opened what it should close: rclpy 9.1 ignores it.
+    """
+    names = ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY')
+    environment = {k: v for k, v in os.environ.items() if k not in names} | set_before
+    result = subprocess.run(
+        [sys.executable, '-c', DISCOVERY],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert f'RANGE {expected}' in result.stdout, result.stderr
+    assert f'JOINED {expected != "LOCALHOST"}' in result.stdout, result.stdout

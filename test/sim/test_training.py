@@ -1,0 +1,136 @@
+"""Training on a toy world: it learns, resumes exactly, and ships nothing that fails its gates."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import synthetic
+from jepa_arm.config import ModelFile
+from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint
+from jepa_arm.model.gates import GateError, format_report
+from jepa_arm.training import TrainingError, train_world_model
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the toy is too small for more
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write(tmp_path_factory.mktemp('data') / 'play.h5', [31] * 120)
+
+
+def steps(config: ModelFile, count: int, **values: object) -> ModelFile:
+    return replace(config, train=replace(config.train, steps=count, **values))
+
+
+def rows(out: Path) -> list[dict]:
+    lines = (out / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    return [(row['step'], row['train/loss']) for row in rows(out)]
+
+
+def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(tmp_path: Path, data: Path) -> None:
+    config = steps(synthetic.TOY, 500, batch=64, probe_steps=300)
+    folder = train_world_model(data, tmp_path, config, seed=0, progress=False)
+    checkpoint = load_checkpoint(folder)
+    gates = checkpoint.info['gates']
+    assert gates['failures'] == []
+    assert gates['mse'][0] < 0.2 * gates['persistence_mse'][0]
+    assert gates['shuffled_mse'] > 2 * gates['mse'][0]
+    assert gates['probes']['tip_target']['median_cm'] < 10.0  # the range is 200 cm
+    assert 'all passed' in format_report(gates)
+    assert checkpoint.info['training']['seed'] == 0
+    assert {'val/pred_loss', 'train/frames_per_s'} <= set(rows(tmp_path)[-1])
+
+
+def test_an_untrained_model_fails_its_gates_and_ships_nothing(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(GateError, match='persistence'):
+        train_world_model(data, tmp_path, steps(synthetic.TOY, 2), seed=0, progress=False)
+    assert not (tmp_path / 'checkpoint').exists()
+    assert json.loads((tmp_path / 'gates.json').read_text())['failures']
+
+
+@pytest.mark.parametrize('toy', [synthetic.TOY, synthetic.TOY_LEWM], ids=['compact', 'lewm'])
+def test_an_interrupted_run_goes_on_with_the_same_losses(
+    tmp_path: Path, data: Path, toy: ModelFile
+) -> None:
+    """With dropout, too: a resumed run drops what the whole one drops."""
+    config = steps(toy, 12)
+    with pytest.raises(GateError):
+        train_world_model(data, tmp_path / 'whole', config, seed=0, progress=False)
+    for _ in range(12):
+        with pytest.raises((TrainingError, GateError)) as caught:  # one step a call
+            train_world_model(
+                data, tmp_path / 'pieces', config, seed=0, progress=False, max_minutes=0.0
+            )
+    assert caught.type is GateError
+    assert losses(tmp_path / 'pieces') == losses(tmp_path / 'whole')
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import synthetic, torch
+from jepa_arm.training import train_world_model
+torch.set_num_threads(1)
+train = replace(synthetic.TRAIN, steps=100, save_every_s=0.0)
+config = replace(synthetic.TOY, train=train)
+train_world_model(Path(sys.argv[1]), Path(sys.argv[2]), config, seed=0, progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
+    """The moments of channels-last weights once came back in another memory layout."""
+    here = str(Path(synthetic.__file__).parent)
+    command = [sys.executable, '-c', KILLED, str(data), str(tmp_path / 'killed'), here]
+    process = subprocess.Popen(command)
+    state = tmp_path / 'killed' / 'training_state.safetensors'
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len((tmp_path / 'killed' / 'metrics.jsonl').read_text().splitlines()) < 100
+    config = steps(synthetic.TOY, 100, save_every_s=0.0)
+    for name in ('killed', 'whole'):
+        try:
+            train_world_model(data, tmp_path / name, config, seed=0, progress=False)
+        except GateError:
+            pass  # 100 steps need not suffice
+    assert [step for step, _ in losses(tmp_path / 'killed')] == list(range(100))
+    assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path, data: Path) -> None:
+    config = steps(synthetic.TOY, 12)
+    with pytest.raises(TrainingError, match='out of time'):
+        train_world_model(data, tmp_path, config, seed=0, progress=False, max_minutes=0.0)
+    with pytest.raises(TrainingError, match='other configuration, seed or data'):
+        train_world_model(data, tmp_path, config, seed=1, progress=False)
+    with pytest.raises(TrainingError, match='out of time'):
+        train_world_model(
+            data, tmp_path, config, seed=1, resume=False, progress=False, max_minutes=0.0
+        )
+
+
+def test_a_broken_state_is_refused(tmp_path: Path, data: Path) -> None:
+    (tmp_path / 'training_state.safetensors').write_bytes(b'broken')
+    with pytest.raises(CheckpointError, match='broken file'):
+        train_world_model(data, tmp_path, synthetic.TOY, seed=0, progress=False)

@@ -1,0 +1,117 @@
+"""The virtual arm: same seed, same world; observations as the configuration says."""
+
+import numpy as np
+import pytest
+
+from jepa_arm.arm import Arm
+from jepa_arm.config import ConfigError, SimConfig
+from jepa_arm.motion import JointStreamer, TipMotion
+from jepa_arm.sim.bullet import BulletWorld
+from jepa_arm.sim.camera import intrinsics, optical_pose, project
+from jepa_arm.sim.policies import ScriptedPush
+from jepa_arm.sim.tasks import Task, load_task
+
+TASKS = ('reach', 'push')
+
+
+def run(world: BulletWorld, task: Task, seed: int, steps: int) -> np.ndarray:
+    """Joints and object along a scripted push, with the last image's sum."""
+    scene = task.sample(seed)
+    state = world.reset(scene)
+    motion, streamer = TipMotion(world.arm), JointStreamer(world.arm, 0.01)
+    motion.reset(scene.joints)
+    streamer.reset(scene.joints)
+    policy = ScriptedPush(np.array([0.5, 0.0]))
+    rows = []
+    for _ in range(steps):
+        target = motion.apply(policy.act(state, motion.target))
+        for _ in range(10):
+            command = streamer.step(target)
+            world.command(command.position, command.velocity)
+            world.step()
+        state = world.state()
+        rows.append(np.concatenate([state.joints, state.object_position]))
+    return np.append(np.concatenate(rows), float(world.image().sum()))
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_same_seed_gives_the_same_trajectory(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig, name: str
+) -> None:
+    task = load_task(name, arm, sim_config)
+    first = run(world, task, 3, 12)
+    run(world, task, 4, 3)
+    np.testing.assert_array_equal(run(world, task, 3, 12), first)
+    other = BulletWorld(arm, sim_config)
+    np.testing.assert_array_equal(run(other, task, 3, 12), first)
+    other.close()
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_scenes_differ_and_are_never_solved_at_the_start(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig, name: str
+) -> None:
+    task = load_task(name, arm, sim_config)
+    goals = []
+    for seed in range(30):
+        scene = task.sample(seed)
+        distance = task.distance(world.reset(scene), scene)
+        assert distance >= 2 * task.config.tolerance
+        assert task.config.distance_min - 2e-3 <= distance <= task.config.distance_max + 2e-3
+        goals.append(scene.goal)
+    assert len(np.unique(np.round(goals, 6), axis=0)) == 30
+
+
+def test_observation_matches_its_camera_and_shares_no_memory(world: BulletWorld, arm: Arm) -> None:
+    first, second = world.observe(), world.observe()
+    camera = arm.config.camera
+    assert first.image.shape == (camera.height, camera.width, 3)
+    assert first.image.dtype == np.uint8
+    assert not np.shares_memory(first.image, second.image)
+    assert first.image.std() > 5.0
+
+
+def test_the_object_is_seen_where_the_camera_model_says(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig
+) -> None:
+    scene = load_task('push', arm, sim_config).sample(0)
+    world.reset(scene)
+    for place in ([0.40, -0.15], [0.60, 0.15], [0.5, 0.0]):
+        world.move_object(np.array(place), 0.3)
+        world.colour_object(np.array([1.0, 0.0, 0.0]))
+        with_red = world.image().astype(int)
+        world.colour_object(np.array([0.0, 0.0, 1.0]))
+        rows, columns = np.nonzero(np.abs(with_red - world.image()).sum(2) > 40)
+        if len(rows) < 10:  # hidden by the arm in this scene
+            continue
+        expected = project(arm.config.camera, np.array([[*place, 0.025]]))[0]
+        np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.5)
+
+
+def test_camera_pose_is_a_rotation_that_looks_at_its_target(arm: Arm) -> None:
+    camera = arm.config.camera
+    pose = optical_pose(camera)
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1.0)
+    centre = project(camera, np.array([camera.look_at]))[0]
+    np.testing.assert_allclose(centre, [camera.width / 2, camera.height / 2], atol=1e-6)
+    assert intrinsics(camera)[0, 0] > 0
+
+
+def test_goal_image_shows_the_object_at_the_goal(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig
+) -> None:
+    scene = load_task('push', arm, sim_config).sample(5)
+    shown = world.image_of(scene, 'object')
+    np.testing.assert_allclose(world.state().object_position[:2], scene.goal[:2], atol=1e-6)
+    np.testing.assert_allclose(shown.joints, scene.goal_joints, atol=1e-6)
+
+
+def test_unknown_task_lists_those_there(arm: Arm, sim_config: SimConfig) -> None:
+    with pytest.raises((ConfigError, FileNotFoundError), match=r'push\.yaml'):
+        load_task('juggle', arm, sim_config)
+
+
+def test_a_tolerance_that_solves_starts_is_refused(arm: Arm, sim_config: SimConfig) -> None:
+    with pytest.raises(ConfigError, match='twice the tolerance'):
+        load_task('push', arm, sim_config, tolerance=0.05)

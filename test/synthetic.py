@@ -1,0 +1,93 @@
+"""A toy world in which a small square moves as the actions say: data in a second, no simulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jepa_arm.config import (
+    CameraConfig,
+    Contract,
+    LewmConfig,
+    ModelConfig,
+    ModelFile,
+    TimeConfig,
+    load,
+)
+from jepa_arm.data.episodes import EpisodeWriter
+from jepa_arm.motion import proprioception
+from jepa_arm.resources import config_path
+
+SIZE = 16
+CONTRACT = Contract(
+    arm='toy',
+    joints=('x_joint', 'y_joint'),
+    camera=CameraConfig(SIZE, SIZE, 40.0, (1.0, 0.0, 1.0), (0.0, 0.0, 0.0), 'camera'),
+    action_space='tip_delta_xy',
+    action_width=2,
+    action_scale=0.1,
+    time=TimeConfig(physics_dt=0.01, stream_dt=0.01, control_dt=0.1, frame_skip=2),
+)
+MODEL = ModelConfig('toy', (8, 16), 32, 16, 64, 8, 64, 1)
+LEWM = LewmConfig('toy-lewm', 24, 8, 1, 2, 16, 32, 1, 2, 8, 32, 0.1, 3, 4)
+TRAIN = replace(
+    load(ModelFile, config_path('model/compact.yaml')).train,
+    steps=12,
+    learning_rate=1e-2,
+    batch=32,
+    warmup_steps=4,
+    sigreg_projections=32,
+    sigreg_knots=9,
+    held_out=0.2,
+    validate_every=6,
+    save_every_s=1e6,
+    probe_steps=30,
+    shifts_colours=False,
+    windows_per_episode=1,
+)
+TOY = replace(load(ModelFile, config_path('model/compact.yaml')), model=MODEL, train=TRAIN)
+TOY_LEWM = replace(TOY, model=LEWM, train=replace(TRAIN, window=4, learning_rate=2e-3))
+
+
+def episode(rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:
+    """Joints in [-1, 1]^2 drive a 4 px square; each action moves them by 0.1 at most."""
+    q = np.empty((frames, 2))
+    action = np.empty((frames - 1, 2))
+    q[0] = rng.uniform(-1.0, 1.0, 2)
+    velocity = rng.uniform(-1.0, 1.0, 2)
+    for t in range(frames - 1):
+        velocity = np.clip(velocity + rng.normal(0.0, 0.3, 2), -1.0, 1.0)
+        action[t] = velocity
+        q[t + 1] = np.clip(q[t] + CONTRACT.action_scale * action[t], -1.0, 1.0)
+    pixels = np.full((frames, SIZE, SIZE, 3), 90, dtype=np.uint8)
+    corners = np.rint((q + 1.0) / 2.0 * (SIZE - 4)).astype(int)
+    for image, (x, y) in zip(pixels, corners, strict=True):
+        image[y : y + 4, x : x + 4] = (200, 40, 40)
+    place = np.column_stack([q, np.zeros(frames)])
+    return {
+        'pixels': pixels,
+        'proprio': q,
+        'action': action,
+        'tip_position': place,
+        'tip_target': place,
+        'object_position': place,
+        'object_yaw': np.zeros(frames),
+        'contact': np.zeros(frames, dtype=bool),
+    }
+
+
+def seen(one: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and proprioception of an episode, as the encoder takes them."""
+    proprio = proprioception(one['proprio'], one['tip_position'], one['tip_target'])
+    return one['pixels'], proprio.astype(np.float32)
+
+
+def write(path: Path, lengths: list[int], seed: int = 0) -> Path:
+    """A whole episode file of the toy world."""
+    rng = np.random.default_rng(seed)
+    with EpisodeWriter(path, lengths, CONTRACT, seed, {'made_by': 'synthetic'}) as writer:
+        for length in lengths:
+            writer.append(episode(rng, length))
+    return path
