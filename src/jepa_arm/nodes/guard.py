@@ -96,9 +96,16 @@ class GuardNode(Node):
 
     def _make_services(self) -> None:
         guard = self._guard
-        self._serve('~/reset', lambda: guard.reset_latch(self._now()), self._is_idle)
+        self._serve('~/reset', self._reset_latch, self._is_idle)
         self._serve('~/hold', guard.hold, lambda: guard.is_blocked)
         self._serve('~/resume', guard.resume, lambda: not guard.is_blocked)
+
+    def _reset_latch(self) -> Verdict:
+        """The command is elsewhere then; it is given at rest before any proposal is followed."""
+        verdict = self._guard.reset_latch(self._now())
+        if not verdict.reasons and self._lock_step is None:
+            self._tick(self._now())
+        return verdict
 
     def _is_idle(self) -> bool:
         return self._guard.state is GuardState.IDLE
@@ -155,6 +162,8 @@ class GuardNode(Node):
             self._start(sample)
         elif self._pause.reason:
             self._pause.end(self._guard, sample, monotonic())
+            if not self._pause.reason:
+                self._tick(monotonic())
         else:
             self._guard.observe(sample, self._now())
         self._tick_if_due()
