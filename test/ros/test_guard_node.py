@@ -289,7 +289,6 @@ def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_f
     )
     jump = 0.02
     for trial in range(10):
-        bench.harness.wait(bench.robot.is_at_rest, 'rest')
         bench.robot.is_blocked = True
         bench.robot.position = bench.robot.position + jump * (-1) ** trial
         time.sleep(0.1)
@@ -299,6 +298,7 @@ def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_f
         client.call_async(Trigger.Request()).add_done_callback(lambda _, msg=msg: bench.send(msg))
         bench.harness.wait(lambda n=accepted: bench.status[-1][1].accepted > n, 'accepted')
         bench.robot.is_blocked = False
+        bench.wait_state(GuardStatus.HOLDING)
     steps = np.abs(np.diff(bench.robot.positions(), axis=0)).max(axis=1)
     after = np.flatnonzero(steps > 0.75 * jump) + 1
     assert len(after) == 10
