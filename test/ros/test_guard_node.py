@@ -284,9 +284,7 @@ def test_arm_that_does_not_follow_latches_and_reset_starts_where_it_stands(bench
 
 
 def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_followed(bench):
-    client = bench.harness.make(
-        lambda: bench.harness.node.create_client(Trigger, 'guard/reset')
-    )
+    client = bench.harness.make(lambda: bench.harness.node.create_client(Trigger, 'guard/reset'))
     jump = 0.02
     for trial in range(10):
         bench.robot.is_blocked = True
