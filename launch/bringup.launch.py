@@ -13,6 +13,7 @@ from jepa_arm.nodes.graph import bringup
 from jepa_arm.resources import checkpoint_path, config_path
 
 COMMANDS = 'joint_trajectory_controller/joint_trajectory'
+BOOLEAN = ['false', 'true']
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
@@ -20,6 +21,10 @@ ARGUMENTS = {
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
     'commands': (COMMANDS, 'topic of the trajectory controller'),
+    'autostart': (
+        'true',
+        'false: a lifecycle manager configures and activates',
+    ),
     'namespace': ('', 'of all nodes'),
 }
 TOPICS = {
@@ -32,7 +37,12 @@ TOPICS = {
 
 def generate_launch_description():
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=text)
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=text,
+            choices=BOOLEAN if default in BOOLEAN else None,
+        )
         for name, (default, text) in ARGUMENTS.items()
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
@@ -53,7 +63,9 @@ def start(context: LaunchContext):
             output='screen',
             on_exit=Shutdown(reason=f'{spec.name} ended'),
         )
-        for spec in bringup(given['arm'], given['checkpoint'], remappings)
+        for spec in bringup(
+            given['arm'], given['checkpoint'], remappings, given['autostart'] == 'true'
+        )
     ]
 
 

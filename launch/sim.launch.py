@@ -16,6 +16,10 @@ ARGUMENTS = {
     'seed': ('0', 'of the first scene'),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
+    'autostart': (
+        'true',
+        'false: a lifecycle manager configures and activates',
+    ),
     'namespace': ('', 'of all nodes'),
 }
 
@@ -43,6 +47,7 @@ def start(context: LaunchContext):
         seed=int(given['seed']),
         lock_step=given['lock_step'] == 'true',
         gui=given['gui'] == 'true',
+        autostart=given['autostart'] == 'true',
     )
     return [
         Node(

@@ -1,7 +1,8 @@
 """``jepa-arm fuzz ros``: hostile messages to every topic and service of the running graph.
 
 What the nodes listen to is read from the graph, and what a message looks like from its type, so
-nothing is left out that is added later. The seed fixes what is drawn, not when it arrives.
+nothing is left out that is added later, but for the transitions of the managed nodes. The seed
+fixes what is drawn, not when it arrives.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ SPOILED_SHARE = 0.7
 PENDING = 10
 """Requests under way at once to one service."""
 GIVE_UP_S = 5.0
+LEFT_OUT = '/change_state'
+"""Whoever may call it may shut the node down, and that is no fault."""
 DISCOVERY_S = 3.0
 """Without news, after which all topics and services are known."""
 LISTEN_S = 1.5
@@ -176,7 +179,9 @@ class RosStorm:
                 heard = node.get_subscriber_names_and_types_by_node(name, '/')
                 served = node.get_service_names_and_types_by_node(name, '/')
                 topics |= {topic: kinds[0] for topic, kinds in heard}
-                services |= {service: kinds[0] for service, kinds in served}
+                services |= {
+                    service: kinds[0] for service, kinds in served if LEFT_OUT not in service
+                }
             if len(topics) + len(services) != known:
                 known, since = len(topics) + len(services), monotonic()
             if monotonic() - since > DISCOVERY_S:

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.msg import Goal
-from rclpy.action.server import ActionServer, CancelResponse, ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -109,10 +109,14 @@ class Pursuit:
 
 
 class GoalServer:
-    """Serves ``move_to_goal``; the newest goal takes over from the one before."""
+    """Serves ``move_to_goal``; the newest goal takes over from the one before.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    Attributes:
+        closed: why no goal is accepted; empty if they are.
+    """
+
+    def __init__(self, node: Node, closed: str = '') -> None:
+        self._node, self.closed = node, closed
         self._lock = Lock()
         self._waiting: Pursuit | None = None
         self.active: Pursuit | None = None
@@ -121,6 +125,7 @@ class GoalServer:
             MoveToGoal,
             'move_to_goal',
             self._execute,
+            goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
         )
@@ -151,6 +156,12 @@ class GoalServer:
     def destroy(self) -> None:
         """Takes the action out of service."""
         self._server.destroy()
+
+    def _on_goal(self, request: MoveToGoal.Goal) -> GoalResponse:
+        if not self.closed:
+            return GoalResponse.ACCEPT
+        self._node.get_logger().warning(f'goal rejected: {self.closed}')
+        return GoalResponse.REJECT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
         pursuit = Pursuit(handle.request, handle)

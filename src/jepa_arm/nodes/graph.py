@@ -79,22 +79,27 @@ def simulation(
     lock_step: bool = False,
     gui: bool = False,
     with_planner: bool = True,
+    autostart: bool = True,
 ) -> tuple[NodeSpec, ...]:
     """The virtual arm, the guard and the planner, in the order in which they start."""
     shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step}
+    managed: dict[str, Value] = {**shared, 'use_sim_time': True, 'autostart': autostart}
     sim = NodeSpec('sim', {**shared, 'task': task, 'seed': seed, 'gui': gui}, 'joint_states')
-    nodes = [sim, _guard({**shared, 'use_sim_time': True})]
+    nodes = [sim, _guard(managed)]
     if with_planner:
-        nodes.append(_planner({**shared, 'use_sim_time': True}, checkpoint))
+        nodes.append(_planner(managed, checkpoint))
     return tuple(nodes)
 
 
 def bringup(
-    arm: str = 'panda', checkpoint: str = '', remappings: Mapping[str, str] | None = None
+    arm: str = 'panda',
+    checkpoint: str = '',
+    remappings: Mapping[str, str] | None = None,
+    autostart: bool = True,
 ) -> tuple[NodeSpec, ...]:
     """Guard and planner beside the driver of a physical arm."""
-    remappings = remappings or {}
-    return _guard({'arm': arm}, remappings), _planner({'arm': arm}, checkpoint, remappings)
+    managed: dict[str, Value] = {'arm': arm, 'autostart': autostart}
+    return _guard(managed, remappings), _planner(managed, checkpoint, remappings)
 
 
 def _guard(

@@ -1,4 +1,4 @@
-"""The guard on ROS 2: the only publisher of commands for the robot.
+"""The guard on ROS 2, a managed node: the only publisher of commands for the robot, while active.
 
 It ends where another guard's commands are heard at its start, and holds where another publisher
 comes later. After a jump of ROS time, or a time in which it could not run, the arm is stopped and
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from dataclasses import dataclass
+from time import monotonic, sleep
 
 import numpy as np
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
@@ -32,32 +33,76 @@ from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
 from .environment import prepare_ros
 from .guard_watch import ClockJumps, Pause, Rivals
+from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
-from .parameters import COMMAND, SENSOR, STATUS, declare, declare_arm, declare_sim_config
-from .process import Diagnostics, run, steady_timer, use_real_time
+from .parameters import (
+    COMMAND,
+    SENSOR,
+    STATUS,
+    declare,
+    declare_arm,
+    declare_priority,
+    declare_sim_config,
+    load_arm,
+    load_sim_config,
+)
+from .process import Diagnostics, steady_timer, use_real_time
 
 COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
 LAST_WORD_S = 0.3
-"""Longest wait for the last status to be received."""
+"""Longest wait for the last command or status to be received."""
 AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
+NOT_ACTIVE = 'inactive: the guard is not active; activate it (ros2 lifecycle set)'
 
 
-class GuardNode(Node):
+@dataclass(frozen=True)
+class GuardSettings:
+    """The parameters of the node, by their names."""
+
+    arm: str
+    sim_config: str
+    guard_config: str
+    lock_step: bool
+    priority: int
+
+    @classmethod
+    def read(cls, node: Node) -> GuardSettings:
+        """Declares them, or reads them again."""
+        text = 'what is let through: config/<file>, or a path'
+        return cls(
+            declare_arm(node),
+            declare_sim_config(node),
+            str(declare(node, 'guard_config', 'guard.yaml', text)),
+            bool(declare(node, 'lock_step', False, 'ticks are asked for by /clock')),
+            declare_priority(node, 20),
+        )
+
+
+class GuardPart:
     """Adapts topics, services and timers to ``Guard``."""
 
-    def __init__(self) -> None:
-        super().__init__('guard')
-        self._arm = declare_arm(self)
-        self._time = declare_sim_config(self).time
-        file = declare(self, 'guard_config', 'guard.yaml', 'what is let through: config/<file>')
-        is_lock_step = declare(self, 'lock_step', False, 'ticks are asked for by /clock')
-        self._lock_step = LockStep(self._time) if is_lock_step else None
-        use_real_time(self, default=20)
-        self._guard = Guard(self._arm, self._time, load(GuardConfig, config_path(str(file))))
+    def __init__(self, node: ManagedNode, settings: GuardSettings) -> None:
+        self._node = node
+        self._arm = load_arm(settings.arm)
+        self._time = load_sim_config(settings.sim_config).time
+        self._config = load(GuardConfig, config_path(settings.guard_config))
+        self._lock_step = LockStep(self._time) if settings.lock_step else None
+        self._is_active = False
+        self._begin()
+        self._make_topics()
+        self._make_services()
+        self._make_timers()
+        use_real_time(node, settings.priority)
+        self._diagnostics = Diagnostics(node, self._problems, self._values)
+
+    def _begin(self) -> None:
+        """Knows nothing of the robot yet."""
+        self._guard = Guard(self._arm, self._time, self._config)
         self._joints_at = self._joints_stamp = -np.inf
+        self._command_pub: Publisher | None = None
         self._command_msg: JointTrajectory | None = None
         self._ticked_at = -np.inf
         self._deviations: deque[float] = deque(maxlen=1000)
@@ -65,40 +110,71 @@ class GuardNode(Node):
         self._obs_to_command, self._is_fresh_plan = np.nan, False
         self._published: tuple[object, ...] = ()
         self._ending_since: float | None = None
-        self._rivals, self._pause = Rivals(self, COMMAND_TOPIC), Pause()
-        self._clock_jumps = ClockJumps(self)
-        self._make_topics()
-        self._make_services()
-        self._make_timers()
-        self._diagnostics = Diagnostics(self, self._problems, self._values)
+        self._rivals: Rivals | None = None
+        self._pause = Pause()
+        self._clock_jumps: ClockJumps | None = None
+
+    def activate(self) -> None:
+        """Listens for others, then takes over the arm where it stands."""
+        self._rivals, self._clock_jumps = Rivals(self._node, COMMAND_TOPIC), ClockJumps(self._node)
+        self._is_active = True
+
+    def deactivate(self) -> None:
+        """Brings the arm to rest and releases the topic of the commands."""
+        self._guard.hold('held: the guard is being deactivated')
+        began = monotonic()
+        while self._must_wait(began) and not self._pause.reason:
+            sleep(self._time.stream_dt)
+            self._take_joints()
+            self._tick(monotonic())
+        self._is_active = False
+        if self._command_pub is not None:
+            self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
+            self._node.destroy_publisher(self._command_pub)
+        if self._rivals is not None and self._clock_jumps is not None:
+            self._rivals.close()
+            self._clock_jumps.close()
+        self._begin()
+        self._publish_status()
+
+    def close(self) -> None:
+        """Nothing but entities of the node is there."""
 
     def end(self) -> bool:
         """Brings the arm to rest after a signal came; True when the process may end."""
         if self._ending_since is None:
             self._ending_since = monotonic()
             self._guard.hold('held: the guard is shutting down')
-        is_late = monotonic() - self._ending_since > STOP_LIMIT_S
-        if self._lock_step is None and self._guard.state not in AT_REST and not is_late:
+        if self._must_wait(self._ending_since):
             return False
         self._status_pub.publish(self._status(Verdict(None, GuardState.INACTIVE, ('shutdown',))))
         self._status_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
         return True
 
+    def _take_joints(self) -> None:
+        """Does the executor's work while that waits for a transition."""
+        taken = self._joints_sub.handle.take_message(JointState, False)
+        if taken is not None:
+            self._on_joints(taken[0])
+
+    def _must_wait(self, began: float) -> bool:
+        """Whether the arm, stopped since ``began``, still moves."""
+        is_late = monotonic() - began > STOP_LIMIT_S
+        return self._lock_step is None and self._guard.state not in AT_REST and not is_late
+
     def _make_topics(self) -> None:
-        self._command_pub: Publisher | None = None
-        self._status_pub = self.create_publisher(GuardStatus, 'guard/status', STATUS)
-        self.create_subscription(JointState, 'joint_states', self._on_joints, SENSOR)
-        topic = 'planner/joint_trajectory'
-        self.create_subscription(JointTrajectory, topic, self._on_proposal, COMMAND)
+        subscribe = self._node.create_subscription
+        self._status_pub = self._node.create_publisher(GuardStatus, 'guard/status', STATUS)
+        self._joints_sub = subscribe(JointState, 'joint_states', self._on_joints, SENSOR)
+        subscribe(JointTrajectory, 'planner/joint_trajectory', self._on_proposal, COMMAND)
         if self._lock_step is not None:
-            self.create_subscription(Clock, '/clock', self._on_clock, STATUS)
-            self.create_subscription(PlannerStatus, 'planner/status', self._on_planner, STATUS)
+            subscribe(Clock, '/clock', self._on_clock, STATUS)
+            subscribe(PlannerStatus, 'planner/status', self._on_planner, STATUS)
 
     def _make_services(self) -> None:
-        guard = self._guard
-        self._serve('~/reset', self._reset_latch, self._is_idle)
-        self._serve('~/hold', guard.hold, lambda: guard.is_blocked)
-        self._serve('~/resume', guard.resume, lambda: not guard.is_blocked)
+        self._serve('~/reset', self._reset_latch, lambda verdict: not verdict.reasons)
+        self._serve('~/hold', lambda: self._guard.hold(), lambda _: self._guard.is_blocked)
+        self._serve('~/resume', lambda: self._guard.resume(), lambda _: not self._guard.is_blocked)
 
     def _reset_latch(self) -> Verdict:
         """The command is elsewhere then; it is given at rest before any proposal is followed."""
@@ -107,24 +183,23 @@ class GuardNode(Node):
             self._tick(self._now())
         return verdict
 
-    def _is_idle(self) -> bool:
-        return self._guard.state is GuardState.IDLE
-
     def _make_timers(self) -> None:
         dt = self._time.stream_dt
         if self._lock_step is None:
-            steady_timer(self, dt, dt / 2.0, self._on_timer)
-        steady_timer(self, STATUS_PERIOD_S, dt * 0.8, self._publish_status)
+            steady_timer(self._node, dt, dt / 2.0, self._on_timer)
+        steady_timer(self._node, STATUS_PERIOD_S, dt * 0.8, self._publish_status)
 
-    def _serve(self, name: str, act: Callable[[], Verdict], succeeded: Callable[[], bool]) -> None:
+    def _serve(
+        self, name: str, act: Callable[[], Verdict], succeeded: Callable[[Verdict], bool]
+    ) -> None:
         def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             verdict = act()
-            response.success = verdict.state is not GuardState.INACTIVE and succeeded()
+            response.success = verdict.state is not GuardState.INACTIVE and succeeded(verdict)
             response.message = '; '.join(verdict.reasons) or verdict.state.name
-            self.get_logger().info(f'{name}: {response.message}')
+            self._node.get_logger().info(f'{name}: {response.message}')
             return response
 
-        self.create_service(Trigger, name, answer)
+        self._node.create_service(Trigger, name, answer)
 
     # Clocks.
 
@@ -136,11 +211,11 @@ class GuardNode(Node):
         """s, the clock of stamps."""
         if self._lock_step is not None:
             return self._lock_step.now
-        return self.get_clock().now().nanoseconds / convert.NANOSECONDS
+        return self._node.get_clock().now().nanoseconds / convert.NANOSECONDS
 
     def _age_ms(self, stamp: float) -> float:
         """ms since ``stamp``; finer than a simulated clock, by the joints' stamp and arrival."""
-        if self._lock_step is None and self.get_clock().ros_time_is_active:
+        if self._lock_step is None and self._node.get_clock().ros_time_is_active:
             now = self._joints_stamp + monotonic() - self._joints_at
         else:
             now = self._ros_now()
@@ -153,13 +228,14 @@ class GuardNode(Node):
             sample = convert.joints_from_msg(msg, self._arm.joint_names)
         except convert.ConversionError as error:
             self._guard.lose_joints(str(error))
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            self._node.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
         self._joints_at, self._joints_stamp = monotonic(), sample.stamp
         if self._lock_step is not None:
             self._lock_step.joints_came(sample.stamp)
         if self._guard.state is GuardState.INACTIVE:
-            self._start(sample)
+            if self._rivals is not None:
+                self._start(sample, self._rivals)
         elif self._pause.reason:
             self._pause.end(self._guard, sample, monotonic())
             if not self._pause.reason:
@@ -168,17 +244,17 @@ class GuardNode(Node):
             self._guard.observe(sample, self._now())
         self._tick_if_due()
 
-    def _start(self, sample: JointSample) -> None:
+    def _start(self, sample: JointSample, rivals: Rivals) -> None:
         """Takes over the arm where it stands, as the only one."""
-        if self._lock_step is None and not self._rivals.is_clear:
+        if self._lock_step is None and not rivals.is_clear:
             return
         try:
             self._guard.reset(sample.position, self._now())
         except ValueError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            self._node.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
-        self._rivals.stop_listening()
-        self._command_pub = self.create_publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
+        rivals.stop_listening()
+        self._command_pub = self._node.create_publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
 
     def _on_proposal(self, msg: JointTrajectory) -> None:
         try:
@@ -186,14 +262,16 @@ class GuardNode(Node):
         except convert.ConversionError as error:
             verdict = self._guard.refuse(f'schema: {error}')
         else:
-            if self._clock_jumps.reason:
+            if not self._is_active:
+                verdict = self._guard.refuse(NOT_ACTIVE)
+            elif self._clock_jumps is not None and self._clock_jumps.reason:
                 verdict = self._guard.refuse(self._clock_jumps.reason)
             else:
                 verdict = self._guard.submit(proposal, self._now(), self._ros_now())
         self._is_fresh_plan = not verdict.reasons
         if verdict.reasons:
             text = f'proposal refused: {verdict.reasons[0]}'
-            self.get_logger().warning(text, throttle_duration_sec=0.5)
+            self._node.get_logger().warning(text, throttle_duration_sec=0.5)
             self._publish_status(verdict)
         if self._lock_step is not None:
             self._lock_step.proposal_came(convert.to_seconds(msg.header.stamp))
@@ -228,7 +306,7 @@ class GuardNode(Node):
     def _tick_if_due(self) -> None:
         if self._lock_step is None:
             return
-        due = self._lock_step.due(has_planner=self.count_publishers('planner/status') > 0)
+        due = self._lock_step.due(has_planner=self._node.count_publishers('planner/status') > 0)
         if due is None:
             return
         if due > self._ticked_at:
@@ -238,9 +316,9 @@ class GuardNode(Node):
             self._command_pub.publish(self._command_msg)
 
     def _tick(self, now: float) -> None:
-        if self._command_pub is not None:
-            if self._lock_step is None:  # else time goes where the simulator says, also back
-                self._clock_jumps.watch(self._guard, now)
+        if self._command_pub is not None and self._rivals is not None:
+            if self._lock_step is None and self._clock_jumps is not None:
+                self._clock_jumps.watch(self._guard, now)  # in lock-step time goes where it must
             rival = self._rivals.news(now)
             if rival:
                 self._guard.hold(rival)
@@ -261,15 +339,15 @@ class GuardNode(Node):
     def _log_change(self, verdict: Verdict) -> None:
         text = ': '.join([verdict.state.name, *verdict.reasons])
         if verdict.state in (GuardState.STOPPING, GuardState.LATCHED):
-            self.get_logger().warning(text)
+            self._node.get_logger().warning(text)
         else:
-            self.get_logger().info(text)
+            self._node.get_logger().info(text)
 
     # What goes out beside commands.
 
     def _publish_status(self, refusal: Verdict | None = None) -> None:
         guard = self._guard
-        reasons = guard.reasons
+        reasons = guard.reasons if self._is_active else (NOT_ACTIVE,)
         if refusal is not None:
             reasons = tuple(dict.fromkeys((*reasons, *refusal.reasons)))
         else:
@@ -279,7 +357,7 @@ class GuardNode(Node):
 
     def _status(self, verdict: Verdict) -> GuardStatus:
         guard = self._guard
-        stamp = self.get_clock().now().to_msg()
+        stamp = self._node.get_clock().now().to_msg()
         base, names = self._arm.config.base_link, self._arm.joint_names
         msg = convert.guard_status_to_msg(
             verdict, guard.command, guard.proposal, names, stamp, base
@@ -291,9 +369,10 @@ class GuardNode(Node):
 
     def _problems(self) -> list[str]:
         problems = [*filter(None, [self._pause.reason]), *self._guard.reasons]
-        others = self._rivals.count() if self._command_pub is not None else 0
-        if others > 0:
-            problems.append(f'{others} other publishers on {COMMAND_TOPIC}')
+        if not self._is_active:
+            problems.append(NOT_ACTIVE)
+        if self._command_pub is not None and self._rivals is not None and self._rivals.count():
+            problems.append(f'{self._rivals.count()} other publishers on {COMMAND_TOPIC}')
         return problems
 
     def _values(self) -> dict[str, object]:
@@ -313,7 +392,7 @@ class GuardNode(Node):
 def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
-    run('guard', GuardNode, GuardNode.end)
+    run_managed('guard', GuardSettings.read, GuardPart)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import numpy as np
 from rclpy.clock import JumpThreshold, TimeJump  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from trajectory_msgs.msg import JointTrajectory
 
 from ..config import ConfigError
@@ -37,7 +38,9 @@ class Rivals:
         self._node, self._topic = node, topic
         self._began = self._looked_at = monotonic()
         self._known = 0
-        self._listener = node.create_subscription(JointTrajectory, topic, self._on_other, COMMAND)
+        self._listener: Subscription | None = node.create_subscription(
+            JointTrajectory, topic, self._on_other, COMMAND
+        )
 
     @property
     def is_clear(self) -> bool:
@@ -47,8 +50,14 @@ class Rivals:
 
     def stop_listening(self) -> None:
         """From now on the commands are the node's own."""
-        self._node.destroy_subscription(self._listener)
         self._known = self._node.count_publishers(self._topic)
+        self.close()
+
+    def close(self) -> None:
+        """Listens no more."""
+        if self._listener is not None:
+            self._node.destroy_subscription(self._listener)
+            self._listener = None
 
     def count(self) -> int:
         """Other publishers that are there."""
@@ -107,6 +116,10 @@ class ClockJumps:
         elif now - self._rest_since >= SETTLE_S:
             guard.reset(guard.command.position, now)
             self.reason = ''
+
+    def close(self) -> None:
+        """Watches no more."""
+        self._handle.unregister()
 
     def _on_jump(self, jump: TimeJump) -> None:
         seconds = jump.delta.nanoseconds / 1e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -21,29 +22,49 @@ STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 def declare(
     node: Node, name: str, default: str | bool | int | float, description: str
 ) -> str | bool | int | float:
-    """Declares a read-only parameter of the default's type; returns its value."""
-    descriptor = ParameterDescriptor(description=description, read_only=True)
+    """Declares a parameter of the default's type, if it is not yet; returns its value.
+
+    It is read-only, but for managed nodes, which read theirs anew when they are configured.
+    """
+    if node.has_parameter(name):
+        return node.get_parameter(name).value
+    is_managed = isinstance(node, LifecycleNodeMixin)
+    descriptor = ParameterDescriptor(description=description, read_only=not is_managed)
     return node.declare_parameter(name, default, descriptor).value
 
 
-def declare_arm(node: Node) -> Arm:
-    """The arm that the parameter ``arm`` names.
+def declare_arm(node: Node) -> str:
+    """Name of an arm, or a path."""
+    text = 'arm: config/arms/<arm>.yaml, or a path to such a file'
+    return str(declare(node, 'arm', 'panda', text))
+
+
+def declare_sim_config(node: Node) -> str:
+    """Name of the file with physics and time chain."""
+    text = 'physics and time chain: config/<file>, or a path'
+    return str(declare(node, 'sim_config', 'sim.yaml', text))
+
+
+def declare_priority(node: Node, default: int) -> int:
+    """For ``process.use_real_time``."""
+    text = 'SCHED_FIFO priority of the stream, 1..99; 0: a normal process'
+    return int(declare(node, 'priority', default, text))
+
+
+def load_arm(name: str) -> Arm:
+    """The arm of that name or path.
 
     Raises:
         ConfigError, FileNotFoundError, ArmError: no such arm, or it cannot be used.
     """
-    name = declare(node, 'arm', 'panda', 'arm: config/arms/<arm>.yaml, or a path to such a file')
-    file = str(name) if str(name).endswith('.yaml') else f'arms/{name}.yaml'
+    file = name if name.endswith('.yaml') else f'arms/{name}.yaml'
     return Arm(load(ArmConfig, config_path(file)))
 
 
-def declare_sim_config(node: Node) -> SimConfig:
-    """Physics and time chain from the parameter ``sim_config``.
+def load_sim_config(file: str) -> SimConfig:
+    """Physics and time chain.
 
     Raises:
         ConfigError, FileNotFoundError: no such file, or not valid.
     """
-    name = declare(
-        node, 'sim_config', 'sim.yaml', 'physics and time chain: config/<file>, or a path'
-    )
-    return load(SimConfig, config_path(str(name)))
+    return load(SimConfig, config_path(file))

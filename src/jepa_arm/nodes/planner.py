@@ -1,4 +1,4 @@
-"""The planner on ROS 2: images and joints in, proposals for the guard out.
+"""The planner on ROS 2, a managed node: images and joints in, proposals for the guard out.
 
 Callbacks only store what comes; ``PlanningLoop`` does the rest on its own thread.
 """
@@ -6,7 +6,7 @@ Callbacks only store what comes; ``PlanningLoop`` does the rest on its own threa
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import numpy as np
@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from ..arm import Arm
 from ..config import ConfigError, PlannerConfig, TimeConfig, load
 from ..model.checkpoint import Checkpoint, CheckpointError, check_contract, load_checkpoint
 from ..motion import make_contract
@@ -28,67 +29,160 @@ from .environment import prepare_ros
 from .goal_server import GoalServer, Outcome
 from .guard_view import GuardView
 from .imagination import imagine
+from .lifecycle import ManagedNode, run_managed
 from .observer import NoObservation, Observer
-from .parameters import COMMAND, SENSOR, STATUS, declare, declare_arm, declare_sim_config
+from .parameters import (
+    COMMAND,
+    SENSOR,
+    STATUS,
+    declare,
+    declare_arm,
+    declare_sim_config,
+    load_arm,
+    load_sim_config,
+)
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
-from .process import Diagnostics, run
+from .process import Diagnostics
 
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
 
 
-class PlannerNode(Node):
-    """Parameters, topics, services and the action of the planner."""
+NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
-    def __init__(self) -> None:
-        super().__init__('planner')
-        self._at_end = ExitStack()
-        self._arm = declare_arm(self)
-        time = declare_sim_config(self).time
-        name = declare(self, 'planner_config', 'planner.yaml', 'search: config/<file>, or a path')
-        config = load(PlannerConfig, config_path(str(name)))
-        self._checkpoint = self._load_checkpoint(time)
+
+@dataclass(frozen=True)
+class PlannerSettings:
+    """The parameters of the node, by their names."""
+
+    arm: str
+    sim_config: str
+    planner_config: str
+    checkpoint: str
+    seed: int
+    dry_run: bool
+    lock_step: bool
+    max_image_age: float
+    max_joint_age: float
+    max_clipped: float
+    observation_timeout: float
+    progress_timeout: float
+    guard_timeout: float
+
+    @classmethod
+    def read(cls, node: Node) -> PlannerSettings:
+        """Declares them, or reads them again."""
+
+        def text(name: str, default: str, description: str) -> str:
+            return str(declare(node, name, default, description))
+
+        def flag(name: str, description: str) -> bool:
+            return bool(declare(node, name, False, description))
+
+        def number(name: str, default: float, description: str) -> float:
+            return float(declare(node, name, default, description))
+
+        return cls(
+            declare_arm(node),
+            declare_sim_config(node),
+            text('planner_config', 'planner.yaml', 'search: config/<file>, or a path'),
+            text('checkpoint', 'compact', 'a shipped world model, or a path to a folder'),
+            int(declare(node, 'seed', 0, 'of the random numbers of the search')),
+            flag('dry_run', 'plan, but send nothing to the guard'),
+            flag('lock_step', 'time passes only in sim/step: a plan may take long'),
+            number('max_image_age', 0.2, 's, oldest image to plan from'),
+            number('max_joint_age', 0.1, 's, oldest joint state to plan from'),
+            number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most'),
+            number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
+            number('progress_timeout', 8.0, 's, a goal ends when no nearer so long'),
+            number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
+        )
+
+    def check(self) -> None:
+        """Raises ConfigError where a number cannot be."""
+        for name in (
+            'max_image_age',
+            'max_joint_age',
+            'observation_timeout',
+            'progress_timeout',
+            'guard_timeout',
+        ):
+            if not 0.0 < getattr(self, name) < float('inf'):
+                value = getattr(self, name)
+                raise ConfigError(f'{name}: expected a positive number of seconds, got {value}')
+        if not 0.0 < self.max_clipped <= 1.0:
+            raise ConfigError(f'max_clipped: expected a share in (0, 1], got {self.max_clipped}')
+
+
+class PlannerPart:
+    """Topics, services and the action of the planner."""
+
+    def __init__(self, node: ManagedNode, settings: PlannerSettings) -> None:
+        self._node = node
+        settings.check()
+        self._arm = load_arm(settings.arm)
+        time = load_sim_config(settings.sim_config).time
+        config = load(PlannerConfig, config_path(settings.planner_config))
+        self._checkpoint = _load_checkpoint(settings.checkpoint, self._arm, time)
         self._period_ms = time.control_dt * 1000.0
-        seed = int(declare(self, 'seed', 0, 'of the random numbers of the search'))
-        dry_run = bool(declare(self, 'dry_run', False, 'plan, but send nothing to the guard'))
-        description = 'time passes only in sim/step: silence means nothing, a plan may take long'
-        self._lock_step = bool(declare(self, 'lock_step', False, description))
-        if self._lock_step:
+        is_lock_step = settings.lock_step
+        if is_lock_step:
             config = replace(config, deadline_ms=float('inf'))
-        self._observer = Observer(
-            self._arm.joint_names,
-            self._checkpoint.contract.camera,
-            self._steady('max_image_age', 0.2, 'oldest image to plan from'),
-            self._steady('max_joint_age', 0.1, 'oldest joint state to plan from'),
-            self._share('max_clipped', 0.3, 'of black or of overexposed pixels in an image'),
-        )
-        self._guard, self._goals = GuardView(len(self._arm.joint_names)), GoalServer(self)
-        self._view = PlanView(self, self._arm.config.base_link)
-        topic = 'planner/joint_trajectory'
-        self._proposal_pub = self.create_publisher(JointTrajectory, topic, COMMAND)
-        self._loop = PlanningLoop(
-            self._checkpoint,
-            self._arm,
-            config,
-            seed,
-            self._observer,
-            self._guard,
-            self._goals,
-            self._view,
-            send=None if dry_run else self._send,
-            patience=Patience(
-                blind=self._steady('observation_timeout', 1.0, 'a goal ends when blind so long'),
-                stuck=self._seconds('progress_timeout', 8.0, 'a goal ends when no nearer so long'),
-                unguarded=self._steady('guard_timeout', 3.0, 'a goal ends when it is silent'),
-            ),
-            logger=self.get_logger(),
-        )
-        self._at_end.callback(self._goals.destroy)
-        self._at_end.callback(self._loop.stop)
+
+        def steady(limit: float) -> float:
+            """A limit on the steady clock, which means nothing in lock-step."""
+            return float('inf') if is_lock_step else limit
+
+        with ExitStack() as stack:
+            self._observer = Observer(
+                self._arm.joint_names,
+                self._checkpoint.contract.camera,
+                steady(settings.max_image_age),
+                steady(settings.max_joint_age),
+                settings.max_clipped,
+            )
+            self._guard = GuardView(len(self._arm.joint_names))
+            self._goals = GoalServer(node, NOT_ACTIVE)
+            stack.callback(self._goals.destroy)
+            self._view = PlanView(node, self._arm.config.base_link)
+            topic = 'planner/joint_trajectory'
+            self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
+            self._loop = PlanningLoop(
+                self._checkpoint,
+                self._arm,
+                config,
+                settings.seed,
+                self._observer,
+                self._guard,
+                self._goals,
+                self._view,
+                send=None if settings.dry_run else self._send,
+                patience=Patience(
+                    blind=steady(settings.observation_timeout),
+                    stuck=settings.progress_timeout,
+                    unguarded=steady(settings.guard_timeout),
+                ),
+                logger=node.get_logger(),
+            )
+            stack.callback(self._loop.stop)
+            self._at_end = stack.pop_all()
         self._listen()
         self._ending_since = 0.0
+
+    def activate(self) -> None:
+        """Takes goals from now on."""
+        self._goals.closed = ''
+
+    def deactivate(self) -> None:
+        """Ends every goal and takes no more."""
+        self._goals.closed = NOT_ACTIVE
+        self._goals.end_all(Outcome.CANCELED, 'the planner was deactivated; the arm stops')
+
+    def close(self) -> None:
+        """Stops the planning thread and takes the action out of service."""
+        self._at_end.close()
 
     def end(self) -> bool:
         """Ends goals after a signal came; True when the process may end."""
@@ -98,49 +192,16 @@ class PlannerNode(Node):
         passed = monotonic() - self._ending_since
         return passed > (LAST_WORDS_S if self._goals.is_idle else LONGEST_WORDS_S)
 
-    def destroy_node(self) -> None:
-        """Stops the planning thread first."""
-        self._at_end.close()
-        super().destroy_node()
-
-    def _load_checkpoint(self, time: TimeConfig) -> Checkpoint:
-        description = 'name of one that came with the package, or a path to a folder'
-        name = declare(self, 'checkpoint', 'compact', description)
-        try:
-            checkpoint = load_checkpoint(checkpoint_path(str(name)))
-            check_contract(checkpoint.contract, make_contract(self._arm.config, time))
-        except CheckpointError as error:
-            lines = [line.strip() for line in str(error).splitlines()]
-            raise ConfigError('; '.join(lines)) from None
-        return checkpoint
-
-    def _seconds(self, name: str, default: float, description: str) -> float:
-        value = float(declare(self, name, default, f's, {description}'))
-        if not 0.0 < value < float('inf'):
-            raise ConfigError(f'{name}: expected a positive number of seconds, got {value}')
-        return value
-
-    def _share(self, name: str, default: float, description: str) -> float:
-        value = float(declare(self, name, default, f'share, {description}, at most'))
-        if not 0.0 < value <= 1.0:
-            raise ConfigError(f'{name}: expected a share in (0, 1], got {value}')
-        return value
-
-    def _steady(self, name: str, default: float, description: str) -> float:
-        """A limit on the steady clock, which means nothing in lock-step."""
-        limit = self._seconds(name, default, description)
-        return float('inf') if self._lock_step else limit
-
     def _listen(self) -> None:
-        subscribe = self.create_subscription
+        subscribe, serve = self._node.create_subscription, self._node.create_service
         subscribe(JointState, 'joint_states', self._observer.put_joints, SENSOR)
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
         subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS)
-        self.create_service(SaveState, '~/save_state', self._on_save_state)
-        self.create_service(Imagine, '~/imagine', self._on_imagine)
-        self.create_service(Trigger, '~/hold', self._on_hold)
-        self._diagnostics = Diagnostics(self, self._problems, self._values)
+        serve(SaveState, '~/save_state', self._on_save_state)
+        serve(Imagine, '~/imagine', self._on_imagine)
+        serve(Trigger, '~/hold', self._on_hold)
+        self._diagnostics = Diagnostics(self._node, self._problems, self._values)
 
     def _send(self, proposal: Proposal) -> None:
         self._proposal_pub.publish(convert.proposal_to_msg(proposal))
@@ -220,10 +281,20 @@ class PlannerNode(Node):
         }
 
 
+def _load_checkpoint(name: str, arm: Arm, time: TimeConfig) -> Checkpoint:
+    try:
+        checkpoint = load_checkpoint(checkpoint_path(name))
+        check_contract(checkpoint.contract, make_contract(arm.config, time))
+    except CheckpointError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ConfigError('; '.join(lines)) from None
+    return checkpoint
+
+
 def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
-    run('planner', PlannerNode, PlannerNode.end)
+    run_managed('planner', PlannerSettings.read, PlannerPart)
 
 
 if __name__ == '__main__':

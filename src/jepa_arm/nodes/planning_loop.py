@@ -222,7 +222,7 @@ class PlanningLoop:
         if pursuit is not None:
             pursuit.judge(decision.distance, stamp)
         if pursuit is None or pursuit.ended.done():
-            self._view.status(PlannerStatus.IDLE, stamp=stamp, decision=decision)
+            self._view.status(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
         elif decision.proposal is None:
             self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
         else:

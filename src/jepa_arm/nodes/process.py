@@ -25,7 +25,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 from ..arm import ArmError
 from ..config import ConfigError
 from .conversions import diagnostics_to_msg
-from .parameters import STATUS, declare
+from .parameters import STATUS
 
 N = TypeVar('N', bound=Node)
 
@@ -112,14 +112,12 @@ def _without_unknown_types(answer: Callable[[Any, Any], Any]) -> Callable[[Any, 
     return answer_to_known
 
 
-def use_real_time(node: Node, default: int) -> None:
-    """Declares ``priority`` and runs this thread with it before all normal processes (SCHED_FIFO).
+def use_real_time(node: Node, priority: int) -> None:
+    """Runs this thread with ``priority`` before all normal processes (SCHED_FIFO); 0: as one.
 
     Where the user may not (see ``ulimit -r``) the thread stays normal, and ticks come late on a
     busy machine.
     """
-    text = 'SCHED_FIFO priority of the stream, 1..99; 0: a normal process'
-    priority = int(declare(node, 'priority', default, text))
     if priority == 0:
         return
     try:

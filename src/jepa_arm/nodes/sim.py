@@ -28,7 +28,17 @@ from ..types import JointSample
 from . import conversions as convert
 from .controller import CommandError
 from .environment import prepare_ros
-from .parameters import COMMAND, SENSOR, STATUS, declare, declare_arm, declare_sim_config
+from .parameters import (
+    COMMAND,
+    SENSOR,
+    STATUS,
+    declare,
+    declare_arm,
+    declare_priority,
+    declare_sim_config,
+    load_arm,
+    load_sim_config,
+)
 from .process import Diagnostics, run, steady_timer, use_real_time
 from .virtual_arm import FaultError, VirtualArm
 
@@ -45,13 +55,13 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__('sim')
-        self._arm = declare_arm(self)
-        self._config = declare_sim_config(self)
+        self._arm = load_arm(declare_arm(self))
+        self._config = load_sim_config(declare_sim_config(self))
         task = declare(self, 'task', 'push', 'task: config/tasks/<task>.yaml')
         seed = declare(self, 'seed', 0, 'seed of the first scene')
         self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
         gui = bool(declare(self, 'gui', False, 'show the physics engine in a window'))
-        use_real_time(self, default=10)
+        use_real_time(self, declare_priority(self, 10))
         first_task = load_task(str(task), self._arm, self._config)
         self._virtual = VirtualArm(self._arm, self._config, gui)
         self._ticks_to_go = 0

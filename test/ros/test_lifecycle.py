@@ -1,0 +1,200 @@
+"""Guard and planner as managed nodes: what they do in which state, and how transitions fail."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from guard_bench import COMMANDS, EVERY, Robot, assert_smooth
+from guard_bench import Bench as GuardBench
+from jepa_arm_msgs.action import MoveToGoal
+from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from jepa_arm.nodes.graph import NodeSpec, Supervisor
+from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.nodes.vitals import resident_mb
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+AT_ONCE_S = 5.0
+
+
+class Manager:
+    """One managed node, started without configuring itself, and its transitions."""
+
+    def __init__(self, harness, name, log_dir, **parameters):
+        self.harness, self.name = harness, name
+        spec = NodeSpec(name, {'autostart': False, **parameters}, f'{name}/transition_event')
+        self.graph = Supervisor([spec], log_dir=log_dir)
+        harness.cleanup.append(self.graph.stop)
+        self.graph.start()
+        self.graph.wait_ready()
+        self.process = self.graph.processes[name]
+
+    def change(self, transition=0, label=''):
+        request = ChangeState.Request(transition=Transition(id=transition, label=label))
+        return self.harness.call(ChangeState, f'{self.name}/change_state', request).success
+
+    def state(self):
+        return self.harness.call(GetState, f'{self.name}/get_state').current_state.label
+
+    def set(self, name, value):
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        name = f'{self.name}/set_parameters'
+        return self.harness.call(SetParameters, name, request).results[0]
+
+    def log(self):
+        return self.graph.log_file(self.name).read_text()
+
+
+@pytest.fixture
+def guard(harness, arm, tmp_path):
+    robot = Robot(harness, arm)
+    harness.cleanup.append(robot.close)
+    guard = Manager(harness, 'guard', tmp_path)
+    guard.robot, guard.status = robot, harness.record(GuardStatus, 'guard/status', STATUS)
+    return guard
+
+
+def configured(guard):
+    assert guard.change(Transition.TRANSITION_CONFIGURE)
+    guard.harness.wait(lambda: guard.status, 'status')
+    return guard
+
+
+def test_a_guard_commands_only_while_it_is_active(guard, arm):
+    node = guard.harness.node
+    assert guard.state() == 'unconfigured'
+    configured(guard)
+    planner = guard.harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+    planner.publish(JointTrajectory())
+    guard.harness.wait(lambda: guard.status[-1][1].rejected == 1, 'refusal')
+    assert guard.status[-1][1].state == GuardStatus.INACTIVE
+    assert guard.status[-1][1].reasons[0].startswith('inactive: the guard is not active')
+    time.sleep(1.5)
+    assert not guard.robot.commands and node.count_publishers(COMMANDS) == 0
+    began = time.monotonic()
+    assert guard.change(Transition.TRANSITION_ACTIVATE)
+    guard.harness.wait(lambda: guard.robot.commands, 'commands')
+    assert time.monotonic() - began < AT_ONCE_S
+    np.testing.assert_allclose(guard.robot.positions()[0], arm.home, atol=1e-9)
+
+
+def test_a_guard_deactivated_in_motion_stops_in_order_and_releases_the_commands(harness, arm):
+    bench = GuardBench(harness, arm)
+    bench.follow()
+    change = Manager.change
+    bench.name = 'guard'
+    assert change(bench, Transition.TRANSITION_DEACTIVATE)
+    harness.wait(lambda: harness.node.count_publishers(COMMANDS) == 0, 'release of the topic')
+    assert bench.robot.is_at_rest()
+    assert_smooth(bench.robot, arm)
+    count = len(bench.robot.commands)
+    bench.send(bench.message())
+    status = bench.wait_state(GuardStatus.INACTIVE)
+    time.sleep(0.5)
+    assert len(bench.robot.commands) == count and len(status.command) == 0
+    bench.robot.position = bench.robot.position + 0.05  # moved by hand meanwhile
+    assert change(bench, Transition.TRANSITION_ACTIVATE)
+    harness.wait(lambda: len(bench.robot.commands) > count + 10, 'commands')
+    np.testing.assert_allclose(bench.robot.positions()[count], bench.robot.position, atol=1e-9)
+    bench.follow()
+
+
+def test_a_guard_shut_down_in_motion_stops_in_order(harness, arm):
+    bench = GuardBench(harness, arm)
+    bench.follow()
+    bench.name = 'guard'
+    assert Manager.change(bench, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert Manager.state(bench) == 'finalized'
+    assert bench.robot.is_at_rest()
+    assert_smooth(bench.robot, arm)
+    bench.process.send_signal(signal.SIGTERM)
+    assert bench.process.wait(10.0) == 0
+
+
+def test_what_cannot_be_configured_is_told_and_can_be_put_right(harness, tmp_path):
+    guard = Manager(harness, 'guard', tmp_path, guard_config='nonesuch.yaml')
+    assert not guard.change(Transition.TRANSITION_CONFIGURE)
+    assert guard.state() == 'unconfigured'
+    assert 'nonesuch.yaml' in guard.log() and 'Traceback' not in guard.log()
+    assert guard.set('guard_config', 'guard.yaml').successful
+    assert guard.change(Transition.TRANSITION_CONFIGURE)
+    refused = guard.set('guard_config', 'other.yaml')
+    assert not refused.successful and 'guard_config' in refused.reason
+    assert guard.change(Transition.TRANSITION_CLEANUP)
+    assert guard.set('arm', 'panda').successful
+
+
+def test_a_transition_that_cannot_be_is_refused_and_the_guard_goes_on(guard):
+    for transition, label in [(250, ''), (0, 'nonsense'), (3, ''), (60, '')]:
+        assert not guard.change(transition, label)
+        assert guard.state() == 'unconfigured'
+    assert configured(guard).state() == 'inactive'
+
+
+def test_an_active_guard_that_another_publisher_commands_beside_does_not_start(guard, arm):
+    configured(guard)
+    other = guard.harness.make(
+        lambda: guard.harness.node.create_publisher(JointTrajectory, COMMANDS, COMMAND)
+    )
+    assert guard.change(Transition.TRANSITION_ACTIVATE)
+    deadline = time.monotonic() + 10.0
+    while guard.process.poll() is None and time.monotonic() < deadline:
+        other.publish(JointTrajectory(points=[JointTrajectoryPoint(positions=arm.home)]))
+        time.sleep(0.02)
+    assert guard.process.poll() == 1 and 'another guard' in guard.log()
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory, arm_config, sim_config):
+    return usable_checkpoint(tmp_path_factory.mktemp('model'), arm_config, sim_config)
+
+
+@pytest.mark.sim
+def test_a_planner_deactivated_in_motion_ends_the_goal_and_proposes_no_more(
+    harness, arm, checkpoint, tmp_path
+):
+    bench = Bench(harness, arm, checkpoint, tmp_path)
+    bench.name = 'planner'
+    proposals = harness.record(JointTrajectory, 'planner/joint_trajectory', EVERY)
+    handle = bench.go()
+    assert Manager.change(bench, Transition.TRANSITION_DEACTIVATE)
+    outcome = bench.result(handle)[1]
+    assert outcome.outcome == Outcome.CANCELED and 'deactivated' in outcome.message
+    time.sleep(0.2)
+    count = len(proposals)
+    bench.wait_rest(2.0)
+    sent = bench.client.send_goal_async(MoveToGoal.Goal(goal=pose(*FAR[0])))
+    harness.wait(sent.done, 'rejection')
+    assert not sent.result().accepted
+    harness.wait(lambda: bench.status[-1][1].reason.startswith('inactive'), 'reason')
+    assert len(proposals) == count
+    assert Manager.change(bench, Transition.TRANSITION_ACTIVATE)
+    bench.wait_status(PlannerStatus.IDLE)
+    bench.go(FAR[1])
+
+
+@pytest.mark.sim
+def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
+    harness, checkpoint, tmp_path
+):
+    planner = Manager(harness, 'planner', tmp_path, checkpoint=str(checkpoint))
+    sizes = []
+    for _ in range(6):
+        assert planner.change(Transition.TRANSITION_CONFIGURE)
+        assert planner.change(Transition.TRANSITION_ACTIVATE)
+        harness.call(GetState, 'planner/get_state')
+        assert planner.change(Transition.TRANSITION_DEACTIVATE)
+        assert planner.change(Transition.TRANSITION_CLEANUP)
+        sizes.append(resident_mb(planner.process.pid))
+    names = [name for name, _ in harness.node.get_service_names_and_types_by_node('planner', '/')]
+    assert '/planner/imagine' not in names
+    assert sizes[-1] - sizes[1] < 30.0, sizes
+    assert planner.state() == 'unconfigured'
