@@ -96,14 +96,19 @@ class Bench:
     def send(self, msg):
         self._planner.publish(msg)
 
-    def follow(self, seconds=0.6):
-        """Keeps sending until the arm moves."""
-        for _ in range(round(seconds / 0.1)):
+    def follow(self, seconds=0.6, timeout=10.0):
+        """Keeps sending for ``seconds`` at least, until the arm moves as it is told."""
+        began = time.monotonic()
+        while True:
             self.send(self.message())
             self.last_sent = time.monotonic()
             time.sleep(0.1)
-        assert self.status[-1][1].state == GuardStatus.FOLLOWING, self.status[-1]
-        assert abs(self.robot.velocities()[-30:]).max() > 0.1
+            passed = time.monotonic() - began
+            is_following = self.status[-1][1].state == GuardStatus.FOLLOWING
+            is_moving = abs(self.robot.velocities()[-30:]).max() > 0.1
+            if passed > seconds and is_following and is_moving:
+                return
+            assert passed < timeout, self.status[-1]
 
     def call(self, verb):
         return self.harness.call(Trigger, f'guard/{verb}')

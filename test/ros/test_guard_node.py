@@ -179,21 +179,23 @@ def test_arm_that_does_not_follow_latches_and_reset_starts_where_it_stands(bench
 
 def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_followed(bench):
     client = bench.harness.make(lambda: bench.harness.node.create_client(Trigger, 'guard/reset'))
-    jump = 0.02
-    for trial in range(10):
+    jump, tried = 0.02, 0
+    accepted = bench.status[-1][1].accepted
+    while bench.status[-1][1].accepted < accepted + 10:
+        tried += 1
+        assert tried <= 30, bench.status[-1]
         bench.robot.is_blocked = True
-        bench.robot.position = bench.robot.position + jump * (-1) ** trial
+        bench.robot.position = bench.robot.position + jump * (-1) ** tried
         time.sleep(0.1)
         way = bench.robot.position + np.arange(1, 11)[:, None] * np.array([0.0] * 6 + [0.02])
-        accepted = bench.status[-1][1].accepted
         msg = bench.message(positions=way)
         client.call_async(Trigger.Request()).add_done_callback(lambda _, msg=msg: bench.send(msg))
-        bench.harness.wait(lambda n=accepted: bench.status[-1][1].accepted > n, 'accepted')
+        time.sleep(0.2)  # on a busy machine the proposal may be too old when it arrives
         bench.robot.is_blocked = False
-        bench.wait_state(GuardStatus.HOLDING)
+        bench.harness.wait(bench.robot.is_at_rest, 'rest')
     steps = np.abs(np.diff(bench.robot.positions(), axis=0)).max(axis=1)
     after = np.flatnonzero(steps > 0.75 * jump) + 1
-    assert len(after) == 10
+    assert len(after) >= 10
     assert not np.any(bench.robot.velocities()[after])
 
 
