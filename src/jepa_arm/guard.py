@@ -103,7 +103,6 @@ class Guard:
         self._joints.reset(joints, now)
         self._now, self._ticks_at_now = now, 0
         self._state, self._reasons, self._proposal = GuardState.IDLE, (), None
-        self._ticks = 0
         self._last_stamp = -np.inf
         self._refused_in_a_row = 0
         self._is_held = self._is_latched = False
