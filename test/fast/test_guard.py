@@ -27,15 +27,24 @@ def test_reset_holds_at_the_measured_joints():
     assert not np.any(verdict.command.velocity)
 
 
+def test_the_caller_may_change_his_joints_after_the_reset():
+    joints = ARM.home.copy()
+    loop = Loop(joints=joints)
+    joints += 1.0
+    assert loop.tick(5, joints_arrive=False).reasons == ()
+
+
 @pytest.mark.parametrize('joints', [[0.0] * 6, [np.nan] * 7, [1e300] * 7])
 def test_reset_refuses_joints_that_cannot_be(joints):
     with pytest.raises(ValueError, match='expected 7 finite'):
         Loop(joints=np.array(joints))
 
 
-def test_waypoint_i_is_the_target_until_times_i():
+@pytest.mark.parametrize('count', [3, 10])
+def test_waypoint_i_is_the_target_until_times_i(count):
     loop = Loop()
-    proposal = loop.proposal()
+    whole = loop.proposal()
+    proposal = loop.proposal(positions=whole.positions[:count], times=whole.times[:count])
     loop.submit(proposal)
     streamer_targets = []
     step = loop.guard._stream.step
@@ -53,6 +62,22 @@ def test_a_short_first_period_ends_early():
     loop.guard._stream.step = lambda q: targets.append(q) or step(q)
     loop.tick(4)
     assert np.array_equal(targets[2], targets[0]) and not np.array_equal(targets[3], targets[2])
+
+
+def test_a_proposal_is_followed_from_time_zero_on():
+    """A simulated clock begins there."""
+    guard = Guard(ARM, TIME, CONFIG)
+    guard.reset(ARM.home, 0.0)
+    assert guard.submit(Loop().proposal(stamp=0.0), 0.0).state is GuardState.FOLLOWING
+
+
+def test_after_the_last_waypoint_the_arm_stays_there_until_the_plan_runs_out():
+    loop = Loop()
+    positions = ARM.home + [[0.005], [0.01]]
+    loop.submit(loop.proposal(times=np.array([0.02, 0.12]), positions=positions))
+    loop.tick(25)
+    assert loop.guard.state is GuardState.FOLLOWING
+    np.testing.assert_allclose(loop.commands[-1].position, positions[-1], atol=1e-3)
 
 
 def test_a_newer_proposal_replaces_the_old_one_at_once():
@@ -86,6 +111,16 @@ def test_stamps_are_judged_by_the_ros_clock_and_validity_by_the_steady_one():
     assert guard.tick(100.09).state is GuardState.FOLLOWING
     guard.observe(hold, 100.11)
     assert guard.tick(100.11).reasons[0].startswith('plan_expired')
+
+
+def test_a_plan_is_followed_up_to_the_last_tick_of_its_validity():
+    """Stamps and validity are whole ticks; what rounding adds must not cost one."""
+    for start in np.arange(10.0, 11.0, DT):
+        guard = Guard(ARM, TIME, CONFIG)
+        guard.reset(ARM.home, start)
+        guard.submit(Loop().proposal(stamp=start, valid_for=0.07), start)
+        assert guard.tick(start + 0.07).state is GuardState.FOLLOWING
+        assert guard.tick(start + 0.07 + DT).reasons[0].startswith('plan_expired:')
 
 
 def test_plan_that_runs_out_stops_the_arm_within_its_validity_and_names_the_reason():
@@ -124,18 +159,24 @@ def test_latch_is_reset_only_when_its_cause_is_gone():
     assert loop.guard.reset_latch(loop.now).state is GuardState.IDLE
 
 
-def test_repeated_refusals_latch_and_an_accepted_proposal_starts_the_count_anew():
-    loop = Loop()
-    for _ in range(CONFIG.max_rejections - 1):
-        loop.submit(loop.proposal(stamp=0.0))
-    loop.tick(2)
-    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
-    for _ in range(CONFIG.max_rejections):
+def refuse_in_a_row(loop, count):
+    for _ in range(count):
         loop.submit(loop.proposal(stamp=0.0))
         loop.tick()
-    verdict = loop.tick_to_rest()
-    assert verdict.state is GuardState.LATCHED
-    assert any(reason.startswith('repeated:') for reason in verdict.reasons)
+    return loop.tick_to_rest()
+
+
+@pytest.mark.parametrize('first', ['reset', 'accepted'])
+def test_as_many_refusals_in_a_row_as_configured_latch_and_one_fewer_do_not(first):
+    for missing, expected in ((1, GuardState.HOLDING), (0, GuardState.LATCHED)):
+        loop = Loop()
+        if first == 'accepted':
+            refuse_in_a_row(loop, CONFIG.max_rejections - 1)
+            assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+        verdict = refuse_in_a_row(loop, CONFIG.max_rejections - missing)
+        assert verdict.state is expected
+        is_named = any(reason.startswith('repeated:') for reason in verdict.reasons)
+        assert is_named == (expected is GuardState.LATCHED)
 
 
 def test_hold_stops_and_only_resume_lets_proposals_in_again():
@@ -216,6 +257,14 @@ def test_a_halt_stops_the_arm_and_is_counted_against_nobody():
     assert loop.guard.rejected == rejected
     assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
     assert_within_limits(loop.commands)
+
+
+def test_each_kind_of_reason_is_named_once_in_the_order_they_came():
+    loop = Loop()
+    loop.start_moving()
+    for reason in ('clock: first', 'clock: second', 'held: by hand', 'a: third', 'held: again'):
+        loop.guard.halt(reason)
+    assert loop.tick_to_rest().reasons == ('clock: first', 'held: by hand', 'a: third')
 
 
 def test_a_halt_before_the_first_joints_changes_nothing():

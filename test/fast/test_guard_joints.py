@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from guard_loop import ANYWHERE, ARM, CONFIG, Loop, assert_within_limits, push_on
+from guard_loop import ANYWHERE, ARM, CONFIG, Loop, assert_within_limits, push_on, with_value
 from jepa_arm.config import ObstacleConfig
 from jepa_arm.types import GuardState, JointSample
 
@@ -62,6 +62,7 @@ def test_a_blocked_arm_yields_to_where_it_is_and_may_go_on():
     assert refused.reasons[0].startswith('tracking:')
     verdict = loop.tick_to_rest()
     assert verdict.state is GuardState.HOLDING and verdict.reasons[0].startswith('tracking:')
+    assert 'joint limits' not in verdict.reasons[0]
     np.testing.assert_allclose(verdict.command.position, ARM.home, atol=1e-6)
     assert_within_limits(loop.commands)
     loop.measured = None
@@ -83,16 +84,46 @@ def test_joints_far_from_the_commands_latch_at_once(state):
     assert np.abs(loop.commands[-1].position - before).max() < 0.1
 
 
+def push_aside(loop, by=0.06):
+    """The robot is found ``by`` rad beside its command, in joint 7; the arm yields to there."""
+    loop.measured = with_value(loop.guard.command.position, 6, loop.guard.command.position[6] + by)
+    loop.tick(2)
+    verdict = loop.tick_to_rest(400)
+    loop.measured = None
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ('joint_1', 'state'), [(0.05, GuardState.IDLE), (0.2, GuardState.STOPPING)]
+)
+def test_an_error_of_just_a_limit_is_within_it(joint_1, state):
+    limits = {'max_tracking_error': 0.05, 'lost_tracking_error': 0.2}
+    loop = Loop(config=dataclasses.replace(CONFIG, **limits))
+    loop.measured = with_value(ARM.home, 0, joint_1)
+    loop.tick(2)
+    assert loop.guard.state is state and not loop.guard.is_blocked
+
+
 def test_joints_that_are_measured_wrong_cannot_lead_the_arm_away():
     loop = Loop()
-    limit = CONFIG.lost_tracking_error
-    for _ in range(CONFIG.max_yields + 1):
-        loop.measured = loop.guard.command.position - 0.9 * limit
-        loop.tick(2)
-        verdict = loop.tick_to_rest(400)
-    assert verdict.state is GuardState.LATCHED
-    led = np.abs(loop.commands[-1].position - ARM.home).max()
-    assert led <= CONFIG.max_yields * 0.9 * limit + 1e-6
+    by = 0.9 * CONFIG.lost_tracking_error
+    for _ in range(CONFIG.max_yields):
+        assert push_aside(loop, by).state is GuardState.HOLDING
+    assert push_aside(loop, by).state is GuardState.LATCHED
+    led = loop.commands[-1].position - ARM.home
+    assert np.abs(led).max() <= CONFIG.max_yields * by + 1e-6
+
+
+@pytest.mark.parametrize(('pause', 'last'), [(1, GuardState.LATCHED), (100, GuardState.HOLDING)])
+def test_only_yields_within_the_memory_count_when_proposals_are_accepted_between(pause, last):
+    loop = Loop(config=dataclasses.replace(CONFIG, yield_memory=4.0))
+    loop.now = 1.0
+    loop.guard.reset(ARM.home, loop.now)
+    for _ in range(CONFIG.max_yields):
+        assert push_aside(loop).state is GuardState.HOLDING
+        loop.tick(pause)
+        assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    assert push_aside(loop).state is last
 
 
 def test_an_arm_that_is_blocked_again_and_again_latches():
@@ -108,6 +139,13 @@ def test_an_arm_that_is_blocked_again_and_again_latches():
     assert verdict.state is GuardState.IDLE and verdict.reasons == ()
     np.testing.assert_array_equal(loop.tick().command.position, ARM.home)
     assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+
+
+def test_the_tracking_error_is_that_of_the_joint_farthest_from_its_command():
+    loop = Loop()
+    loop.measured = ARM.home + [0.0, 0.01, 0.0, 0.0, -0.03, 0.0, 0.0]
+    loop.tick()
+    assert loop.guard.tracking_error() == pytest.approx(0.03)
 
 
 def test_an_arm_that_lags_by_a_few_ticks_is_no_tracking_error():
@@ -135,7 +173,19 @@ def test_an_arm_that_is_lost_while_it_yields_latches_at_once():
     loop.measured = ARM.home - 1.1 * CONFIG.lost_tracking_error
     loop.tick(2)
     assert loop.submit(loop.proposal()).reasons == ('latched: refused until reset',)
-    assert loop.tick_to_rest().state is GuardState.LATCHED
+    verdict = loop.tick_to_rest()
+    assert verdict.state is GuardState.LATCHED
+    assert np.abs(verdict.command.position - ARM.home).max() > 0.01
+    assert_within_limits(loop.commands)
+
+
+def test_joints_that_are_lost_while_the_arm_yields_end_the_yield():
+    """Where it went back to was judged by joints that are not known any more."""
+    loop = begin_to_yield()
+    loop.guard.lose_joints('a joint is missing')
+    verdict = loop.tick(60, joints_arrive=False)
+    assert verdict.state is GuardState.HOLDING
+    assert np.abs(verdict.command.position - ARM.home).max() > 0.01
     assert_within_limits(loop.commands)
 
 
@@ -150,20 +200,22 @@ def test_an_arm_that_moves_on_while_it_yields_latches_after_as_many_yields_as_ma
     assert_within_limits(loop.commands)
 
 
-def test_an_error_that_outlives_every_yield_latches_however_slow_the_yields():
+@pytest.mark.parametrize('first', ['reset', 'accepted'])
+def test_an_error_that_outlives_every_yield_latches_however_slow_the_yields(first):
     loop = Loop(config=dataclasses.replace(CONFIG, yield_memory=0.01))
-    for _ in range(CONFIG.max_yields + 1):
-        loop.measured = loop.guard.command.position - 0.9 * CONFIG.lost_tracking_error
-        loop.tick(2)
-        verdict = loop.tick_to_rest(400)
-    assert verdict.state is GuardState.LATCHED
+    if first == 'accepted':
+        push_aside(loop)
+        loop.submit(loop.proposal())
+    for _ in range(CONFIG.max_yields):
+        assert push_aside(loop).state is GuardState.HOLDING
+    assert push_aside(loop).state is GuardState.LATCHED
 
 
-def test_joints_measured_beyond_a_limit_are_yielded_to_no_further_than_the_limit():
-    joints = ARM.home.copy()
-    joints[6] = ARM.upper[6]
+@pytest.mark.parametrize(('limit', 'beyond'), [(ARM.lower[6], -0.1), (ARM.upper[6], 0.1)])
+def test_joints_measured_beyond_a_limit_are_yielded_to_no_further_than_the_limit(limit, beyond):
+    joints = with_value(ARM.home, 6, limit)
     loop = Loop(joints=joints)
-    loop.measured = joints + [0, 0, 0, 0, 0, -0.1, 0.1]
+    loop.measured = joints + [0, 0, 0, 0, 0, -0.1, beyond]
     loop.tick(2)
     verdict = loop.tick_to_rest()
     assert 'outside the joint limits' in verdict.reasons[0]
