@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import rclpy
 from guard_bench import COMMANDS, EVERY, Robot, assert_smooth
 from guard_bench import Bench as GuardBench
 from jepa_arm_msgs.action import MoveToGoal
@@ -13,10 +14,12 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
 from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes.graph import NodeSpec, Supervisor
+from jepa_arm.nodes.lifecycle import ManagedNode
 from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.nodes.vitals import resident_mb
 
@@ -150,6 +153,55 @@ def test_an_active_guard_that_another_publisher_commands_beside_does_not_start(g
         other.publish(JointTrajectory(points=[JointTrajectoryPoint(positions=arm.home)]))
         time.sleep(0.02)
     assert guard.process.poll() == 1 and 'another guard' in guard.log()
+
+
+class Clumsy:
+    """A part that fails in one of its methods, in a way that nobody foresaw."""
+
+    def __init__(self, node, failing):
+        self.publisher = node.create_publisher(JointTrajectory, 'commands', COMMAND)
+        self.failing, self.is_closed = failing, False
+
+    def activate(self):
+        self._fail('activate')
+
+    def deactivate(self):
+        self._fail('deactivate')
+
+    def close(self):
+        self.is_closed = True
+
+    def end(self):
+        return True
+
+    def _fail(self, method):
+        if method == self.failing:
+            raise RuntimeError(f'no luck with {method}')
+
+
+@pytest.mark.parametrize('failing', ['activate', 'deactivate'])
+def test_a_transition_that_breaks_is_told_and_leaves_the_node_unconfigured(capfd, failing):
+    rclpy.init()
+    parts = []
+
+    def make(node, settings):
+        parts.append(Clumsy(node, failing))
+        return parts[-1]
+
+    node = ManagedNode('clumsy', lambda node: None, make)
+    try:
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        results = [node.trigger_activate()]
+        if failing == 'deactivate':
+            results.append(node.trigger_deactivate())
+        assert results[-1] is not TransitionCallbackReturn.SUCCESS
+        assert parts[0].is_closed and node.count_publishers('commands') == 0
+        assert f'no luck with {failing}' in capfd.readouterr().err
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+    assert parts[1].is_closed
 
 
 @pytest.fixture(scope='module')

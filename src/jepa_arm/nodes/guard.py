@@ -121,24 +121,32 @@ class GuardPart:
 
     def deactivate(self) -> None:
         """Brings the arm to rest and releases the topic of the commands."""
+        try:
+            self._come_to_rest()
+        finally:
+            self._is_active = False
+            self.close()
+        self._begin()
+        self._publish_status()
+
+    def close(self) -> None:
+        """Releases the topic of the commands."""
+        if self._command_pub is not None:
+            self._node.destroy_publisher(self._command_pub)
+        if self._rivals is not None and self._clock_jumps is not None:
+            self._rivals.close()
+            self._clock_jumps.close()
+        self._command_pub = self._rivals = self._clock_jumps = None
+
+    def _come_to_rest(self) -> None:
         self._guard.hold('held: the guard is being deactivated')
         began = monotonic()
         while self._must_wait(began) and not self._pause.reason:
             sleep(self._time.stream_dt)
             self._take_joints()
             self._tick(monotonic())
-        self._is_active = False
         if self._command_pub is not None:
             self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
-            self._node.destroy_publisher(self._command_pub)
-        if self._rivals is not None and self._clock_jumps is not None:
-            self._rivals.close()
-            self._clock_jumps.close()
-        self._begin()
-        self._publish_status()
-
-    def close(self) -> None:
-        """Nothing but entities of the node is there."""
 
     def end(self) -> bool:
         """Brings the arm to rest after a signal came; True when the process may end."""

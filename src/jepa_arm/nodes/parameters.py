@@ -8,7 +8,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ..arm import Arm
-from ..config import ArmConfig, SimConfig, load
+from ..config import ArmConfig, ConfigError, SimConfig, load
 from ..resources import config_path
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -46,9 +46,16 @@ def declare_sim_config(node: Node) -> str:
 
 
 def declare_priority(node: Node, default: int) -> int:
-    """For ``process.use_real_time``."""
+    """For ``process.use_real_time``.
+
+    Raises:
+        ConfigError: no such priority.
+    """
     text = 'SCHED_FIFO priority of the stream, 1..99; 0: a normal process'
-    return int(declare(node, 'priority', default, text))
+    priority = int(declare(node, 'priority', default, text))
+    if not 0 <= priority <= 99:
+        raise ConfigError(f'priority: expected 0 to 99, got {priority}')
+    return priority
 
 
 def load_arm(name: str) -> Arm:
