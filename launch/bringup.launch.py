@@ -21,10 +21,7 @@ ARGUMENTS = {
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
     'commands': (COMMANDS, 'topic of the trajectory controller'),
-    'autostart': (
-        'true',
-        'false: a lifecycle manager configures and activates',
-    ),
+    'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes'),
 }
 TOPICS = {

@@ -16,10 +16,7 @@ ARGUMENTS = {
     'seed': ('0', 'of the first scene'),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
-    'autostart': (
-        'true',
-        'false: a lifecycle manager configures and activates',
-    ),
+    'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes'),
 }
 

@@ -84,6 +84,12 @@ def test_sim_launch_starts_the_simulation(load):
     assert all('on_exit' in n.options for n in nodes)
 
 
+@pytest.mark.parametrize('file', ['sim.launch.py', 'bringup.launch.py'])
+def test_without_autostart_guard_and_planner_wait_for_a_lifecycle_manager(load, file):
+    nodes = {n.options['name']: n.options['parameters'][0] for n in load(file, autostart='false')}
+    assert nodes['guard']['autostart'] is False and nodes['planner']['autostart'] is False
+
+
 def test_bringup_launch_starts_guard_and_planner_on_the_topics_given(load):
     nodes = load('bringup.launch.py', image='/cam/rgb', commands='arm/joint_trajectory')
     names = [n.options['name'] for n in nodes]
