@@ -144,8 +144,7 @@ class Guard:
             return self.refuse(malformed)
         not_his = self._time_fault(now) or self._joints.fault(now)
         if not_his:  # not the planner's fault: does not count towards a latch
-            self._stop(not_his)
-            return self._refuse(not_his)
+            return self.refuse(not_his, is_blamed=False)
         proposal, start = in_floats(proposal), self._stream.command.position
         fault = self._check.content(proposal, start, self._last_stamp, ros_now)
         if fault:
@@ -158,15 +157,19 @@ class Guard:
         self._state, self._reasons = GuardState.FOLLOWING, ()
         return self._verdict()
 
-    def refuse(self, reason: str) -> Verdict:
+    def refuse(self, reason: str, is_blamed: bool = True) -> Verdict:
         """Refuses a proposal for ``reason`` ('code: text') and stops the arm.
 
         For callers that cannot even build the ``Proposal``; ``submit`` uses it too.
+
+        Args:
+            reason: why.
+            is_blamed: the planner is to blame; too many of these in a row latch.
         """
         if self.is_blocked:
             return self._refuse(reason)
-        self._refused_in_a_row += 1
         self._stop(reason)
+        self._refused_in_a_row += is_blamed
         if self._refused_in_a_row >= self.config.max_rejections:
             self._latch(f'repeated: {self._refused_in_a_row} proposals in a row were refused')
         return self._refuse(reason)

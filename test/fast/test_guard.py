@@ -179,6 +179,19 @@ def test_as_many_refusals_in_a_row_as_configured_latch_and_one_fewer_do_not(firs
         assert is_named == (expected is GuardState.LATCHED)
 
 
+def test_refusals_that_the_planner_is_not_to_blame_for_stop_the_arm_but_do_not_latch():
+    loop = Loop()
+    loop.start_moving()
+    for _ in range(2 * CONFIG.max_rejections):
+        verdict = loop.guard.refuse('clock: not known', is_blamed=False)
+        assert verdict.reasons == ('clock: not known',)
+        loop.tick()
+    assert loop.tick_to_rest().state is GuardState.HOLDING
+    assert loop.guard.rejected == 2 * CONFIG.max_rejections
+    assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
+    assert_within_limits(loop.commands)
+
+
 def test_hold_stops_and_only_resume_lets_proposals_in_again():
     loop = Loop()
     loop.start_moving()

@@ -60,12 +60,12 @@ class Robot:
 class Bench:
     """A guard process between a planner made by hand and a robot."""
 
-    def __init__(self, harness, arm):
+    def __init__(self, harness, arm, **parameters):
         self.harness, self.arm = harness, arm
         self.status = harness.record(GuardStatus, 'guard/status', STATUS)
         self.robot = Robot(harness, arm)
         harness.cleanup.append(self.robot.close)
-        self.process = harness.start('guard').processes['guard']
+        self.process = harness.start('guard', **parameters).processes['guard']
         self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
         harness.wait(lambda: len(self.robot.commands) > 10, 'commands')
         harness.wait(lambda: self.status, 'status')

@@ -10,8 +10,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.doctor import Level
 from jepa_arm.nodes.doctor import examine_graph
-from jepa_arm.nodes.guard import COMMAND_TOPIC
-from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
+from jepa_arm.nodes.parameters import COMMAND, COMMAND_TOPIC, SENSOR, STATUS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -41,7 +40,11 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config):
 
     rogue = harness.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
     other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=60.0))
-    found = by_name(examine_graph(other, sim_config))
+    found = {}
+    for _ in range(4):  # discovery may take longer than the doctor listens
+        found = by_name(examine_graph(other, sim_config))
+        if 'command topic' in found:
+            break
     harness.node.destroy_publisher(rogue)
     assert 'tester' in found['command topic'].text
     assert found['calibration'].level is Level.FAIL and '60.0' in found['calibration'].text

@@ -117,8 +117,7 @@ def test_in_lock_step_the_same_seeds_give_the_same_motion_however_busy_the_machi
         paths.append(result.tip_path)
     both = min(map(len, paths))
     assert both >= 4 and np.ptp(paths[0], axis=0).max() > 0.005
-    # once 5e-6 m apart; plans are equal to the bit, where they begin may depend on guard/status
-    np.testing.assert_allclose(paths[0][:both], paths[1][:both], rtol=0.0, atol=1e-4)
+    np.testing.assert_array_equal(paths[0][:both], paths[1][:both])
 
 
 @pytest.mark.slow

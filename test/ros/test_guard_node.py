@@ -10,6 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
 from jepa_arm_msgs.msg import GuardStatus
+from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -148,6 +149,25 @@ def test_messages_that_are_no_proposal_are_refused(bench, arm):
             )
     assert bench.status[-1][1].accepted == 0
     np.testing.assert_allclose(bench.robot.positions()[-1], arm.home, atol=1e-9)
+
+
+def test_before_the_first_clock_proposals_are_refused_but_nothing_latches(harness, arm):
+    """Discovery may be slow: a guard that had not found /clock yet latched for good."""
+    bench = Bench(harness, arm, use_sim_time=True)
+    for _ in range(15):
+        bench.send(bench.message())
+        time.sleep(0.05)
+    harness.wait(lambda: bench.status[-1][1].rejected > 10, 'refusals')
+    status = bench.wait_state(GuardStatus.HOLDING)
+    assert status.accepted == 0 and '/clock' in status.reasons[0]
+    clock = harness.make(lambda: harness.node.create_publisher(Clock, '/clock', STATUS))
+    harness.make(
+        lambda: harness.node.create_timer(
+            0.01, lambda: clock.publish(Clock(clock=convert.to_time(bench.now())))
+        )
+    )
+    bench.follow()
+    assert_smooth(bench.robot, arm)
 
 
 def test_hold_and_resume(bench, arm):

@@ -74,7 +74,7 @@ def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, si
 
 def test_lock_step_without_a_guard_fails_with_a_reason(harness, arm):
     Bench(harness, arm, lock_step=True)
-    response = harness.call(Step, 'sim/step', Step.Request(control_steps=1), timeout=30.0)
+    response = harness.call(Step, 'sim/step', Step.Request(control_steps=1), ask_again=20.0)
     assert not response.success and 'guard' in response.message
 
 

@@ -289,7 +289,7 @@ class Loop:
     """Virtual arm and guard; the planner is this test."""
 
     def __init__(self, bench):
-        self.bench, self.harness = bench, bench.harness
+        self.bench, self.harness, self._seen = bench, bench.harness, 0
         self.status = self.harness.record(GuardStatus, 'guard/status', STATUS)
         self.commands = self.harness.record(JointTrajectory, COMMANDS, QoSProfile(depth=500))
         self.guard = self.harness.start('guard', use_sim_time=True)
@@ -300,10 +300,10 @@ class Loop:
 
     def follow(self, seconds=1.0, spoil=None):
         """Plans from each new image, as a planner would."""
-        seen, deadline = 0, time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if len(self.bench.images) > seen:
-                seen = len(self.bench.images)
+            if len(self.bench.images) > self._seen:
+                self._seen = len(self.bench.images)
                 stamp = convert.to_seconds(self.bench.images[-1][1].header.stamp)
                 start = np.array(self.commands[-1][1].points[0].positions)
                 steps: Any = np.arange(1, 11)[:, None] * np.array([0, 0, 0, 0, 0, 0, 0.08])
@@ -320,7 +320,7 @@ class Loop:
         deadline = time.monotonic() + 10.0
         self.follow(0.5)
         while not self.was_moving():
-            assert time.monotonic() < deadline, self.status[-1][1]
+            assert time.monotonic() < deadline, self.status[-1][1].reasons
             self.follow(0.2)
 
     def speed(self):

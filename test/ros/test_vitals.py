@@ -11,8 +11,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.motion import JointStreamer
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.parameters import COMMAND_TOPIC
 from jepa_arm.nodes.soak import format_soak, soak
-from jepa_arm.nodes.vitals import COMMAND_TOPIC, CommandWatch, resident_mb
+from jepa_arm.nodes.vitals import CommandWatch, resident_mb
 from jepa_arm.resources import checkpoint_path
 from jepa_arm.types import Command
 

@@ -21,6 +21,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from . import conversions as convert
+from .client import ask
 from .goal_server import OUTCOME_NAMES
 from .graph import GraphError, Supervisor
 from .parameters import SENSOR, STATUS
@@ -107,9 +108,7 @@ class Attendant:
         Raises:
             GraphError: none in time.
         """
-        future = client.call_async(request)
-        self.wait(future.done, client.service_name, timeout)
-        return future.result()
+        return ask(client, request, self._is_done, timeout)
 
     def reset_scene(self, seed: int, task: str) -> ResetScene.Response:
         """Draws a scene: the virtual arm stands elsewhere at once, and so does the guard then.
@@ -162,6 +161,12 @@ class Attendant:
         self.wait(is_done, 'the result of move_to_goal', timeout + ANSWER_S)
         response: Any = result.result()
         return OUTCOME_NAMES[response.result.outcome]
+
+    def _is_done(self, future: Future, timeout: float) -> bool:
+        deadline = monotonic() + timeout
+        while not future.done() and monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.05)
+        return future.done()
 
     def _on_guard(self, msg: GuardStatus) -> None:
         self.guard = msg

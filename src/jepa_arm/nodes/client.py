@@ -8,10 +8,12 @@ from time import monotonic, sleep
 from typing import Any, TypeVar, cast
 
 import rclpy
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 
 from .graph import GraphError
 
@@ -19,8 +21,39 @@ T = TypeVar('T')
 Log = list[tuple[float, Any]]
 
 ANSWER_S = 20.0
+"""Longest wait for a service."""
+ASK_AGAIN_S = 3.0
 POLL_S = 0.005
 SPIN_S = 0.1
+
+
+def ask(
+    client: Client,
+    request: Any,
+    wait: Callable[[Future, float], bool],
+    timeout: float = ANSWER_S,
+    ask_again: float = ASK_AGAIN_S,
+) -> Any:
+    """The response of a service, asked again while none comes.
+
+    A server that has not discovered all of a new client yet drops its response (rmw_fastrtps
+    waits 0.1 s for it), though the client sees the server. A request may thus be served twice.
+
+    Args:
+        client, request: what is asked.
+        wait: waits for so many s; True once the future is done.
+        timeout: s in all. ask_again: s after which the request is sent again.
+
+    Raises:
+        GraphError: no response in time.
+    """
+    deadline = monotonic() + timeout
+    while (left := deadline - monotonic()) > 0.0:
+        future = client.call_async(request)
+        if wait(future, min(left, ask_again)):
+            return future.result()
+        client.remove_pending_request(future)
+    raise GraphError(f'no answer from {client.service_name} for {timeout:.0f} s')
 
 
 class GraphClient:
@@ -34,6 +67,7 @@ class GraphClient:
         self._context = Context()
         rclpy.init(context=self._context)
         self.node = rclpy.create_node(name, context=self._context)
+        self._clients: dict[str, Client] = {}
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._is_ending = threading.Event()
@@ -89,21 +123,32 @@ class GraphClient:
             sleep(POLL_S)
         raise GraphError(f'{what}: not within {timeout:.0f} s')
 
-    def call(self, kind: Any, name: str, request: Any = None, timeout: float = ANSWER_S) -> Any:
-        """The response of a service.
+    def call(
+        self,
+        kind: Any,
+        name: str,
+        request: Any = None,
+        timeout: float = ANSWER_S,
+        ask_again: float = ASK_AGAIN_S,
+    ) -> Any:
+        """The response of a service; see ``ask``.
 
         Raises:
             GraphError: it is not there, or does not answer.
         """
-        client = self.make(lambda: self.node.create_client(kind, name))
-        try:
-            if not client.wait_for_service(timeout):
-                raise GraphError(f'no service {name}')
-            future = client.call_async(kind.Request() if request is None else request)
-            self.wait(future.done, f'answer of {name}', timeout)
-            return future.result()
-        finally:
-            self.make(lambda: self.node.destroy_client(client))
+        if name not in self._clients:
+            self._clients[name] = self.make(lambda: self.node.create_client(kind, name))
+        client = self._clients[name]
+        if not client.wait_for_service(timeout):
+            raise GraphError(f'no service {name}')
+        request = kind.Request() if request is None else request
+        return ask(client, request, self._is_done, timeout, ask_again)
+
+    def _is_done(self, future: Future, timeout: float) -> bool:
+        deadline = monotonic() + timeout
+        while not future.done() and monotonic() < deadline:
+            sleep(POLL_S)
+        return future.done()
 
     def _spin(self) -> None:
         while not self._is_ending.is_set():

@@ -20,8 +20,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from ..config import ArmConfig, SimConfig
 from ..doctor import Finding, Level
 from . import conversions as convert
-from .guard import COMMAND_TOPIC
 from .observer import camera_difference
+from .parameters import COMMAND_TOPIC
 
 LOOK_S = 1.0
 """How long nodes are looked for."""

@@ -14,8 +14,8 @@ from ..collision import Scene
 from ..types import Command, FloatArray, GuardState
 from . import conversions as convert
 from .fault_scenarios import Trial, measure
-from .fault_stage import COMMANDS, ROGUE_FRAME, WAYPOINTS, Stage
-from .parameters import COMMAND
+from .fault_stage import ROGUE_FRAME, WAYPOINTS, Stage
+from .parameters import COMMAND, COMMAND_TOPIC
 
 Spoil = Callable[[Stage], list[JointTrajectory]]
 """The messages to be sent, a control step apart."""
@@ -136,7 +136,7 @@ def many(stage: Stage) -> list[JointTrajectory]:
 
 def publish_commands(stage: Stage) -> float:
     """Publishes commands in the guard's place: stay where you are."""
-    publisher = stage.client.publisher(JointTrajectory, COMMANDS, COMMAND)
+    publisher = stage.client.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
     zeros = np.zeros(len(stage.arm.home))
     command = Command(stage.command(), zeros, zeros)
     msg = convert.command_to_msg(command, stage.arm.joint_names, stage.time.stream_dt)

@@ -19,7 +19,8 @@ from ..goals import PositionGoal
 from ..types import GuardState
 from . import conversions as convert
 from .fault_scenarios import Trial, late, measure, moves_again
-from .fault_stage import COMMANDS, Stage
+from .fault_stage import Stage
+from .parameters import COMMAND_TOPIC
 
 REFUSES_S = 60.0
 """Longest wait for a process that is to end by itself."""
@@ -45,7 +46,7 @@ class SecondGuard:
         publishers = 1
         try:
             while second.poll() is None and monotonic() - onset < REFUSES_S:
-                publishers = max(publishers, stage.client.node.count_publishers(COMMANDS))
+                publishers = max(publishers, stage.client.node.count_publishers(COMMAND_TOPIC))
                 sleep(0.01)
             stage.go()
         finally:

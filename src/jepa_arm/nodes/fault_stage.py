@@ -31,9 +31,8 @@ from .client import GraphClient
 from .domain import own_domain
 from .goal_server import OUTCOME_NAMES
 from .graph import GraphError, Supervisor, simulation
-from .parameters import COMMAND, STATUS
+from .parameters import COMMAND, COMMAND_TOPIC, STATUS
 
-COMMANDS = 'joint_trajectory_controller/joint_trajectory'
 FAR = (0.60, 0.18, 0.08), (0.38, -0.18, 0.12)
 """m, places for the tip; from each the other is more than a second away."""
 FINE = 0.001
@@ -298,7 +297,7 @@ class Stage:
         record = self.client.record
         every = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
         samples = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.commands = record(JointTrajectory, COMMANDS, every)
+        self.commands = record(JointTrajectory, COMMAND_TOPIC, every)
         self.joints = record(JointState, 'joint_states', samples)
         self.guard = record(GuardStatus, 'guard/status', STATUS)
         self.planner = record(PlannerStatus, 'planner/status', STATUS)

@@ -29,9 +29,9 @@ from . import conversions as convert
 from .attendant import Attendant
 from .graph import GraphError, Supervisor, simulation
 from .noise import Noise, interface
-from .parameters import SENSOR
+from .parameters import COMMAND_TOPIC, SENSOR
 from .session import own_domain
-from .vitals import COMMAND_TOPIC, GROWTH, CommandWatch, MemoryLog
+from .vitals import GROWTH, CommandWatch, MemoryLog
 
 MARK = 'fuzz'
 """Frame of hostile commands, by which they are told from the guard's."""

@@ -37,6 +37,7 @@ from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
 from .parameters import (
     COMMAND,
+    COMMAND_TOPIC,
     SENSOR,
     STATUS,
     declare,
@@ -48,7 +49,6 @@ from .parameters import (
 )
 from .process import Diagnostics, steady_timer, use_real_time
 
-COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
@@ -221,6 +221,14 @@ class GuardPart:
             return self._lock_step.now
         return self._node.get_clock().now().nanoseconds / convert.NANOSECONDS
 
+    def _clock_problem(self) -> str:
+        """Why stamps mean nothing now; empty if they do."""
+        if self._clock_jumps is not None and self._clock_jumps.reason:
+            return self._clock_jumps.reason
+        if self._lock_step is None and self._ros_now() == 0.0:
+            return 'clock: nothing has come on /clock yet, which use_sim_time asks for'
+        return ''
+
     def _age_ms(self, stamp: float) -> float:
         """ms since ``stamp``; finer than a simulated clock, by the joints' stamp and arrival."""
         if self._lock_step is None and self._node.get_clock().ros_time_is_active:
@@ -272,8 +280,8 @@ class GuardPart:
         else:
             if not self._is_active:
                 verdict = self._guard.refuse(NOT_ACTIVE)
-            elif self._clock_jumps is not None and self._clock_jumps.reason:
-                verdict = self._guard.refuse(self._clock_jumps.reason)
+            elif self._clock_problem():
+                verdict = self._guard.refuse(self._clock_problem(), is_blamed=False)
             else:
                 verdict = self._guard.submit(proposal, self._now(), self._ros_now())
         self._is_fresh_plan = not verdict.reasons

@@ -17,6 +17,7 @@ COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Proposals and commands."""
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Status and clock."""
+COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
 
 
 def declare(

@@ -34,20 +34,24 @@ from ..resources import config_path
 from ..sim.tasks import Task, load_task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
+from .client import ASK_AGAIN_S, ask
 from .domain import own_domain
 from .goal_server import OUTCOME_NAMES
 from .graph import GraphError, Supervisor, simulation
-from .parameters import SENSOR, STATUS
+from .parameters import COMMAND_TOPIC, SENSOR, STATUS
 from .watch import Watch
 
 ANSWER_S = 20.0
 """Longest wait for a service, an action or for readiness."""
+CONNECTIONS = 3
+"""Tries to join the graph: a participant was seen that discovered no action for 20 s."""
 SETTLE_S = 0.6
 """s of images after a reset, so that the belief holds nothing of the scene before."""
 AFTER_END_S = 1.0
 """For which the scene is watched after the planner has ended its goal."""
 AT_START_RAD = 0.01
 RESET_AGAIN_S = 0.2
+SLACK_S = 1e-6
 MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
 
 
@@ -102,9 +106,7 @@ class Session:
             stack.enter_context(own_domain())
             stack.enter_context(self.graph)
             self.graph.wait_ready()
-            self._connect()
-            stack.callback(rclpy.shutdown, context=self._context)
-            stack.callback(self._node.destroy_node)
+            stack.callback(self._connect())
             self._cleanup = stack.pop_all()
         return self
 
@@ -145,17 +147,35 @@ class Session:
         times = self._image_times
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
-    def _connect(self) -> None:
-        self._context = Context()
-        rclpy.init(context=self._context)
-        node = self._node = rclpy.create_node('evaluator', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
+    def _connect(self) -> Callable[[], None]:
+        """Joins the graph; what leaves it again."""
+        for _ in range(CONNECTIONS):
+            leave = self._join()
+            deadline = monotonic() + ANSWER_S
+            while monotonic() < deadline:
+                self._spin()
+                if self._action.server_is_ready():
+                    return leave
+            seen = sorted(name for name, _ in self._node.get_node_names_and_namespaces())
+            leave()
+        raise GraphError(
+            f'move_to_goal is not served; nodes seen: {", ".join(seen)}; '
+            f'planner:\n{self.graph.tail("planner")}'
+        )
+
+    def _join(self) -> Callable[[], None]:
+        """Makes the node and all its parts; what takes them away."""
+        self._context = context = Context()
+        rclpy.init(context=context)
+        node = self._node = rclpy.create_node('evaluator', context=context)
+        self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(node)
         self._watch: Watch | None = None
         self._planner, self._guard = PlannerStatus(), GuardStatus()
         self._joints: JointState | None = None
         self._image: ImageArray | None = None
         self._image_times: deque[float] = deque(maxlen=100)
+        self._stepped_to = 0.0
         every = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         samples = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         for kind, topic, callback, qos in (
@@ -165,20 +185,19 @@ class Session:
             (Image, 'camera/image_raw', self._on_image, SENSOR),
             (PoseArray, 'ground_truth/objects', self._on_truth, samples),
             (MarkerArray, 'planner/plan_markers', self._on_markers, STATUS),
-            (
-                JointTrajectory,
-                'joint_trajectory_controller/joint_trajectory',
-                self._on_command,
-                every,
-            ),
+            (JointTrajectory, COMMAND_TOPIC, self._on_command, every),
         ):
             node.create_subscription(kind, topic, callback, qos)
         self._action = ActionClient(node, MoveToGoal, 'move_to_goal')
         self._reset_scene = node.create_client(ResetScene, 'sim/reset')
         self._step = node.create_client(Step, 'sim/step')
         self._reset_guard = node.create_client(Trigger, 'guard/reset')
-        if not self._action.wait_for_server(ANSWER_S):
-            raise GraphError(f'move_to_goal is not served; planner:\n{self.graph.tail("planner")}')
+
+        def leave() -> None:
+            node.destroy_node()
+            rclpy.shutdown(context=context)
+
+        return leave
 
     def _reset(self, seed: int) -> ResetScene.Response:
         """Draws the scene of ``seed`` and waits until guard and planner live in it."""
@@ -191,11 +210,16 @@ class Session:
         if not response.success:
             raise GraphError(f'sim/reset: {response.message}')
         stamp = convert.to_seconds(response.goal.image.header.stamp)
-        deadline, asked_at = monotonic() + ANSWER_S, -np.inf
-        while not self._is_ready(stamp + SETTLE_S):
+        deadline, asked_at, settled = monotonic() + ANSWER_S, -np.inf, stamp + SETTLE_S
+        self._stepped_to = stamp
+        shown = settled + self._sim.time.control_dt  # a step shows the image of its beginning
+        while not (self._is_guard_ready(stamp) and self._has_planner_seen(settled)):
             self._check(deadline, 'guard and planner are not ready after a reset')
-            if self._is_guard_ready():
-                self._let_time_pass()
+            if self._is_guard_ready(stamp):
+                if self._lock_step and self._stepped_to > shown - SLACK_S:
+                    self._spin()  # a step more or less would be another episode
+                else:
+                    self._let_time_pass()
             elif monotonic() - asked_at > RESET_AGAIN_S:
                 self._call(self._reset_guard, Trigger.Request(), 'guard/reset')
                 asked_at = monotonic()
@@ -203,28 +227,34 @@ class Session:
                 self._spin()
         return response
 
-    def _is_ready(self, stamp: float) -> bool:
-        """Whether the planner has seen the scene until ``stamp`` and the guard holds the arm."""
-        seen = convert.to_seconds(self._planner.observation_stamp)
-        return self._is_guard_ready() and seen >= stamp
+    def _has_planner_seen(self, stamp: float) -> bool:
+        return convert.to_seconds(self._planner.observation_stamp) >= stamp - SLACK_S
 
-    def _is_guard_ready(self) -> bool:
+    def _is_guard_ready(self, stamp: float) -> bool:
+        """Whether the guard holds the arm where it was measured at ``stamp`` or later."""
         if self._joints is None or self._guard.state != GuardStatus.IDLE:
             return False
-        measured = convert.joints_from_msg(self._joints, self._arm.joint_names).position
-        return bool(np.abs(measured - np.array(self._guard.command)).max() < AT_START_RAD)
+        sample = convert.joints_from_msg(self._joints, self._arm.joint_names)
+        distance = np.abs(sample.position - np.array(self._guard.command)).max()
+        return bool(sample.stamp >= stamp - SLACK_S and distance < AT_START_RAD)
 
-    def _call(self, client: Client, request: Any, name: str) -> Any:
+    def _call(
+        self, client: Client, request: Any, name: str, ask_again: float = ASK_AGAIN_S
+    ) -> Any:
         if not client.wait_for_service(ANSWER_S):
             raise GraphError(f'{name} is not served')
-        return self._wait(client.call_async(request), name)
+        return ask(client, request, self._is_done, ANSWER_S, ask_again)
 
     def _wait(self, future: Future, name: str) -> Any:
-        deadline = monotonic() + ANSWER_S
-        while not future.done():
-            self._check(deadline, f'no answer from {name}')
-            self._spin()
+        if not self._is_done(future, ANSWER_S):
+            raise GraphError(f'no answer from {name} for {ANSWER_S:.0f} s')
         return future.result()
+
+    def _is_done(self, future: Future, timeout: float) -> bool:
+        deadline = monotonic() + timeout
+        while not future.done() and monotonic() < deadline:
+            self._spin()
+        return future.done()
 
     def _check(self, deadline: float, problem: str) -> None:
         ended = self.graph.ended()
@@ -240,9 +270,10 @@ class Session:
             self._spin()
             return monotonic() - began
         step = Step.Request(control_steps=1)
-        response = self._call(self._step, step, 'sim/step')
+        response = self._call(self._step, step, 'sim/step', ask_again=ANSWER_S)
         if not response.success:
             raise GraphError(f'sim/step: {response.message}')
+        self._stepped_to = convert.to_seconds(response.sim_time)
         return self._sim.time.control_dt
 
     def _spin(self) -> None:

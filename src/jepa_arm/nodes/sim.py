@@ -30,6 +30,7 @@ from .controller import CommandError
 from .environment import prepare_ros
 from .parameters import (
     COMMAND,
+    COMMAND_TOPIC,
     SENSOR,
     STATUS,
     declare,
@@ -88,8 +89,7 @@ class SimNode(Node):
         self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
 
     def _make_subscriptions(self) -> None:
-        topic = 'joint_trajectory_controller/joint_trajectory'
-        self.create_subscription(JointTrajectory, topic, self._on_trajectory, COMMAND)
+        self.create_subscription(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, COMMAND)
         topic = 'forward_position_controller/commands'
         self.create_subscription(Float64MultiArray, topic, self._on_positions, COMMAND)
         self.create_service(ResetScene, '~/reset', self._on_reset)

@@ -14,8 +14,8 @@ from ..arm import Arm
 from ..fuzzing.oracle import StreamOracle
 from ..types import Command, FloatArray
 from .graph import Supervisor
+from .parameters import COMMAND_TOPIC
 
-COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
 GROWTH = 0.02
 """Share by which a process's memory may grow after its warm-up."""
 STILL = 1e-5
