@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .types import FloatArray, ImageArray
+from .types import FloatArray, ImageArray, JointSample
 
 DARK, BRIGHT = 8, 247
 """Of 255; a pixel is black or overexposed when all its channels are beyond."""
@@ -38,6 +38,36 @@ def image_fault(image: ImageArray, max_clipped: float) -> str:
     return ''
 
 
+JUMP_SPEED = 2.0
+"""Of a joint's speed limit; what is faster is no motion."""
+
+
+class Motion:
+    """How far the joints have truly moved: jumps that no arm can make are taken out.
+
+    An encoder that slips moves no pixel, and neither does one that comes back.
+    """
+
+    def __init__(self, velocity_limit: FloatArray) -> None:
+        """Knows no joints yet.
+
+        Args:
+            velocity_limit: (J,) rad/s, of the joints.
+        """
+        self._limit = JUMP_SPEED * velocity_limit
+        self._last: JointSample | None = None
+        self._jumped = np.zeros(len(velocity_limit))
+
+    def see(self, sample: JointSample) -> JointSample:
+        """``sample``, the newest, with all jumps so far taken out."""
+        if self._last is not None:
+            step = sample.position - self._last.position
+            can_be = np.abs(step) <= self._limit * max(0.0, sample.stamp - self._last.stamp)
+            self._jumped = self._jumped + np.where(can_be, 0.0, step)
+        self._last = sample
+        return JointSample(sample.position - self._jumped, sample.velocity, sample.stamp)
+
+
 class Stillness:
     """Finds a camera that repeats one image, whatever its stamps say, while the arm moves."""
 
@@ -55,7 +85,7 @@ class Stillness:
 
         Args:
             image: the newest.
-            joints: (J,) rad, when it was taken as its stamp says.
+            joints: (J,) rad, when it was taken as its stamp says, without jumps.
         """
         if self._image is None or not np.array_equal(image, self._image):
             self._image, self._joints = image, joints

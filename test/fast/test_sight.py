@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jepa_arm.sight import Stillness, image_fault
+from jepa_arm.sight import Motion, Stillness, image_fault
 from jepa_arm.sim.tasks import load_task
+from jepa_arm.types import JointSample
 
 MOST = 0.3
 
@@ -46,3 +47,17 @@ def test_a_repeated_image_is_a_fault_once_the_arm_has_moved_and_no_longer_when_i
     )
     assert stillness.fault(second, joints + 0.08) == ''
     assert stillness.fault(second, joints + 0.1) == ''
+
+
+def test_only_what_a_joint_can_do_in_the_time_is_motion():
+    motion = Motion(np.array([1.0, 2.0]))
+    places = [[0.0, 0.0], [0.1, 0.39], [0.29, 0.39], [0.29, 0.9], [0.2, 0.9]]
+    seen = [
+        motion.see(JointSample(np.array(place), np.zeros(2), 1.0 + 0.1 * i)).position
+        for i, place in enumerate(places)
+    ]
+    np.testing.assert_allclose(
+        seen, [[0.0, 0.0], [0.1, 0.39], [0.29, 0.39], [0.29, 0.39], [0.2, 0.39]], atol=1e-9
+    )
+    again = motion.see(JointSample(np.array([0.25, 0.9]), np.zeros(2), 1.4))
+    np.testing.assert_allclose(again.position, [0.2, 0.39], err_msg='no time has passed')

@@ -1,6 +1,7 @@
 """Real processes on a ROS domain of this test run, and a node that talks to them."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,40 +21,69 @@ SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/sta
 
 
 class Harness(GraphClient):
-    """A node in its own context, spun by a thread, and the processes it started."""
+    """A node that lives as long as the tests, spun by a thread, and the processes it starts."""
 
-    def __init__(self, log_dir):
+    def __init__(self):
         super().__init__('tester')
-        self._log_dir = log_dir
         self._supervisors = []
         self.cleanup = []
 
     def start(self, name, **parameters):
         """Starts one node of the graph, ready; its supervisor."""
-        supervisor = Supervisor([NodeSpec(name, parameters, SHOWS[name])], '', self._log_dir)
+        spec = NodeSpec(name, parameters, SHOWS[name])
+        supervisor = Supervisor([spec], '', self._log_dir, self.node)
         self._supervisors.append(supervisor)
         supervisor.start()
         supervisor.wait_ready(TIMEOUT_S)
         return supervisor
 
-    def close(self):
-        for act in reversed(self.cleanup):
-            act()
-        for supervisor in reversed(self._supervisors):
-            supervisor.stop()
-        super().close()
+    @contextmanager
+    def use(self, log_dir):
+        """What is started or made in this context is gone after it."""
+        before = vars(self).get('_log_dir'), self._supervisors, self.cleanup
+        known = {id(entity) for entity, _ in self._entities()}
+        self._log_dir, self._supervisors, self.cleanup = log_dir, [], []
+        try:
+            yield self
+        finally:
+            for act in reversed(self.cleanup):
+                act()
+            for supervisor in reversed(self._supervisors):
+                supervisor.stop()
+            self.make(lambda: self._destroy_all_but(known))
+            self._log_dir, self._supervisors, self.cleanup = before
+
+    def _destroy_all_but(self, known):
+        for entity, destroy in self._entities():
+            if id(entity) not in known:
+                destroy(entity)
+
+    def _entities(self):
+        """All of the node but the clients that ``call`` keeps, each with what destroys it."""
+        kept, node = self._clients.values(), self.node
+        return [
+            *((entity, node.destroy_publisher) for entity in node.publishers),
+            *((entity, node.destroy_subscription) for entity in node.subscriptions),
+            *((entity, node.destroy_client) for entity in node.clients if entity not in kept),
+            *((entity, node.destroy_timer) for entity in node.timers),
+        ]
+
+
+@pytest.fixture(scope='session')
+def tester():
+    tester = Harness()
+    yield tester
+    tester.close()
 
 
 @pytest.fixture
-def harness(tmp_path):
-    harness = Harness(tmp_path)
-    yield harness
-    harness.close()
+def harness(tester, tmp_path):
+    with tester.use(tmp_path) as harness:
+        yield harness
 
 
 @pytest.fixture(scope='module')
-def shared_harness(tmp_path_factory):
+def shared_harness(tester, tmp_path_factory):
     """One for all tests of a module."""
-    harness = Harness(tmp_path_factory.mktemp('nodes'))
-    yield harness
-    harness.close()
+    with tester.use(tmp_path_factory.mktemp('nodes')) as harness:
+        yield harness

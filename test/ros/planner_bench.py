@@ -77,12 +77,13 @@ class Bench:
         specs = simulation(checkpoint=str(checkpoint), task='push', seed=1)
         *others, planner = specs
         planner = replace(planner, parameters={**planner.parameters, **parameters})
-        self.graph = Supervisor([*others, planner], log_dir=log_dir)
+        self.graph = Supervisor([*others, planner], log_dir=log_dir, watcher=harness.node)
         harness.cleanup.append(self.close)  # also if what follows fails
         self.graph.start()
         self.graph.wait_ready()
         self.process = self.graph.processes['planner']
         self.client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
+        harness.cleanup.append(lambda: harness.make(self.client.destroy))
         assert self.client.wait_for_server(20.0)
         self.wait_status(PlannerStatus.IDLE)
 

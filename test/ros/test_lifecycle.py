@@ -33,7 +33,7 @@ class Manager:
     def __init__(self, harness, name, log_dir, **parameters):
         self.harness, self.name = harness, name
         spec = NodeSpec(name, {'autostart': False, **parameters}, f'{name}/transition_event')
-        self.graph = Supervisor([spec], log_dir=log_dir)
+        self.graph = Supervisor([spec], log_dir=log_dir, watcher=harness.node)
         harness.cleanup.append(self.graph.stop)
         self.graph.start()
         self.graph.wait_ready()
@@ -246,7 +246,6 @@ def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
         assert planner.change(Transition.TRANSITION_DEACTIVATE)
         assert planner.change(Transition.TRANSITION_CLEANUP)
         sizes.append(resident_mb(planner.process.pid))
-    names = [name for name, _ in harness.node.get_service_names_and_types_by_node('planner', '/')]
-    assert '/planner/imagine' not in names
+    harness.wait(lambda: harness.node.count_services('planner/imagine') == 0, 'end of its service')
     assert sizes[-1] - sizes[1] < 30.0, sizes
     assert planner.state() == 'unconfigured'

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from jepa_arm.nodes.client import GraphClient
 from jepa_arm.nodes.graph import GraphError, Supervisor, simulation
 from policy import permissions
 
@@ -19,20 +20,29 @@ ONLY_IN_LOCK_STEP = {'/planner/status'}
 
 
 @pytest.fixture(scope='module')
-def graph(shared_harness, tmp_path_factory):
-    """Simulator, guard and planner, seen by the harness's node."""
+def graph(tmp_path_factory):
+    """Simulator, guard and planner."""
     with Supervisor(simulation(), log_dir=tmp_path_factory.mktemp('graph')) as graph:
         graph.wait_ready(120.0)
-        node = shared_harness.node
-        shared_harness.wait(
-            lambda: (
-                set(graph.processes) <= set(node.get_node_names())
-                and '/move_to_goal/_action/send_goal' in services(node, 'planner')
-                and '/sim/inject_fault' in services(node, 'sim')
-            ),
-            'all nodes with their services',
-        )
         yield graph
+
+
+@pytest.fixture(scope='module')
+def onlooker(graph):
+    """A node that knows no other graph: of nodes that ended, one may list names for ever."""
+    client = GraphClient('onlooker')
+    node = client.node
+
+    def unseen():
+        if set(graph.processes) - set(node.get_node_names()):
+            return True
+        return '/move_to_goal/_action/send_goal' not in services(
+            node, 'planner'
+        ) or '/sim/inject_fault' not in services(node, 'sim')
+
+    client.wait(lambda: not unseen(), 'all nodes with their services')
+    yield client
+    client.close()
 
 
 def services(node, name):
@@ -61,27 +71,27 @@ def used(node, name):
 
 
 @pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
-def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, graph, shared_harness):
+def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, onlooker):
     allowed = permissions()
 
     def is_whole():
         """What a node has becomes known piece by piece."""
         return all(
             allowed.get((name, kind, right), set()) - ONLY_IN_LOCK_STEP <= names
-            for (kind, right), names in used(shared_harness.node, name).items()
+            for (kind, right), names in used(onlooker.node, name).items()
         )
 
     with suppress(GraphError):  # the assertions below say what is missing
-        shared_harness.wait(is_whole, 'all of the node')
-    has = used(shared_harness.node, name)
+        onlooker.wait(is_whole, 'all of the node')
+    has = used(onlooker.node, name)
     for (kind, right), names in has.items():
         may = allowed.get((name, kind, right), set())
         assert names - may == set(), f'{name} has {kind} to {right} that the policy denies'
         assert may - names <= ONLY_IN_LOCK_STEP, f'{name} may {right} {kind} it does not have'
 
 
-def test_nobody_but_the_guard_publishes_commands(graph, shared_harness):
-    infos = shared_harness.node.get_publishers_info_by_topic(COMMANDS)
+def test_nobody_but_the_guard_publishes_commands(onlooker):
+    infos = onlooker.node.get_publishers_info_by_topic(COMMANDS)
     assert [info.node_name for info in infos] == ['guard']
 
 

@@ -94,12 +94,9 @@ class Attendant:
         Raises:
             GraphError: not in time.
         """
-        deadline = monotonic() + timeout
-        while monotonic() < deadline:
-            value = condition()
-            if value:
-                return value
-            self._executor.spin_once(timeout_sec=0.05)
+        value = self._comes(condition, timeout)
+        if value:
+            return value
         raise GraphError(f'{what}: nothing within {timeout} s')
 
     def call(self, client: Client, request: Any, timeout: float = ANSWER_S) -> Any:
@@ -108,7 +105,7 @@ class Attendant:
         Raises:
             GraphError: none in time.
         """
-        return ask(client, request, self._is_done, timeout)
+        return ask(client, request, self._comes, timeout)
 
     def reset_scene(self, seed: int, task: str) -> ResetScene.Response:
         """Draws a scene: the virtual arm stands elsewhere at once, and so does the guard then.
@@ -162,11 +159,11 @@ class Attendant:
         response: Any = result.result()
         return OUTCOME_NAMES[response.result.outcome]
 
-    def _is_done(self, future: Future, timeout: float) -> bool:
+    def _comes(self, condition: Callable[[], Any], timeout: float) -> Any:
         deadline = monotonic() + timeout
-        while not future.done() and monotonic() < deadline:
+        while not (value := condition()) and monotonic() < deadline:
             self._executor.spin_once(timeout_sec=0.05)
-        return future.done()
+        return value
 
     def _on_guard(self, msg: GuardStatus) -> None:
         self.guard = msg

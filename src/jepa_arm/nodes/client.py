@@ -30,7 +30,7 @@ SPIN_S = 0.1
 def ask(
     client: Client,
     request: Any,
-    wait: Callable[[Future, float], bool],
+    wait: Callable[[Callable[[], bool], float], bool],
     timeout: float = ANSWER_S,
     ask_again: float = ASK_AGAIN_S,
 ) -> Any:
@@ -41,18 +41,17 @@ def ask(
 
     Args:
         client, request: what is asked.
-        wait: waits for so many s; True once the future is done.
+        wait: waits until a condition is true, for so many s at most; whether it is.
         timeout: s in all. ask_again: s after which the request is sent again.
 
     Raises:
         GraphError: no response in time.
     """
-    deadline = monotonic() + timeout
+    deadline, asked = monotonic() + timeout, list[Future]()
     while (left := deadline - monotonic()) > 0.0:
-        future = client.call_async(request)
-        if wait(future, min(left, ask_again)):
-            return future.result()
-        client.remove_pending_request(future)
+        asked.append(client.call_async(request))
+        if wait(lambda: any(future.done() for future in asked), min(left, ask_again)):
+            return next(future for future in asked if future.done()).result()
     raise GraphError(f'no answer from {client.service_name} for {timeout:.0f} s')
 
 
@@ -79,6 +78,7 @@ class GraphClient:
         self._is_ending.set()
         self._thread.join(5.0)
         self._executor.shutdown()
+        self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
     def make(self, create: Callable[[], T]) -> T:
@@ -115,12 +115,9 @@ class GraphClient:
         Raises:
             GraphError: not within ``timeout`` s.
         """
-        deadline = monotonic() + timeout
-        while monotonic() < deadline:
-            value = condition()
-            if value:
-                return value
-            sleep(POLL_S)
+        value = self._comes(condition, timeout)
+        if value:
+            return value
         raise GraphError(f'{what}: not within {timeout:.0f} s')
 
     def call(
@@ -142,13 +139,13 @@ class GraphClient:
         if not client.wait_for_service(timeout):
             raise GraphError(f'no service {name}')
         request = kind.Request() if request is None else request
-        return ask(client, request, self._is_done, timeout, ask_again)
+        return ask(client, request, self._comes, timeout, ask_again)
 
-    def _is_done(self, future: Future, timeout: float) -> bool:
+    def _comes(self, condition: Callable[[], T], timeout: float) -> T:
         deadline = monotonic() + timeout
-        while not future.done() and monotonic() < deadline:
+        while not (value := condition()) and monotonic() < deadline:
             sleep(POLL_S)
-        return future.done()
+        return value
 
     def _spin(self) -> None:
         while not self._is_ending.is_set():

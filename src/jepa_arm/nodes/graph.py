@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -129,9 +129,22 @@ class Supervisor:
     """
 
     def __init__(
-        self, specs: Sequence[NodeSpec], namespace: str = '', log_dir: Path | None = None
+        self,
+        specs: Sequence[NodeSpec],
+        namespace: str = '',
+        log_dir: Path | None = None,
+        watcher: Node | None = None,
     ) -> None:
-        self._specs, self._namespace = specs, namespace
+        """Starts nothing yet.
+
+        Args:
+            specs: the nodes, in the order in which they start.
+            namespace: of all of them.
+            log_dir: where their output goes; a new folder if left out.
+            watcher: a node in ``namespace`` that knows the graph already; one is made where it
+                is needed if left out.
+        """
+        self._specs, self._namespace, self._watcher = specs, namespace, watcher
         self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix='jepa_arm_'))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.exit_codes: dict[str, int] = {}
@@ -187,7 +200,7 @@ class Supervisor:
             GraphError: one ended, or stayed silent.
         """
         deadline = time.monotonic() + timeout
-        with _watcher(self._namespace) as watcher:
+        with self._look() as watcher:
             while True:
                 self._check_running()
                 silent = [s for s in self._specs if not _publishers(s, watcher)]
@@ -203,12 +216,12 @@ class Supervisor:
         Raises:
             GraphError: there is one.
         """
-        began = time.monotonic()
-        with _watcher(self._namespace) as watcher:
+        began, look_around = time.monotonic(), LOOK_AROUND_S if self._watcher is None else 0.0
+        with self._look() as watcher:
             while True:
                 taken = [s.name for s in self._specs if _publishers(s, watcher)]
                 passed = time.monotonic() - began
-                if not taken and passed > LOOK_AROUND_S:
+                if not taken and passed >= look_around:
                     return
                 if taken and passed > LEASE_S:
                     raise GraphError(
@@ -250,6 +263,9 @@ class Supervisor:
         """The last lines of a node's output."""
         text = self.log_file(name).read_text(errors='replace').splitlines()
         return '\n'.join(text[-lines:])
+
+    def _look(self) -> AbstractContextManager[Node]:
+        return _watcher(self._namespace) if self._watcher is None else nullcontext(self._watcher)
 
     def _check_running(self) -> None:
         name = self.ended()
@@ -295,7 +311,9 @@ def _watcher(namespace: str) -> Iterator[Node]:
     context = Context()
     rclpy.init(context=context)
     try:
-        yield rclpy.create_node('supervisor', context=context, namespace=namespace or None)
+        node = rclpy.create_node('supervisor', context=context, namespace=namespace or None)
+        yield node
+        node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
 

@@ -14,7 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import CameraConfig
-from ..sight import Stillness, image_fault
+from ..sight import Motion, Stillness, image_fault
 from ..sim.camera import intrinsics
 from ..types import FloatArray, JointSample, Observation
 from . import conversions as convert
@@ -41,6 +41,7 @@ class Observer:
     def __init__(
         self,
         joint_names: Sequence[str],
+        velocity_limit: FloatArray,
         camera: CameraConfig,
         max_image_age: float,
         max_joint_age: float,
@@ -49,7 +50,8 @@ class Observer:
         """Waits for messages.
 
         Args:
-            joint_names: of the arm. camera: of the model.
+            joint_names: of the arm. velocity_limit: (J,) rad/s, of its joints.
+            camera: of the model.
             max_image_age, max_joint_age: s, older ones are not planned from.
             max_clipped: share of black or of overexposed pixels, above which neither is.
         """
@@ -58,6 +60,7 @@ class Observer:
         self._max_clipped, self._stillness = max_clipped, Stillness(FROZEN_RAD)
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
+        self._motion, self._moved = Motion(velocity_limit), deque[JointSample](maxlen=JOINTS_KEPT)
         self._joints_at = self._image_at = self._stamp_at = -np.inf
         self._joints_fault = self.camera_fault = ''
         self._image: Image | None = None
@@ -89,7 +92,9 @@ class Observer:
                 return
             if self._joints and sample.stamp < self._joints[-1].stamp:
                 self._joints.clear()  # the clock jumped back
+                self._moved.clear()
             self._joints.append(sample)
+            self._moved.append(self._motion.see(sample))
             self._joints_at = monotonic()
             self._changed.notify_all()
 
@@ -114,7 +119,7 @@ class Observer:
             NoObservation: one of them is missing, too old, or cannot be used.
         """
         with self._changed:
-            image, joints = self._image, list(self._joints)
+            image, joints, moved = self._image, list(self._joints), list(self._moved)
             image_age, joint_age = monotonic() - self._image_at, monotonic() - self._joints_at
             stamp_age = monotonic() - self._stamp_at
             fault = self.camera_fault or self._joints_fault
@@ -135,7 +140,7 @@ class Observer:
         fault = image_fault(pixels, self._max_clipped)
         if not fault:
             with self._changed:
-                fault = self._stillness.fault(pixels, observation.joints)
+                fault = self._stillness.fault(pixels, self._at(moved, stamp))
         if fault:
             raise NoObservation(fault)
         return observation

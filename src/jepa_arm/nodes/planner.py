@@ -138,6 +138,7 @@ class PlannerPart:
         with ExitStack() as stack:
             self._observer = Observer(
                 self._arm.joint_names,
+                self._arm.fastest,
                 self._checkpoint.contract.camera,
                 steady(settings.max_image_age),
                 steady(settings.max_joint_age),

@@ -151,11 +151,8 @@ class Session:
         """Joins the graph; what leaves it again."""
         for _ in range(CONNECTIONS):
             leave = self._join()
-            deadline = monotonic() + ANSWER_S
-            while monotonic() < deadline:
-                self._spin()
-                if self._action.server_is_ready():
-                    return leave
+            if self._comes(self._action.server_is_ready, ANSWER_S):
+                return leave
             seen = sorted(name for name, _ in self._node.get_node_names_and_namespaces())
             leave()
         raise GraphError(
@@ -243,18 +240,18 @@ class Session:
     ) -> Any:
         if not client.wait_for_service(ANSWER_S):
             raise GraphError(f'{name} is not served')
-        return ask(client, request, self._is_done, ANSWER_S, ask_again)
+        return ask(client, request, self._comes, ANSWER_S, ask_again)
 
     def _wait(self, future: Future, name: str) -> Any:
-        if not self._is_done(future, ANSWER_S):
+        if not self._comes(future.done, ANSWER_S):
             raise GraphError(f'no answer from {name} for {ANSWER_S:.0f} s')
         return future.result()
 
-    def _is_done(self, future: Future, timeout: float) -> bool:
+    def _comes(self, condition: Callable[[], bool], timeout: float) -> bool:
         deadline = monotonic() + timeout
-        while not future.done() and monotonic() < deadline:
+        while not (is_here := condition()) and monotonic() < deadline:
             self._spin()
-        return future.done()
+        return is_here
 
     def _check(self, deadline: float, problem: str) -> None:
         ended = self.graph.ended()
