@@ -16,7 +16,6 @@ from ruckig import (
     ControlInterface,
     InputParameter,
     OutputParameter,
-    Result,
     Ruckig,
     RuckigError,
     Synchronization,
@@ -29,6 +28,8 @@ from .types import Command, FloatArray
 
 ACTION_METRES = 0.025
 """m of tip displacement per control step at an action of 1."""
+TINY = 1e-9
+"""rad, rad/s or rad/s^2: next to nothing."""
 
 
 def make_contract(arm: ArmConfig, time: TimeConfig) -> Contract:
@@ -169,22 +170,36 @@ class JointStreamer:
         self._input.target_acceleration = self._zeros
         try:
             return self._advance()
-        except RuckigError as error:
+        except StreamError as error:
             raise StreamError(f'no jerk-limited motion to {target.tolist()}: {error}') from error
 
     def stop(self) -> Command:
         """Advances one tick of the fastest jerk-limited stop; all joints come to rest at once.
 
-        So the arm leaves its path least: joints that stop one after the other dip the tip.
+        So the arm leaves its path least: joints that stop one after the other dip the tip. Where
+        ruckig finds no such stop, the tick brakes without a limit of jerk.
         """
         self._ask_for_stop()
-        return self._advance()
+        try:
+            return self._advance()
+        except StreamError:
+            return self._brake()
 
     def stopping_path(self) -> FloatArray:
-        """(N, J) rad, where ``stop`` would lead, tick by tick, to rest; changes nothing."""
+        """(N, J) rad, where ``stop`` would lead, tick by tick, to rest; changes nothing.
+
+        Raises:
+            StreamError: ruckig finds no stop.
+        """
         self._ask_for_stop()
-        self._synchronised(lambda: self._otg.calculate(self._input, self._trajectory))
-        ticks = int(np.ceil(self._trajectory.duration / self._dt))
+        return self._found(self._calculated_path)
+
+    def _calculated_path(self) -> FloatArray:
+        self._otg.calculate(self._input, self._trajectory)
+        duration = self._trajectory.duration
+        if not np.isfinite(duration):
+            return np.array([duration])
+        ticks = int(np.ceil(duration / self._dt))
         path = [self._trajectory.at_time(i * self._dt)[0] for i in range(1, ticks + 1)]
         return np.array(path).reshape(-1, len(self._zeros))
 
@@ -194,20 +209,59 @@ class JointStreamer:
         self._input.target_velocity = self._zeros
         self._input.target_acceleration = self._zeros
 
-    def _synchronised(self, compute: Callable[[], Result]) -> None:
-        self._input.synchronization = Synchronization.Time
-        try:
-            compute()
-        except RuckigError:  # rare numerical failure of the time-synchronised solution
-            self._input.synchronization = Synchronization.No
-            compute()
-
     def _advance(self) -> Command:
-        self._synchronised(lambda: self._otg.update(self._input, self._output))
+        new = Command(*self._found(self._updated))
         self._output.pass_to_input(self._input)
-        self._command = Command(
-            np.array(self._output.new_position),
-            np.array(self._output.new_velocity),
-            np.array(self._output.new_acceleration),
-        )
+        self._command = new
+        return new
+
+    def _updated(self) -> FloatArray:
+        self._otg.update(self._input, self._output)
+        out = self._output
+        return np.array([out.new_position, out.new_velocity, out.new_acceleration])
+
+    def _found(self, compute: Callable[[], FloatArray]) -> FloatArray:
+        """What ``compute`` makes of the input, all of it finite; the input stays.
+
+        Rarely ruckig has no time-synchronised solution, and where an arm all but rests at its
+        target, numbers of 1e-13 have given it an acceleration of NaN.
+
+        Raises:
+            StreamError: nothing was found in any way.
+        """
+        problem = ''
+        for is_together, is_rounded in ((True, False), (False, False), (False, True)):
+            synchronization = Synchronization.Time if is_together else Synchronization.No
+            self._input.synchronization = synchronization
+            if is_rounded:
+                self._round()
+            try:
+                found = compute()
+            except RuckigError as error:
+                problem = str(error)
+                continue
+            if np.all(np.isfinite(found)):
+                return found
+            problem = f'not finite: {found.tolist()}'
+        self.go_on_from(self._command)
+        raise StreamError(problem)
+
+    def _round(self) -> None:
+        """Takes what is next to nothing out of the input."""
+        velocity, acceleration = self._command.velocity, self._command.acceleration
+        self._input.current_velocity = np.where(abs(velocity) < TINY, 0.0, velocity).tolist()
+        self._input.current_acceleration = np.where(
+            abs(acceleration) < TINY, 0.0, acceleration
+        ).tolist()
+        position, target = self._command.position, np.array(self._input.target_position)
+        is_there = abs(target - position) < TINY
+        self._input.target_position = np.where(is_there, position, target).tolist()
+
+    def _brake(self) -> Command:
+        """One tick with all of the arm's deceleration at once."""
+        position, velocity = self._command.position, self._command.velocity
+        change = np.minimum(np.abs(velocity), self._arm.braking_limit * self._dt)
+        slower = velocity - np.sign(velocity) * change
+        way = (velocity + slower) / 2.0 * self._dt
+        self.go_on_from(Command(position + way, slower, (slower - velocity) / self._dt))
         return self._command

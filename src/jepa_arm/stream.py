@@ -84,7 +84,11 @@ class GuardedStream:
 
     def _fault_ahead(self, begin: Pose) -> str:
         """Why the last command, with the stop after it, may not be given; '' if it may."""
-        path = np.vstack([self.command.position, self._streamer.stopping_path()])
+        try:
+            stop = self._streamer.stopping_path()
+        except StreamError as error:
+            return f'stream: no stop was found: {error}'
+        path = np.vstack([self.command.position, stop])
         arm = self._arm
         beyond = np.maximum(
             np.minimum(arm.lower, begin.q) - path, path - np.maximum(arm.upper, begin.q)

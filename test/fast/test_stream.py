@@ -54,6 +54,85 @@ def test_a_motion_that_is_not_found_leaves_the_streamer_as_it_was():
     )
 
 
+def all_but_at_rest():
+    """A command and its target, for which ruckig 0.19.4 gave joint 3 an acceleration of NaN."""
+    position = [
+        0.2562503106998,
+        -0.14219373654874284,
+        0.19705842019009473,
+        -2.945344133288685,
+        0.0840444015683644,
+        2.8047486181352013,
+        0.785,
+    ]
+    velocity = [
+        -3.851859888774472e-34,
+        0.0,
+        8.688405016612482e-14,
+        6.617444891705512e-26,
+        -1.925929944387236e-34,
+        9.275010771929718e-19,
+        0.0,
+    ]
+    acceleration = [0.0, 0.0, 0.0, 6.617444900424222e-24, 0.0, 0.0, 0.0]
+    target = np.array(position)
+    target[[0, 2]] = 0.2562503106997999, 0.19705842019009312
+    return Command(np.array(position), np.array(velocity), np.array(acceleration)), target
+
+
+def test_where_the_arm_all_but_rests_at_its_target_every_command_is_finite():
+    stream = make_stream()
+    command, target = all_but_at_rest()
+    stream._streamer.go_on_from(command)
+    for _ in range(5):
+        command, fault = stream.step(target)
+        assert fault == ''
+        for values in (command.position, command.velocity, command.acceleration):
+            assert np.all(np.isfinite(values))
+    np.testing.assert_allclose(command.position, target, atol=1e-9)
+
+
+class WithoutRuckig(JointStreamer):
+    """Finds no motion once ``is_lost``."""
+
+    is_lost = False
+
+    def _found(self, compute):
+        if self.is_lost:
+            raise StreamError('lost')
+        return super()._found(compute)
+
+
+def test_where_no_stop_is_found_the_arm_brakes_with_all_its_deceleration():
+    stream = make_stream()
+    stream._streamer = WithoutRuckig(ANYWHERE, DT)
+    target = ARM.home + [0.3, 0, 0, 0, 0, 0, 0.3]
+    for _ in range(15):
+        before = stream.step(target)[0]
+    stream._streamer.is_lost = True
+    command, fault = stream.step(target)
+    assert fault.startswith('stream: no jerk-limited motion')
+    while not stream.is_at_rest:
+        assert np.all(np.abs(command.velocity) <= np.abs(before.velocity))
+        change = np.abs(command.velocity - before.velocity)
+        assert np.all(change <= ARM.braking_limit * DT + 1e-12)
+        before, command = command, stream.stop()
+    np.testing.assert_allclose(command.position, before.position, atol=1e-3)
+
+
+def test_a_command_after_which_no_stop_is_found_is_not_given(monkeypatch):
+    stream = make_stream()
+    before = stream.command
+
+    def lost():
+        raise StreamError('lost')
+
+    monkeypatch.setattr(stream._streamer, 'stopping_path', lost)
+    command, fault = stream.step(ARM.home + 0.1)
+    assert fault.startswith('stream: no stop was found: lost')
+    np.testing.assert_array_equal(command.position, before.position)
+
+
 @pytest.mark.parametrize('scale', [0.05, 0.3])
 def test_a_speed_limit_that_falls_is_met_within_acceleration_and_jerk(scale):
     streamer = JointStreamer(ARM, DT)
