@@ -38,9 +38,11 @@ def test_streams_at_100_hz_and_follows_what_is_valid(bench, arm):
     assert np.median(np.diff(stamps)[-80:]) == pytest.approx(DT, rel=0.15)
     point = bench.robot.commands[-1][1].points[0]
     assert convert.to_seconds(point.time_from_start) == pytest.approx(DT)
+    # of ten that were sent; the first may come before the guard has discovered its sender
+    bench.harness.wait(lambda: bench.status[-1][1].accepted >= 8, 'accepted proposals')
     status = bench.status[-1][1]
     assert list(status.joint_names) == list(arm.joint_names) and len(status.command) == 7
-    assert status.accepted >= 9 and status.rejected == 0
+    assert status.rejected == 0
     assert 0.0 <= status.obs_to_command_ms < 100.0
     assert_smooth(bench.robot, arm)
 
@@ -154,10 +156,11 @@ def test_messages_that_are_no_proposal_are_refused(bench, arm):
 def test_before_the_first_clock_proposals_are_refused_but_nothing_latches(harness, arm):
     """Discovery may be slow: a guard that had not found /clock yet latched for good."""
     bench = Bench(harness, arm, use_sim_time=True)
-    for _ in range(15):
+    deadline = time.monotonic() + 20.0
+    while bench.status[-1][1].rejected <= 10:
+        assert time.monotonic() < deadline, bench.status[-1]
         bench.send(bench.message())
         time.sleep(0.05)
-    harness.wait(lambda: bench.status[-1][1].rejected > 10, 'refusals')
     status = bench.wait_state(GuardStatus.HOLDING)
     assert status.accepted == 0 and '/clock' in status.reasons[0]
     clock = harness.make(lambda: harness.node.create_publisher(Clock, '/clock', STATUS))
