@@ -39,7 +39,7 @@ class Bench:
         self.clock = harness.record(Clock, '/clock', EVERY)
         self.truth = harness.record(PoseArray, 'ground_truth/objects', EVERY)
         self.process = harness.start('sim', **parameters).processes['sim']
-        self._commands = harness.publisher(JointTrajectory, COMMANDS, COMMAND)
+        self._commands = None
         harness.wait(lambda: self.joints, 'joint states')
 
     def wait_camera(self):
@@ -61,9 +61,17 @@ class Bench:
             )
             for p, t in zip(positions, times, strict=True)
         ]
+        if self._commands is None:
+            self._commands = self.harness.publisher(JointTrajectory, COMMANDS, COMMAND)
         self._commands.publish(
             JointTrajectory(joint_names=list(names or self.arm.joint_names), points=points)
         )
+
+    def leave_commands_to_a_guard(self):
+        """A guard that discovers another publisher of commands holds."""
+        if self._commands is not None:
+            self.harness.make(lambda: self.harness.node.destroy_publisher(self._commands))
+            self._commands = None
 
     def reset(self, seed=0, task=''):
         response = self.harness.call(
@@ -290,6 +298,7 @@ class Loop:
 
     def __init__(self, bench):
         self.bench, self.harness, self._seen = bench, bench.harness, 0
+        bench.leave_commands_to_a_guard()
         self.status = self.harness.record(GuardStatus, 'guard/status', STATUS)
         self.commands = self.harness.record(JointTrajectory, COMMANDS, QoSProfile(depth=500))
         self.guard = self.harness.start('guard', use_sim_time=True)
