@@ -111,7 +111,8 @@ class JointStreamer:
 
     Every command keeps to the arm's velocity, acceleration and jerk limits, whatever the
     targets; ``stop`` brings the arm to rest along a jerk-limited path, with all of the arm's
-    acceleration. Position limits are kept by the targets' choice: see ``step``.
+    acceleration, and brakes without a limit of jerk where ruckig finds no such path. Position
+    limits are kept by the targets' choice: see ``step``.
     """
 
     def __init__(self, arm: Arm, dt: float) -> None:
@@ -221,7 +222,9 @@ class JointStreamer:
         return np.array([out.new_position, out.new_velocity, out.new_acceleration])
 
     def _found(self, compute: Callable[[], FloatArray]) -> FloatArray:
-        """What ``compute`` makes of the input, all of it finite; the input stays.
+        """What ``compute`` makes of the input, all of it finite.
+
+        At the last try the input itself is rounded by less than ``TINY``.
 
         Rarely ruckig has no time-synchronised solution, and where an arm all but rests at its
         target, numbers of 1e-13 have given it an acceleration of NaN.

@@ -25,6 +25,7 @@ class Harness(GraphClient):
 
     def __init__(self):
         super().__init__('tester')
+        self._log_dir = None
         self._supervisors = []
         self.cleanup = []
 
@@ -40,7 +41,7 @@ class Harness(GraphClient):
     @contextmanager
     def use(self, log_dir):
         """What is started or made in this context is gone after it."""
-        before = vars(self).get('_log_dir'), self._supervisors, self.cleanup
+        before = self._log_dir, self._supervisors, self.cleanup
         known = {id(entity) for entity, _ in self._entities()}
         self._log_dir, self._supervisors, self.cleanup = log_dir, [], []
         try:
