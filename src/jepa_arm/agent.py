@@ -19,11 +19,12 @@ from .belief import Belief
 from .config import PlannerConfig
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
+from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .motion import TipMotion, proprioception
 from .planning.heads import load_heads
-from .planning.optimizers import effect
 from .planning.planner import Plan, Planner
+from .surprise import Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal, Verdict
 
 
@@ -36,7 +37,10 @@ class Decision:
         plan: in latent space, with its latency; None without a goal.
         distance, predicted_distance: m (latent units for a latent goal) to the goal, as read
             from the belief now and at the plan's end; NaN without a goal.
-        surprise: prediction error of the newest latent over its usual size (1 is usual).
+        surprise: prediction error of the newest latent; above 1 once in 10 minutes when all is
+            well. NaN without an image, and without belief heads.
+        doubt: m, standard deviation on each axis of what is read of the goal's subject.
+        contact: probability that arm and object touch within the plan.
         tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
         decided_at: s, ``time.perf_counter`` when the decision was made.
     """
@@ -46,6 +50,8 @@ class Decision:
     distance: float = np.nan
     predicted_distance: float = np.nan
     surprise: float = np.nan
+    doubt: float = np.nan
+    contact: float = np.nan
     tip_path: FloatArray | None = None
     decided_at: float = field(default_factory=time.perf_counter)
 
@@ -55,6 +61,10 @@ class Decider(Protocol):
 
     def decide(self, observation: Observation) -> Decision:
         """The decision for ``observation``."""
+        ...
+
+    def decide_blind(self, joints: JointSample) -> Decision:
+        """The decision without an image."""
         ...
 
     def resync(self, joints: FloatArray) -> None:
@@ -75,9 +85,10 @@ class Agent:
     ) -> None:
         self._arm, self._config = arm, config
         self._model, self._probes = checkpoint.model, checkpoint.probes
-        self._usual_error = float(checkpoint.info['gates']['mse'][0])
         self._time = checkpoint.model.contract.time
-        self._belief = Belief(self._time.model_dt, self._time.control_dt)
+        self._heads = load_belief_heads(checkpoint)
+        self._belief = Belief(self._model, self._heads, self._time, TipMotion.width)
+        self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion = TipMotion(arm)
         self._planner = Planner(
             self._model,
@@ -101,7 +112,7 @@ class Agent:
         """Plans on from ``joints`` (J,), where the arm is held."""
         self._motion.reset(joints)
         self._planner.reset()
-        self._sent = [np.zeros(TipMotion.width)] * self._time.frame_skip
+        self._belief.forget_sent()
 
     def set_goal(self, goal: Goal | None) -> None:
         """Pursues ``goal`` from the next decision on; None holds."""
@@ -137,35 +148,69 @@ class Agent:
             ValueError: an image or joints of another size than the model's, or an old stamp.
             PlanningError: the model gave no finite plan.
         """
-        self._told = self._motion.target
-        z = self._encode(observation, self._told)  # observe, encode
-        self._belief.update(observation.stamp, z)
-        surprise = self._surprise(z)  # predict
+        surprise = self.observe(observation)  # observe, encode
+        return self._decide(observation.stamp, observation.joints, surprise)
+
+    @torch.inference_mode()
+    def observe(self, observation: Observation) -> float:
+        """Takes an observation into the belief, one that came late too; returns the surprise.
+
+        Raises:
+            ValueError: an image or joints of another size than the model's, or an old stamp.
+        """
+        proprio = self._proprio(observation.joints)
+        z = self._model.encode(observation.image[None], proprio)
+        self._belief.late = self._late
+        surprise = self._judge(observation.stamp, z)
+        self._belief.see(observation.stamp, z, proprio)
+        return surprise
+
+    @torch.inference_mode()
+    def decide_blind(self, joints: JointSample) -> Decision:
+        """As ``decide``, without an image: the belief is carried on by prediction and joints.
+
+        Raises:
+            BlindError: there is no belief to carry on.
+            PlanningError: the model gave no finite plan.
+        """
+        self._belief.late = self._late
+        proprio = self._proprio(joints.position)
+        self._belief.feel(joints.stamp, proprio)
+        return self._decide(joints.stamp, joints.position, np.nan)
+
+    def _decide(self, stamp: float, joints: FloatArray, surprise: float) -> Decision:
         if self.goal is None:
             return Decision(None, surprise=surprise)
         z, z_prev = self._belief.now()
         goal = self._seen_goal(z)
-        plan = self._planner.plan(z, z_prev, goal, self._motion_room(), self._late)  # plan
+        plan = self._planner.plan(
+            z, z_prev, goal, self._motion_room(), self._late
+        )  # predict, plan
         actions = plan.actions.numpy().astype(float)
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._motion.apply(actions[0])
-        self._sent = [*self._sent[1:], actions[0]]
+        self._belief.act(stamp, plan.actions[0])
         return Decision(
-            proposal=self._propose(waypoints, observation.stamp),
+            proposal=self._propose(waypoints, stamp),
             plan=plan,
-            distance=self._distance(z, goal, observation.joints),
+            distance=self._distance(z, goal, joints),
             predicted_distance=self._distance(plan.latents[-1:], goal),
             surprise=surprise,
+            doubt=self._doubt(),
+            contact=self._contact(plan),
             tip_path=self._probes.read('tip', plan.latents).numpy().astype(float),
         )
 
-    def _encode(
-        self, observation: Observation, tip_target: FloatArray | None = None
-    ) -> torch.Tensor:
-        """(1, D); without a target the arm is taken to stand where it was told to."""
+    def _proprio(self, joints: FloatArray) -> torch.Tensor:
+        """(1, P) at ``joints`` (J,), with the tip told to go where it was told last."""
+        self._told = self._motion.target
+        tip = self._arm.tip_position(joints)
+        return torch.tensor(proprioception(joints, tip, self._told)[None], dtype=torch.float32)
+
+    def _encode(self, observation: Observation) -> torch.Tensor:
+        """(1, D); the arm is taken to stand where it was told to."""
         tip = self._arm.tip_position(observation.joints)
-        target = tip if tip_target is None else tip_target
-        proprio = proprioception(observation.joints, tip, target)
+        proprio = proprioception(observation.joints, tip, tip)
         return self._model.encode(observation.image[None], proprio[None])
 
     @property
@@ -173,14 +218,25 @@ class Agent:
         """Share of a control step, at most all of it, that passes before an action is at work."""
         return min(self.latency / self._time.control_dt, 1.0)
 
-    def _surprise(self, z: torch.Tensor) -> float:
-        """Squared error of the last one-step prediction over its held-out mean."""
-        if self._belief.span < 2 * self._time.model_dt - 1e-6:
+    def _judge(self, stamp: float, z: torch.Tensor) -> float:
+        """The surprise at ``z`` (1, D), seen at ``stamp`` (s)."""
+        if self._surprise is None or self._belief.span < 2 * self._time.model_dt - 1e-6:
             return np.nan
-        sent = torch.tensor(np.array(self._sent), dtype=torch.float32)[None]
-        block = effect(sent, self._late).flatten(1)
-        expected = self._model.predict(*self._belief.at(1), block)
-        return float(((expected - z) ** 2).mean()) / self._usual_error
+        prior = self._belief.prior(stamp)
+        if not prior.is_seen:
+            return np.nan
+        return self._surprise.of(prior.z, prior.predicted, prior.block, z)
+
+    def _doubt(self) -> float:
+        """m, of the goal's subject."""
+        if not isinstance(self.goal, PositionGoal):
+            return np.nan
+        return float(self._belief.doubt()[SUBJECTS.index(self.goal.subject)])
+
+    def _contact(self, plan: Plan) -> float:
+        if self._heads is None:
+            return np.nan
+        return float(torch.sigmoid(self._heads.contact(plan.latents)).max())
 
     def _motion_room(self) -> torch.Tensor:
         return torch.tensor(self._motion.room(), dtype=torch.float32)
@@ -236,10 +292,17 @@ class Robot(Protocol):
         ...
 
 
-def control_step(agent: Decider, guard: Guard, robot: Robot, ticks: int) -> Decision:
-    """One control period of the closed loop, in lock-step: what the whole product does."""
-    observation = robot.observe()
-    decision = agent.decide(observation)
+def control_step(
+    agent: Decider, guard: Guard, robot: Robot, ticks: int, is_blind: bool = False
+) -> Decision:
+    """One control period of the closed loop, in lock-step: what the whole product does.
+
+    ``is_blind``: there is no image.
+    """
+    if is_blind:
+        decision = agent.decide_blind(JointSample(*robot.joints(), robot.time))
+    else:
+        decision = agent.decide(robot.observe())
     verdict: Verdict | None = None
     if decision.proposal is not None:
         verdict = guard.submit(decision.proposal, now=robot.time, ros_now=robot.time)

@@ -1,68 +1,199 @@
-"""The belief: the latent now and a model step ago, from samples that come when they come."""
+"""The belief: what the world is taken to be, kept up while images are late, missing or bad.
+
+Each image updates it at its own stamp. Where none came, the predictor carries it on under the
+actions really sent, corrected by what the arm feels of itself; an image that comes late is put
+where it belongs, and what was believed since is worked out anew.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from .config import TimeConfig
+from .model.belief_heads import BeliefHeads
+from .planning.optimizers import Dynamics, effect
+
+KEPT_S = 1.6
+"""How far back the belief remembers."""
+
+
+class BlindError(ValueError):
+    """The belief cannot be carried on without an image; the message says why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The belief at one stamp.
+
+    Attributes:
+        stamp: s. z: (1, D). proprio: (1, P).
+        is_seen: whether an image was there.
+    """
+
+    stamp: float
+    z: Tensor
+    proprio: Tensor
+    is_seen: bool
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is expected at a stamp from a model step before.
+
+    Attributes:
+        z: (1, D) a model step before. block: (1, K*A) sent since. predicted: (1, D).
+        is_seen: whether it rests on images alone.
+    """
+
+    z: Tensor
+    block: Tensor
+    predicted: Tensor
+    is_seen: bool
 
 
 class Belief:
     """Recent latents with their stamps.
 
-    The predictor wants the latent exactly one model step before the newest; samples that came
-    early, late or not at all are bridged by linear interpolation between their neighbours.
+    The predictor wants the latent exactly one model step before another; what lies between two
+    samples is interpolated linearly.
     """
 
-    def __init__(self, model_dt: float, control_dt: float) -> None:
-        self._model_dt = model_dt
-        self._samples: deque[tuple[float, Tensor]] = deque(
-            maxlen=3 * max(1, round(model_dt / control_dt)) + 2
-        )
+    def __init__(
+        self, dynamics: Dynamics, heads: BeliefHeads | None, time: TimeConfig, width: int
+    ) -> None:
+        """Knows nothing yet.
+
+        Args:
+            dynamics: predicts. heads: without them it cannot last without images.
+            time: of the contract. width: A, of an action.
+        """
+        self._dynamics, self._heads, self._time, self._width = dynamics, heads, time, width
+        size = round(KEPT_S / time.control_dt)
+        self._steps: deque[Step] = deque(maxlen=size)
+        self._sent: deque[tuple[float, Tensor]] = deque(maxlen=size)
+        self._seen_at: float | None = None
+        self.late = 0.0
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._samples.clear()
+        self._steps.clear()
+        self._seen_at = None
+        self.forget_sent()
 
-    def update(self, stamp: float, z: Tensor) -> None:
-        """Takes the latent ``z`` (1, D) of an observation made at ``stamp`` (s).
+    def forget_sent(self) -> None:
+        """Takes the arm to have been told nothing."""
+        self._sent.clear()
+
+    def act(self, stamp: float, action: Tensor) -> None:
+        """Takes note of ``action`` (A,), decided from what was believed at ``stamp`` (s)."""
+        self._sent.append((stamp, action))
+
+    def see(self, stamp: float, z: Tensor, proprio: Tensor) -> None:
+        """Takes the latent ``z`` (1, D) of an image made at ``stamp`` (s).
 
         Raises:
-            ValueError: ``stamp`` is not newer than the last one.
+            ValueError: ``stamp`` is not newer than the last image's.
         """
-        if self._samples and stamp <= self._samples[-1][0]:
+        if self._seen_at is not None and stamp <= self._seen_at:
             raise ValueError(
-                f'expected an observation newer than {self._samples[-1][0]:.3f} s, got '
-                f'{stamp:.3f} s: the clock jumped back or a message came twice'
+                f'expected an observation newer than {self._seen_at:.3f} s, got {stamp:.3f} s: '
+                'the clock jumped back or a message came twice'
             )
-        self._samples.append((stamp, z))
+        near = self._time.control_dt / 2.0
+        kept = [s for s in self._steps if s.is_seen or abs(s.stamp - stamp) > near]
+        later = [s for s in kept if s.stamp > stamp]
+        self._steps.clear()
+        self._steps.extend(s for s in kept if s.stamp <= stamp)
+        self._steps.append(Step(stamp, z, proprio, True))
+        self._seen_at = stamp
+        for step in later:
+            self.feel(step.stamp, step.proprio)
+
+    def feel(self, stamp: float, proprio: Tensor) -> None:
+        """Carries the belief on to ``stamp`` (s) by prediction and ``proprio`` (1, P) alone.
+
+        Raises:
+            BlindError: nothing was seen yet, too long ago, or there are no heads.
+        """
+        if self._heads is None:
+            raise BlindError('the checkpoint has no belief heads: run jepa-arm belief')
+        if self._seen_at is None:
+            raise BlindError('no image has come yet')
+        last, dt = self._steps[-1], self._time.control_dt
+        gap = stamp - last.stamp
+        if not 0.0 < gap < KEPT_S:
+            raise BlindError(f'the last step was {gap:.1f} s ago, expected up to {KEPT_S} s')
+        if gap > 1.5 * dt:  # a step was left out
+            self.feel(last.stamp + dt, torch.lerp(last.proprio, proprio, dt / gap))
+        prior = self.prior(stamp)
+        blind = torch.tensor([stamp - self._seen_at], dtype=torch.float32)
+        z = self._heads.correction(prior.predicted, prior.z, proprio, blind)
+        self._steps.append(Step(stamp, z, proprio, False))
 
     @property
     def stamp(self) -> float | None:
-        """s, of the newest sample; None before the first."""
-        return self._samples[-1][0] if self._samples else None
+        """s, of the newest step; None before the first."""
+        return self._steps[-1].stamp if self._steps else None
 
-    def now(self) -> tuple[Tensor, Tensor]:
-        """(z, z_prev), (1, D) each: the newest latent and the one a model step before."""
-        return self.at(0)
-
-    def at(self, steps_ago: int) -> tuple[Tensor, Tensor]:
-        """(z, z_prev) as they were ``steps_ago`` model steps before the newest sample."""
-        stamp = self._samples[-1][0] - steps_ago * self._model_dt
-        return self._interpolate(stamp), self._interpolate(stamp - self._model_dt)
+    @property
+    def blind_for(self) -> float:
+        """s since the last image; infinite before the first."""
+        seen = self._seen_at
+        return float('inf') if seen is None else self._steps[-1].stamp - seen
 
     @property
     def span(self) -> float:
-        """s between the oldest and the newest sample kept."""
-        return self._samples[-1][0] - self._samples[0][0] if self._samples else 0.0
+        """s between the oldest and the newest step kept."""
+        return self._steps[-1].stamp - self._steps[0].stamp if self._steps else 0.0
+
+    def now(self) -> tuple[Tensor, Tensor]:
+        """(z, z_prev), (1, D) each: the newest latent and the one a model step before."""
+        return self._before(self._steps[-1].stamp)
+
+    def doubt(self) -> Tensor:
+        """(2,) m, standard deviation on each axis of what is read now of tip and object."""
+        if self._heads is None or not self._steps:
+            return torch.full((2,), float('nan'))
+        blind = torch.tensor([self.blind_for], dtype=torch.float32)
+        return self._heads.doubt(self._steps[-1].z, blind)[0]
+
+    def prior(self, stamp: float) -> Prior:
+        """What is expected at ``stamp`` (s)."""
+        early = stamp - self._time.model_dt
+        z, z_prev = self._before(early)
+        block = self.block(stamp)
+        oldest = early - self._time.model_dt - 1e-6
+        is_seen = all(s.is_seen for s in self._steps if oldest <= s.stamp < stamp)
+        return Prior(z, block, self._dynamics.predict(z, z_prev, block), is_seen)
+
+    def block(self, stamp: float) -> Tensor:
+        """(1, K*A) what was sent in the model step before ``stamp`` (s)."""
+        dt = self._time.control_dt
+        first = stamp - self._time.model_dt
+        actions = [self._sent_at(first + i * dt) for i in range(self._time.frame_skip)]
+        return effect(torch.stack(actions)[None], self.late).flatten(1)
+
+    def _sent_at(self, stamp: float) -> Tensor:
+        """(A,) the action at work in the control step that begins at ``stamp`` (s)."""
+        near = self._time.control_dt / 2.0
+        for decided, action in reversed(self._sent):
+            if decided <= stamp + near:
+                return action if decided > stamp - near else torch.zeros(self._width)
+        return torch.zeros(self._width)
+
+    def _before(self, stamp: float) -> tuple[Tensor, Tensor]:
+        return self._interpolate(stamp), self._interpolate(stamp - self._time.model_dt)
 
     def _interpolate(self, stamp: float) -> Tensor:
-        later_stamp, later = self._samples[-1]
-        for early_stamp, early in reversed(self._samples):
-            if early_stamp <= stamp:
-                gap = later_stamp - early_stamp
-                share = (stamp - early_stamp) / gap if gap > 0 else 0.0
-                return torch.lerp(early, later, share)
-            later_stamp, later = early_stamp, early
-        return self._samples[0][1]
+        if stamp >= self._steps[-1].stamp:
+            return self._steps[-1].z
+        for newer, older in pairwise(reversed(self._steps)):
+            if older.stamp <= stamp:
+                share = (stamp - older.stamp) / (newer.stamp - older.stamp)
+                return torch.lerp(older.z, newer.z, share)
+        return self._steps[0].z

@@ -61,7 +61,7 @@ def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int
     """Episode ``index`` of play: T+1 observations, T actions; the same for (seed, index)."""
     rng = np.random.default_rng([config.seed, index])
     region = np.array([config.object_min, config.object_max])
-    scene = _sample_scene(arm, rng, region)
+    scene = sample_scene(arm, rng, region)
     motion, streamer = TipMotion(arm), JointStreamer(arm, world.config.time.stream_dt)
     motion.reset(scene.joints)
     streamer.reset(scene.joints)
@@ -92,7 +92,7 @@ def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int
     return {key: _stack(value) for key, value in rows.items()}
 
 
-def _sample_scene(arm: Arm, rng: np.random.Generator, region: NDArray) -> Scene:
+def sample_scene(arm: Arm, rng: np.random.Generator, region: NDArray) -> Scene:
     """The object anywhere in ``region``; the tip anywhere, in half of the scenes low beside it."""
     position = rng.uniform(region[0], region[1])
     tip = sample_tip(arm, rng, position)

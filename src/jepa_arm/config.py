@@ -491,12 +491,37 @@ class HeadsConfig:
 
 
 @dataclass(frozen=True)
+class BeliefConfig:
+    """How the belief heads are trained on frozen latents; see ``filtering``.
+
+    Attributes:
+        chain_steps: model steps a belief goes blind for in training.
+        chain_batch, chain_updates: chains in an optimiser step of the correction, and steps.
+        chains: of which the other heads are taught; steps, batch: of each of them.
+    """
+
+    chain_steps: int
+    chain_batch: int
+    chain_updates: int
+    chains: int
+    steps: int
+    batch: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        counts = (self.chain_batch, self.chain_updates, self.chains, self.steps, self.batch)
+        if self.chain_steps < 5 or min(counts) < 1:
+            raise ConfigError(f'belief: expected chain_steps >= 5 and counts >= 1, got {self}')
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """The content of ``config/model/*.yaml``: a model and how it and its heads are trained."""
 
     model: ModelConfig | LewmConfig
     train: TrainConfig
     heads: HeadsConfig
+    belief: BeliefConfig | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, LewmConfig) and self.train.window != self.model.history + 1:
@@ -697,7 +722,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 def _best_match(kind: types.UnionType, value: Any) -> Any:
     """The dataclass of a union that shares most keys with ``value``; errors then speak of it."""
     keys = set(value) if isinstance(value, dict) else set()
-    return max(kind.__args__, key=lambda c: len(keys & {f.name for f in dataclasses.fields(c)}))
+    classes = [c for c in kind.__args__ if dataclasses.is_dataclass(c)]
+    return max(classes, key=lambda c: len(keys & {f.name for f in dataclasses.fields(c)}))
 
 
 def _convert_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:

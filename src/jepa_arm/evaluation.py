@@ -25,7 +25,7 @@ from .sim.bullet import BulletWorld
 from .sim.policies import Policy, RandomWalk, ScriptedPush, ScriptedReach
 from .sim.tasks import EVALUATION_SEED, Task, load_task
 from .sim.world import Scene
-from .types import FloatArray, ImageArray, Observation, Proposal
+from .types import FloatArray, ImageArray, JointSample, Observation, Proposal
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,18 @@ class PolicyDecider:
 
     def decide(self, observation: Observation) -> Decision:
         """One waypoint ahead."""
+        return self._decide(observation.stamp)
+
+    def decide_blind(self, joints: JointSample) -> Decision:
+        """The same: ground truth needs no image."""
+        return self._decide(joints.stamp)
+
+    def _decide(self, stamp: float) -> Decision:
         action = self._policy.act(self._world.state(), self._motion.target)
         waypoint = self._motion.apply(action)[None]
         dt = self._world.config.time.control_dt
         names = self._world.arm.joint_names
-        proposal = Proposal(names, waypoint, np.array([dt]), observation.stamp, 2 * dt)
+        proposal = Proposal(names, waypoint, np.array([dt]), stamp, 2 * dt)
         return Decision(proposal)
 
 
@@ -98,8 +105,10 @@ class Evaluator:
         task: str,
         tolerance: float | None = None,
         gui: bool = False,
+        blackout: tuple[float, float] = (np.inf, np.inf),
     ) -> None:
-        self.arm = Arm(arm)
+        """``blackout``: s of an episode between which there are no images."""
+        self.arm, self._blackout = Arm(arm), blackout
         self.world = BulletWorld(self.arm, sim, gui=gui)
         self.task: Task = load_task(task, self.arm, sim, tolerance)
         self.guard = Guard(self.arm, sim.time, guard)
@@ -161,7 +170,9 @@ class Evaluator:
             if keep_frames:
                 frames.append(world.image())
             began = time.perf_counter()
-            decision = control_step(decider, self.guard, world, world.config.time.ticks)
+            is_blind = self._blackout[0] <= steps * dt < self._blackout[1]
+            ticks = world.config.time.ticks
+            decision = control_step(decider, self.guard, world, ticks, is_blind)
             violations += self._violations()
             steps += 1
             state = world.state()
@@ -225,6 +236,7 @@ def evaluate(
     baselines: bool = True,
     keep_frames: bool = False,
     progress: bool = True,
+    blackout: tuple[float, float] = (np.inf, np.inf),
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """The report of DESIGN's schema and the episodes behind it.
 
@@ -235,7 +247,7 @@ def evaluate(
         CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
     """
     check_contract(checkpoint.contract, make_contract(arm, sim.time))
-    evaluator = Evaluator(arm, sim, guard, task, tolerance)
+    evaluator = Evaluator(arm, sim, guard, task, tolerance, blackout=blackout)
     agent = Agent(checkpoint, evaluator.arm, planner)
     seeds = [EVALUATION_SEED + seed + i for i in range(episodes)]
     results = []

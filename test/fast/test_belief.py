@@ -1,16 +1,40 @@
-"""The belief gives the latent a model step ago, whatever samples came."""
+"""The belief tells what is, whatever images came, and refuses to tell what it cannot know."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from jepa_arm.belief import Belief
+from jepa_arm.belief import KEPT_S, Belief, BlindError
+from jepa_arm.config import TimeConfig
+from jepa_arm.model.belief_heads import BeliefHeads
+from jepa_arm.model.world_model import Normaliser
+
+TIME = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
+PROPRIO = torch.zeros(1, 1)
 
 
-def fill(stamps: list[float]) -> Belief:
+class Drift:
+    """Latents of one number that go on as they went, plus the sum of the actions."""
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        return z + (z - z_prev) + action_block.sum(-1, keepdim=True)
+
+    def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def heads() -> BeliefHeads:
+    """Untrained: the correction is the identity."""
+    torch.manual_seed(0)
+    normaliser = Normaliser(0.5, 0.1, (0.0,), (1.0,))
+    return BeliefHeads(1, normaliser, 2).eval().requires_grad_(False)
+
+
+def fill(stamps: list[float], with_heads: bool = True) -> Belief:
     """A belief whose latents equal their stamps."""
-    belief = Belief(model_dt=0.2, control_dt=0.1)
+    belief = Belief(Drift(), heads() if with_heads else None, TIME, width=1)
     for stamp in stamps:
-        belief.update(stamp, torch.tensor([[stamp]]))
+        belief.see(stamp, torch.tensor([[stamp]]), PROPRIO)
     return belief
 
 
@@ -33,5 +57,70 @@ def test_before_a_model_step_has_passed_the_arm_is_taken_to_rest() -> None:
 def test_a_stamp_that_is_not_newer_is_refused_and_changes_nothing(stamp: float) -> None:
     belief = fill([0.0, 0.3])
     with pytest.raises(ValueError, match='newer than 0.300 s'):
-        belief.update(stamp, torch.zeros(1, 1))
+        belief.see(stamp, torch.zeros(1, 1), PROPRIO)
     assert belief.stamp == 0.3
+
+
+def test_without_images_it_goes_on_as_predicted_and_knows_for_how_long() -> None:
+    belief = fill([0.0, 0.1, 0.2, 0.3])
+    for stamp in (0.4, 0.5, 0.6):
+        belief.feel(stamp, PROPRIO)
+    torch.testing.assert_close(torch.cat(belief.now()), torch.tensor([[0.6], [0.4]]))
+    assert belief.blind_for == pytest.approx(0.3)
+
+
+def test_the_actions_of_the_last_model_step_are_at_work() -> None:
+    belief = fill([0.0, 0.1, 0.2, 0.3])
+    belief.act(0.1, torch.tensor([100.0]))  # at work from 0.1 to 0.2: before the model step
+    belief.act(0.2, torch.tensor([1.0]))
+    belief.act(0.3, torch.tensor([2.0]))
+    belief.feel(0.4, PROPRIO)
+    torch.testing.assert_close(belief.now()[0], torch.tensor([[3.4]]))
+
+
+def test_a_late_image_is_put_where_it_belongs_and_what_followed_is_worked_out_anew() -> None:
+    seen, late = fill([0.0, 0.1, 0.2, 0.3]), fill([0.0, 0.1, 0.2, 0.3])
+    surprising = torch.tensor([[5.0]])
+    seen.see(0.4, surprising, PROPRIO)
+    late.feel(0.4, PROPRIO)
+    for stamp in (0.5, 0.6):
+        seen.feel(stamp, PROPRIO)
+        late.feel(stamp, PROPRIO)
+    assert not torch.allclose(late.now()[0], seen.now()[0])
+    late.see(0.4, surprising, PROPRIO)
+    torch.testing.assert_close(torch.cat(late.now()), torch.cat(seen.now()))
+    assert late.blind_for == pytest.approx(0.2)
+
+
+def test_a_step_that_was_left_out_is_made_up_for() -> None:
+    with_all, with_gap = fill([0.0, 0.1, 0.2]), fill([0.0, 0.1, 0.2])
+    for stamp in (0.3, 0.4, 0.5):
+        with_all.feel(stamp, PROPRIO)
+    with_gap.feel(0.5, PROPRIO)
+    torch.testing.assert_close(torch.cat(with_gap.now()), torch.cat(with_all.now()))
+
+
+def test_nothing_is_believed_without_heads_or_before_the_first_image_or_after_too_long() -> None:
+    with pytest.raises(BlindError, match='no belief heads'):
+        fill([0.0, 0.1], with_heads=False).feel(0.2, PROPRIO)
+    with pytest.raises(BlindError, match='no image'):
+        fill([]).feel(0.2, PROPRIO)
+    belief = fill([0.0, 0.1])
+    with pytest.raises(BlindError, match='ago'):
+        belief.feel(0.2 + KEPT_S, PROPRIO)
+    assert belief.stamp == 0.1
+
+
+def test_a_blackout_longer_than_what_is_remembered_is_still_counted_whole() -> None:
+    belief = fill([0.0, 0.1])
+    for i in range(2, 40):
+        belief.feel(0.1 * i, PROPRIO)
+    assert belief.blind_for == pytest.approx(3.8)
+    assert torch.isfinite(belief.doubt()).all()
+
+
+def test_an_expectation_after_a_blackout_does_not_pass_for_one_from_images() -> None:
+    belief = fill([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert belief.prior(0.5).is_seen
+    belief.feel(0.5, PROPRIO)
+    assert not belief.prior(0.6).is_seen

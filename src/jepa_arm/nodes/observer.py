@@ -35,6 +35,22 @@ class NoObservation(Exception):
     """Nothing to plan from; the message says what is missing and what to look at."""
 
 
+class NoSight(NoObservation):
+    """There are joints, but no image to plan from."""
+
+
+class LateImage(NoSight):
+    """An image too old to plan from, which still tells what was.
+
+    Attributes:
+        observation: it, with the joints at its stamp.
+    """
+
+    def __init__(self, message: str, observation: Observation) -> None:
+        super().__init__(message)
+        self.observation = observation
+
+
 class Observer:
     """Makes observations of the newest image and the joints at its stamp."""
 
@@ -116,6 +132,7 @@ class Observer:
         """The newest image with the joints interpolated at its stamp.
 
         Raises:
+            NoSight: only the image is missing, too old, or shows nothing.
             NoObservation: one of them is missing, too old, or cannot be used.
         """
         with self._changed:
@@ -125,25 +142,41 @@ class Observer:
             fault = self.camera_fault or self._joints_fault
         if fault:
             raise NoObservation(fault)
+        has_joints = joints and joint_age <= self._max_joint_age
         if image is None or image_age > self._max_image_age:
-            raise NoObservation(_silence('image', 'camera/image_raw', image_age))
-        if not joints or joint_age > self._max_joint_age:
+            problem = NoSight if has_joints else NoObservation
+            raise problem(_silence('image', 'camera/image_raw', image_age))
+        if not has_joints:
             raise NoObservation(_silence('joint state', 'joint_states', joint_age))
         stamp = convert.to_seconds(image.header.stamp)
-        self._check_stamp(self.age(stamp), stamp_age)
+        age = self.age(stamp)
+        self._check_stamp(age, stamp_age)
         try:
             size = self._camera.width, self._camera.height
             pixels = convert.image_from_msg(image, size)
         except convert.ConversionError as error:
-            raise NoObservation(str(error)) from None
-        observation = Observation(pixels, self._at(joints, stamp), stamp)
+            raise NoSight(str(error)) from None
         fault = image_fault(pixels, self._max_clipped)
-        if not fault:
-            with self._changed:
-                fault = self._stillness.fault(pixels, self._at(moved, stamp))
+        if fault:
+            raise NoSight(fault)
+        observation = Observation(pixels, self._at(joints, stamp), stamp)
+        with self._changed:
+            fault = self._stillness.fault(pixels, self._at(moved, stamp))
         if fault:
             raise NoObservation(fault)
+        if age > self._max_image_age:
+            raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
         return observation
+
+    def feel(self, stamp: float) -> JointSample | None:
+        """The joints at ``stamp`` (s); None if they are not known then."""
+        with self._changed:
+            joints = list(self._joints)
+            is_old = monotonic() - self._joints_at > self._max_joint_age
+        if not joints or is_old or self._joints_fault or joints[-1].stamp < stamp:
+            return None
+        position = self._at(joints, stamp)
+        return JointSample(position, np.zeros_like(position), stamp)
 
     def joints(self) -> FloatArray | None:
         """(J,) rad, the newest measured positions; None if there are none or they are old."""
@@ -165,8 +198,6 @@ class Observer:
             age: s, by its stamp.
             unchanged_for: s since an image with another stamp came.
         """
-        if age > self._max_image_age:
-            raise NoObservation(f'the newest image is {age:.2f} s old when it comes')
         if age < -self._max_joint_age:
             raise NoObservation(
                 f'the newest image is from the future, {-age:.2f} s ahead of the joints: expected '

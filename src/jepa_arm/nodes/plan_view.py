@@ -53,7 +53,7 @@ class PlanView:
             distance=np.nan if decision is None else decision.distance,
             predicted_distance=np.nan if decision is None else decision.predicted_distance,
             surprise=np.nan if decision is None else decision.surprise,
-            risk=np.nan,
+            risk=np.nan if decision is None else decision.contact,
             plan_ms=np.nan if plan is None else plan.latency_ms,
             observation_age_ms=age * 1000.0,
             replans=replans,

@@ -67,6 +67,7 @@ class PlannerSettings:
     max_image_age: float
     max_joint_age: float
     max_clipped: float
+    max_blackout: float
     observation_timeout: float
     progress_timeout: float
     guard_timeout: float
@@ -95,6 +96,7 @@ class PlannerSettings:
             number('max_image_age', 0.2, 's, oldest image to plan from'),
             number('max_joint_age', 0.1, 's, oldest joint state to plan from'),
             number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most'),
+            number('max_blackout', 0.3, 's without an image that the belief is planned from'),
             number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
             number('progress_timeout', 8.0, 's, a goal ends when no nearer so long'),
             number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
@@ -112,6 +114,8 @@ class PlannerSettings:
             if not 0.0 < getattr(self, name) < float('inf'):
                 value = getattr(self, name)
                 raise ConfigError(f'{name}: expected a positive number of seconds, got {value}')
+        if not 0.0 <= self.max_blackout < float('inf'):
+            raise ConfigError(f'max_blackout: expected 0 or more seconds, got {self.max_blackout}')
         if not 0.0 < self.max_clipped <= 1.0:
             raise ConfigError(f'max_clipped: expected a share in (0, 1], got {self.max_clipped}')
 
@@ -162,6 +166,7 @@ class PlannerPart:
                 send=None if settings.dry_run else self._send,
                 patience=Patience(
                     blind=steady(settings.observation_timeout),
+                    unseen=0.0 if is_lock_step else settings.max_blackout,
                     stuck=settings.progress_timeout,
                     unguarded=steady(settings.guard_timeout),
                 ),

@@ -21,20 +21,23 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from ..agent import Agent, Decision
 from ..arm import Arm
+from ..belief import BlindError
 from ..config import ConfigError, PlannerConfig, TaskConfig, load
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
 from ..planning.planner import PlanningError
 from ..resources import config_path
-from ..types import Observation, Proposal
+from ..types import FloatArray, JointSample, Observation, Proposal
 from . import conversions as convert
 from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
-from .observer import NoObservation, Observer
+from .observer import LateImage, NoObservation, NoSight, Observer
 from .plan_view import PlanView
 
 CYCLE_S = 0.1
 """How often requests are looked at when no image comes."""
+MOST_LATE = 0.5
+"""Of a control step, how long an image is waited for before it is planned without it."""
 TASKS = {'object': 'push', 'tip': 'reach'}
 """Whose tolerance a goal without one of its own gets, by its subject."""
 
@@ -46,9 +49,11 @@ class Patience:
     Attributes:
         blind: without observation. stuck: without coming nearer. unguarded: without a word of
             an active guard. Steady clock, but for ``stuck``.
+        unseen: without an image, while the belief is carried on; ROS time.
     """
 
     blind: float
+    unseen: float
     stuck: float
     unguarded: float
 
@@ -97,6 +102,7 @@ class PlanningLoop:
         self.recent: deque[Observation] = deque(maxlen=time.frame_skip + 1)
         self.late_plans, self.slowest_ms = 0, 0.0
         self._blind_since: float | None = monotonic()
+        self._stepped_at = -np.inf
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
         self._thread = Thread(target=self._run, name='planning', daemon=True)
@@ -127,6 +133,12 @@ class PlanningLoop:
             self._drop_ended_goal()
             try:
                 observation = self._observer.observe()
+            except NoSight as problem:
+                if isinstance(problem, LateImage):
+                    self._look_back(problem.observation)
+                if not self._carry_on(str(problem)):
+                    self._go_blind(str(problem))
+                continue
             except NoObservation as problem:
                 self._go_blind(str(problem))
                 continue
@@ -134,6 +146,8 @@ class PlanningLoop:
             if is_new and not is_repeated:
                 self._blind_since = None
                 self._step(observation)
+            elif self._goals.active is not None:
+                self._carry_on('')
 
     def _warm_up(self) -> None:
         """The first plans of a process take long: they are made before anybody waits for one."""
@@ -207,18 +221,56 @@ class PlanningLoop:
             pursuit.end(Outcome.NO_OBSERVATION, reason)
         self._view.status(PlannerStatus.HOLDING, reason)
 
+    def _look_back(self, observation: Observation) -> None:
+        """Puts an image that came late where it belongs."""
+        if self.recent and observation.stamp > self.recent[-1].stamp:
+            self.recent.append(observation)
+            self._agent.observe(observation)
+
+    def _carry_on(self, problem: str) -> bool:
+        """Whether the goal is pursued without an image; plans if a plan is due."""
+        pursuit, dt = self._goals.active, self._checkpoint.contract.time.control_dt
+        if pursuit is None or not self.recent:
+            return False
+        stamp = self._stepped_at + dt
+        unseen = stamp - self.recent[-1].stamp
+        if unseen > self._patience.unseen:
+            return False
+        if self._observer.feel(stamp + MOST_LATE * dt) is None:
+            return True  # an image may still come
+        joints = self._observer.feel(stamp)
+        if joints is None:
+            return False
+        try:
+            self._plan(joints, f'{problem or "the image is late"}: planning from the belief')
+        except BlindError:
+            return False
+        return True
+
     def _step(self, observation: Observation) -> None:
         """Plans from one observation and sends the proposal."""
         self._remember(observation)
-        pursuit, stamp = self._goals.active, observation.stamp
-        if pursuit is None:
-            self._stand(observation)
+        if observation.stamp > self._stepped_at:
+            self._plan(observation, '')
         else:
-            self._follow_guard(pursuit, observation)
+            self._agent.observe(observation)  # planned for already, without it
+
+    def _plan(self, seen: Observation | JointSample, note: str) -> None:
+        """Plans from an observation, or from the belief and joints alone, and sends it."""
+        pursuit, stamp = self._goals.active, seen.stamp
+        joints = seen.joints if isinstance(seen, Observation) else seen.position
+        if pursuit is None:
+            self._stand(joints)
+        else:
+            self._follow_guard(pursuit, joints)
         try:
-            decision, problem = self._agent.decide(observation), ''
+            if isinstance(seen, Observation):
+                decision, problem = self._agent.decide(seen), ''
+            else:
+                decision, problem = self._agent.decide_blind(seen), ''
         except PlanningError as error:
             decision, problem = Decision(None), str(error)
+        self._stepped_at = stamp
         if pursuit is not None:
             pursuit.judge(decision.distance, stamp)
         if pursuit is None or pursuit.ended.done():
@@ -226,7 +278,7 @@ class PlanningLoop:
         elif decision.proposal is None:
             self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
         else:
-            self._propose(decision.proposal, decision, pursuit)
+            self._propose(decision.proposal, decision, pursuit, note)
 
     def _remember(self, observation: Observation) -> None:
         """Keeps the observation; starts anew when the clock jumped back."""
@@ -237,21 +289,22 @@ class PlanningLoop:
             )
             goal = self._agent.goal
             self.recent.clear()
+            self._stepped_at = -np.inf
             self._agent.reset(observation.joints)
             self._agent.set_goal(goal)
             if self._goals.active is not None:
                 self._goals.active.restart_clock()
         self.recent.append(observation)
 
-    def _stand(self, observation: Observation) -> None:
-        """Takes the arm to be told to stay where the guard holds it, or else where it is."""
+    def _stand(self, joints: FloatArray) -> None:
+        """Takes the arm to be told to stay where the guard holds it, or else at ``joints``."""
         resting = self._guard.resting_at()
-        self._agent.resync(observation.joints if resting is None else resting)
+        self._agent.resync(joints if resting is None else resting)
 
-    def _follow_guard(self, pursuit: Pursuit, observation: Observation) -> None:
+    def _follow_guard(self, pursuit: Pursuit, joints: FloatArray) -> None:
         """Plans on from where the guard holds the arm; ends the goal if it stays stopped."""
         if self._send is None:
-            self._agent.resync(observation.joints)
+            self._agent.resync(joints)
             return
         stopped = self._guard.stopped(self._patience.unguarded)
         if stopped:
@@ -261,13 +314,15 @@ class PlanningLoop:
         if standing is not None:
             self._agent.resync(standing)
 
-    def _propose(self, proposal: Proposal, decision: Decision, pursuit: Pursuit) -> None:
+    def _propose(
+        self, proposal: Proposal, decision: Decision, pursuit: Pursuit, note: str
+    ) -> None:
         assert pursuit.goal is not None and decision.plan is not None
         self.late_plans += decision.plan.latency_ms > self._config.deadline_ms
         self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
         if self._send is not None:
-            state, reason = PlannerStatus.PLANNING, ''
+            state, reason = PlannerStatus.PLANNING, note
             self._send(proposal)
             self._guard.sent()
         age, stamp = self._observer.age(proposal.stamp), proposal.stamp
@@ -277,7 +332,7 @@ class PlanningLoop:
             distance=decision.distance,
             predicted_distance=decision.predicted_distance,
             surprise=decision.surprise,
-            risk=np.nan,
+            risk=decision.contact,
             plan_ms=decision.plan.latency_ms,
             observation_age_ms=age * 1000.0,
         )

@@ -37,7 +37,6 @@ class BulletWorld:
         self.arm = arm
         self.config = config
         self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
-        self._view, self._projection = self._camera_matrices()
         self._build()
 
     def close(self) -> None:
@@ -112,6 +111,7 @@ class BulletWorld:
             renderer=pybullet.ER_TINY_RENDERER,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             physicsClientId=self._client,
+            **self._light,
         )
         pixels = np.asarray(rgba, dtype=np.uint8)
         return pixels.reshape(camera.height, camera.width, 4)[:, :, :3].copy()
@@ -138,6 +138,34 @@ class BulletWorld:
         pybullet.changeVisualShape(
             self._object, -1, rgbaColor=[*map(float, rgb), 1.0], physicsClientId=self._client
         )
+
+    def drag_object(self, factor: float) -> None:
+        """Multiplies the object's friction by ``factor`` until the next reset."""
+        pybullet.changeDynamics(
+            self._object,
+            -1,
+            lateralFriction=self.config.friction * factor,
+            physicsClientId=self._client,
+        )
+
+    def add_object(self, position: FloatArray, rgb: FloatArray) -> None:
+        """Adds a second box, as large as the object, at ``position`` (2,) m until the reset."""
+        half = self.config.object_size / 2.0
+        centre = (float(position[0]), float(position[1]), half)
+        red, green, blue = map(float, rgb)
+        mass = self.config.object_mass
+        self._add_box((half, half, half), centre, (red, green, blue, 1.0), mass)
+
+    def bump_camera(self, offset: FloatArray) -> None:
+        """Moves camera and what it looks at by ``offset`` (3,) m until the next reset."""
+        self._view, self._projection = self._camera_matrices(offset)
+
+    def relight(self, direction: FloatArray, colour: FloatArray) -> None:
+        """Lights the scene from ``direction`` (3,) in ``colour`` (3,) until the next reset."""
+        self._light = {
+            'lightDirection': [*map(float, direction)],
+            'lightColor': [*map(float, colour)],
+        }
 
     def image_of(self, scene: Scene, subject: str) -> Observation:
         """What camera and joints give with ``subject`` ('object' or 'tip') at the scene's goal.
@@ -171,6 +199,8 @@ class BulletWorld:
             pybullet.changeDynamics(
                 self._robot, link, lateralFriction=self.config.friction, physicsClientId=client
             )
+        self._view, self._projection = self._camera_matrices()
+        self._light: dict[str, list[float]] = {}
         self.time = 0.0
         self._place_arm(self.arm.home)
 
@@ -219,9 +249,13 @@ class BulletWorld:
             )
         self.command(np.asarray(q, dtype=float), np.zeros(len(self._joints)))
 
-    def _camera_matrices(self) -> tuple[list[float], list[float]]:
+    def _camera_matrices(
+        self, offset: FloatArray | None = None
+    ) -> tuple[list[float], list[float]]:
         camera = self.arm.config.camera
-        view = pybullet.computeViewMatrix(camera.position, camera.look_at, (0, 0, 1))
+        places = np.array([camera.position, camera.look_at])
+        position, look_at = (places if offset is None else places + offset).tolist()
+        view = pybullet.computeViewMatrix(position, look_at, (0, 0, 1))
         projection = pybullet.computeProjectionMatrixFOV(
             camera.fov_deg, camera.width / camera.height, NEAR, FAR
         )

@@ -1,0 +1,147 @@
+"""What a belief needs beside encoder and predictor; trained on frozen latents, never with them.
+
+Four small networks: what the joints still tell when the camera does not (``Correction``), how far
+a reading of the belief may be off (``Doubt``), how large a prediction error is usual where the
+arm is and for what it does (``UsualError``), and whether arm and object touch (``Contact``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint, load_module
+from .world_model import Normaliser
+
+SUBJECTS = ('tip', 'object')
+REGIMES = ('still', 'moving', 'contact')
+"""What is happening, for what an error means: the arm rests, it moves, it touches the object."""
+STILL_ACTION = 0.08
+"""Actions below it in all values of a block are rest."""
+BLIND_UNIT_S = 0.5
+MIN_LOG, MAX_LOG = -8.0, 8.0
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.SiLU(),
+        nn.Linear(width, outputs),
+    )
+
+
+def blindness(blind_s: Tensor) -> Tensor:
+    """(B, 2) how networks are told of ``blind_s`` (B,) s without an image."""
+    blind = blind_s[:, None] / BLIND_UNIT_S
+    return torch.cat([torch.log1p(blind), blind / (1.0 + blind)], dim=-1)
+
+
+class Correction(nn.Module):
+    """A predicted latent, corrected by what the arm feels of itself; no image is needed.
+
+    The measurement update of a filter whose gain is learned: it starts as the identity.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, latent: int, normaliser: Normaliser, width: int = 384) -> None:
+        super().__init__()
+        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
+        self.register_buffer('_mean', mean, persistent=False)
+        self.register_buffer('_std', std, persistent=False)
+        self.net = _mlp(2 * latent + len(mean) + 2, width, latent)
+        nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, predicted: Tensor, z_prev: Tensor, proprio: Tensor, blind_s: Tensor
+    ) -> Tensor:
+        """(B, D) from the predicted latent (B, D).
+
+        Args:
+            predicted: for now. z_prev: (B, D) the belief a model step before.
+            proprio: (B, P) of now, see ``motion.proprioception``.
+            blind_s: (B,) s since the last image: the longer, the less the prediction counts.
+        """
+        felt = (proprio - self._mean) / self._std
+        parts = [predicted, predicted - z_prev, felt, blindness(blind_s)]
+        return predicted + self.net(torch.cat(parts, dim=-1))
+
+
+class Doubt(nn.Module):
+    """How far readings of a belief may be off, from the belief and how long it has been blind.
+
+    An isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %.
+    """
+
+    unit: Tensor
+
+    def __init__(self, latent: int, width: int = 128) -> None:
+        super().__init__()
+        self.net = _mlp(latent + 2, width, len(SUBJECTS))
+        self.register_buffer('unit', torch.ones(len(SUBJECTS)))
+
+    def forward(self, z: Tensor, blind_s: Tensor) -> Tensor:
+        """(B, 2) m, standard deviation on each axis of tip and object; ``blind_s`` (B,) s."""
+        log_cm = self.net(torch.cat([z, blindness(blind_s)], dim=-1))
+        return log_cm.clamp(MIN_LOG, MAX_LOG).exp() * 0.01 * self.unit
+
+
+class UsualError(nn.Module):
+    """The variance of each latent's one-step prediction error that is usual here."""
+
+    def __init__(self, latent: int, block: int, width: int = 256) -> None:
+        super().__init__()
+        self.net = _mlp(2 * latent + block, width, latent)
+
+    def forward(self, z: Tensor, predicted: Tensor, action_block: Tensor) -> Tensor:
+        """(B, D) log variance of the error of ``predicted``, a model step after ``z``."""
+        seen = torch.cat([z, predicted - z, action_block], dim=-1)
+        return self.net(seen).clamp(-MAX_LOG - 4.0, MAX_LOG)
+
+
+class Contact(nn.Module):
+    """Whether arm and object touch in a latent, seen or predicted."""
+
+    def __init__(self, latent: int, width: int = 128) -> None:
+        super().__init__()
+        self.net = _mlp(latent, width, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(...,) logit of (..., D)."""
+        return self.net(z)[..., 0]
+
+
+class BeliefHeads(nn.Module):
+    """The four, and the calibration of surprise, that belong to one world model.
+
+    Attributes:
+        tail: (R, 3), the tail of the scores in each of ``REGIMES``, see ``surprise.fit_tails``.
+    """
+
+    tail: Tensor
+
+    def __init__(self, latent: int, normaliser: Normaliser, block: int) -> None:
+        super().__init__()
+        self.correction = Correction(latent, normaliser)
+        self.doubt = Doubt(latent)
+        self.usual_error = UsualError(latent, block)
+        self.contact = Contact(latent)
+        self.register_buffer('tail', torch.zeros(len(REGIMES), 3))
+
+
+def load_belief_heads(checkpoint: Checkpoint) -> BeliefHeads | None:
+    """The belief heads of a checkpoint, in eval mode; None if it has none.
+
+    Raises:
+        CheckpointError: their file is broken or belongs to another model.
+    """
+    if 'belief' not in checkpoint.info:
+        return None
+    model = checkpoint.model
+    heads = BeliefHeads(model.latent, model.normaliser, model.block_width)
+    load_module(checkpoint.folder, 'belief', heads)
+    return heads
