@@ -77,7 +77,7 @@ class Agent:
         self._model, self._probes = checkpoint.model, checkpoint.probes
         self._usual_error = float(checkpoint.info['gates']['mse'][0])
         self._time = checkpoint.model.contract.time
-        self._belief = Belief(self._time.model_dt, self._time.control_dt)
+        self._belief = Belief(self._time.model_dt, self._time.control_dt, self._model.past)
         self._motion = TipMotion(arm)
         self._planner = Planner(
             self._model,
@@ -175,7 +175,7 @@ class Agent:
 
     def _surprise(self, z: torch.Tensor) -> float:
         """Squared error of the last one-step prediction over its held-out mean."""
-        if self._belief.span < 2 * self._time.model_dt - 1e-6:
+        if self._belief.span < (1 + self._model.past) * self._time.model_dt - 1e-6:
             return np.nan
         sent = torch.tensor(np.array(self._sent), dtype=torch.float32)[None]
         block = effect(sent, self._late).flatten(1)

@@ -15,10 +15,11 @@ class Belief:
     early, late or not at all are bridged by linear interpolation between their neighbours.
     """
 
-    def __init__(self, model_dt: float, control_dt: float) -> None:
-        self._model_dt = model_dt
+    def __init__(self, model_dt: float, control_dt: float, past: int = 1) -> None:
+        """``past``: latents that the predictor wants before the newest, a model step apart."""
+        self._model_dt, self._past = model_dt, past
         self._samples: deque[tuple[float, Tensor]] = deque(
-            maxlen=3 * max(1, round(model_dt / control_dt)) + 2
+            maxlen=(past + 2) * max(1, round(model_dt / control_dt)) + 2
         )
 
     def reset(self) -> None:
@@ -44,13 +45,14 @@ class Belief:
         return self._samples[-1][0] if self._samples else None
 
     def now(self) -> tuple[Tensor, Tensor]:
-        """(z, z_prev), (1, D) each: the newest latent and the one a model step before."""
+        """(z, z_prev), (1, D) and (1, past*D): the newest latent and those before."""
         return self.at(0)
 
     def at(self, steps_ago: int) -> tuple[Tensor, Tensor]:
         """(z, z_prev) as they were ``steps_ago`` model steps before the newest sample."""
         stamp = self._samples[-1][0] - steps_ago * self._model_dt
-        return self._interpolate(stamp), self._interpolate(stamp - self._model_dt)
+        stamps = [stamp - ago * self._model_dt for ago in range(1, self._past + 1)]
+        return self._interpolate(stamp), torch.cat([self._interpolate(s) for s in stamps], dim=-1)
 
     @property
     def span(self) -> float:

@@ -25,7 +25,7 @@ LAYERS = (
     {'planning', 'belief', 'surprise', 'guard'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'evaluation', 'language'},
-    {'report', 'bench', 'doctor', 'fuzzing', 'fault_measures'},
+    {'report', 'bench', 'ablation', 'ablation_table', 'doctor', 'fuzzing', 'fault_measures'},
     {'fault_report'},
     {'nodes'},
     {'verbs'},
@@ -52,6 +52,7 @@ HOMES = {
         'hindsight',
         'evaluation',
         'bench',
+        'ablation',
         'doctor',
         'nodes',  # the planner's; the others are named below
         'verbs',  # inside functions: `import jepa_arm.cli` loads no torch, see below

@@ -37,7 +37,7 @@ class LeWM(nn.Module):
         super().__init__()
         self.config, self.latent, self.block_width = config, config.latent, block_width
         self.encoder = VisionTransformer(
-            config.image_size,
+            (config.image_size, config.image_size),
             config.patch_size,
             config.latent,
             config.encoder_blocks,
@@ -83,6 +83,8 @@ class LeWorldModel(LeWM):
     The published planner starts from one image, so ``z_prev`` is not used: a rollout's history
     begins with ``z`` and grows by what is predicted.
     """
+
+    past = 1
 
     def __init__(self, config: LewmConfig, contract: Contract, normaliser: Normaliser) -> None:
         """``normaliser`` is only kept for the checkpoint: colours are normalised as published."""
