@@ -6,6 +6,7 @@ Each run of a row, one a seed, ends in one JSON file; runs that have theirs are 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -45,6 +46,8 @@ from .planning.planner import PlanningError
 from .resources import config_path
 from .training import Trained, TrainingError, read_out, train_for
 from .types import Observation
+
+log = logging.getLogger(__name__)
 
 SECONDS = (0.2, 0.4, 0.6, 1.0, 1.2, 2.0)
 """Ahead, of the open-loop errors: 1, 2, 3, 5, 6 and 10 model steps of the base."""
@@ -117,6 +120,7 @@ def run_ablation(
         for seed in config.seeds:
             path = out / f'{variant.row.name}-{seed}.json'
             if not _is_finished(path, _settings(variant, config)):
+                log.info('%s, seed %d: begun', variant.row.name, seed)
                 result = run_variant(data, out, variant, config, scene, seed)
                 _write(path, {**_settings(variant, config), 'seed': seed, **result})
             paths.append(path)
@@ -207,7 +211,7 @@ def _measure(
     """Adds what latents, probes, heads and plans are worth to ``result``, as it is found."""
     clock = _Clock(result.setdefault('processor_s', {}))
     model, split = trained.model, (trained.training, trained.held_out)
-    latents = encode_all(model, episodes.pixels, episodes.proprioception())
+    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
     if not np.isfinite(latents).all():
         raise TrainingError('the latents are not finite')
     clock.lap('encode')
@@ -311,7 +315,8 @@ def blind_error(trained: Trained, probes: Probes, episodes: EpisodeFile) -> dict
     """Distance, cm, of the tip's target as read from latents of the joints alone, held out."""
     rows = np.isin(episodes.episode_of_frames(), trained.held_out)
     assert isinstance(trained.model, WorldModel)
-    z = trained.model.encode_blind(episodes.proprioception()[rows])
+    proprio = episodes.proprioception(trained.model.sees_velocity)
+    z = trained.model.encode_blind(proprio[rows])
     distance = np.linalg.norm(probes.read('tip', z).numpy() - episodes.tip_target[rows], axis=1)
     return _percentiles('blind_tip', 100.0 * distance, 'cm')
 

@@ -94,6 +94,7 @@ class Agent:
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
         self._belief.reset()
+        self._last: Observation | None = None
         self.goal = None
         self.resync(joints)
 
@@ -140,6 +141,7 @@ class Agent:
         self._told = self._motion.target
         z = self._encode(observation, self._told)  # observe, encode
         self._belief.update(observation.stamp, z)
+        self._last = observation
         surprise = self._surprise(z)  # predict
         if self.goal is None:
             return Decision(None, surprise=surprise)
@@ -165,8 +167,21 @@ class Agent:
         """(1, D); without a target the arm is taken to stand where it was told to."""
         tip = self._arm.tip_position(observation.joints)
         target = tip if tip_target is None else tip_target
-        proprio = proprioception(observation.joints, tip, target)
+        velocity = None
+        if self._model.sees_velocity:
+            is_still = tip_target is None
+            velocity = (
+                np.zeros_like(observation.joints) if is_still else self._velocity(observation)
+            )
+        proprio = proprioception(observation.joints, tip, target, velocity)
         return self._model.encode(observation.image[None], proprio[None])
+
+    def _velocity(self, observation: Observation) -> FloatArray:
+        """(J,) rad/s since the last observation that was decided on; zero without one."""
+        last = self._last
+        if last is None or observation.stamp <= last.stamp:
+            return np.zeros_like(observation.joints)
+        return (observation.joints - last.joints) / (observation.stamp - last.stamp)
 
     @property
     def _late(self) -> float:

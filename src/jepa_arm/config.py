@@ -290,6 +290,7 @@ class ModelConfig:
             convolutions; empty: none.
         image_dropout: share of training frames whose image features are a learned token.
         sees_joints: whether proprioception is fused with the image.
+        sees_velocity: whether joint velocities are part of proprioception.
         history: latents the predictor sees, 1 to 3: the present one and those before.
         is_residual: whether the predictor gives the change of the latent, or the latent.
         inverse_width: hidden size of a network that tells the actions between two latents, for
@@ -308,6 +309,7 @@ class ModelConfig:
     vit: tuple[int, ...] = ()
     image_dropout: float = 0.0
     sees_joints: bool = True
+    sees_velocity: bool = False
     history: int = 2
     is_residual: bool = True
     inverse_width: int = 0

@@ -49,7 +49,8 @@ def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progre
     checkpoint = load_checkpoint(folder)
     episodes = EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    latents = encode_all(checkpoint.model, episodes.pixels, episodes.proprioception())
+    proprio = episodes.proprioception(checkpoint.model.sees_velocity)
+    latents = encode_all(checkpoint.model, episodes.pixels, proprio)
     fit_heads(checkpoint, episodes, latents, config, seed, progress)
 
 

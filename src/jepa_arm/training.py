@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .config import ModelFile, TrainConfig, to_dict
+from .config import ModelConfig, ModelFile, TrainConfig, to_dict
 from .data.episodes import EpisodeFile
 from .data.windows import Windows, WindowSampler
 from .model.architectures import AnyWorldModel, build
@@ -241,10 +241,12 @@ def recompute_batch_statistics(
     model.eval()
 
 
-def fit_normaliser(episodes: EpisodeFile, indices: NDArray[np.int64], seed: int) -> Normaliser:
+def fit_normaliser(
+    episodes: EpisodeFile, indices: NDArray[np.int64], seed: int, with_velocity: bool = False
+) -> Normaliser:
     """Means and deviations of the episodes ``indices``; colours from up to 2000 frames."""
     frames = np.flatnonzero(np.isin(episodes.episode_of_frames(), indices))
-    proprio = episodes.proprioception()[frames]
+    proprio = episodes.proprioception(with_velocity)[frames]
     chosen = np.random.default_rng(seed).choice(frames, min(2000, len(frames)), replace=False)
     colours = episodes.pixels[np.sort(chosen)] / np.float32(255.0)
     return Normaliser(
@@ -265,6 +267,7 @@ class _Run:
         self.training, self.held_out = episodes.split(seed, config.train.held_out)
         skip = episodes.contract.time.frame_skip
         window = config.train.window
+        velocity = isinstance(config.model, ModelConfig) and config.model.sees_velocity
         self.windows = WindowSampler(
             episodes,
             self.training,
@@ -273,10 +276,13 @@ class _Run:
             seed,
             config.train.shifts_colours,
             config.train.windows_per_episode,
+            velocity,
         )
-        self.validation = WindowSampler(episodes, self.held_out, window, skip, seed)
+        self.validation = WindowSampler(
+            episodes, self.held_out, window, skip, seed, with_velocity=velocity
+        )
         torch.manual_seed(seed)
-        normaliser = fit_normaliser(episodes, self.training, seed)
+        normaliser = fit_normaliser(episodes, self.training, seed, velocity)
         self.model = build(config.model, episodes.contract, normaliser)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -414,7 +420,7 @@ def _finish(run: _Run, data: Path) -> Path:
     """Probes, gate report, checkpoint."""
     episodes, model = run.episodes, run.model.eval().requires_grad_(False)
     round_weights(model)
-    latents = encode_all(model, episodes.pixels, episodes.proprioception())
+    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
     split = run.training, run.held_out

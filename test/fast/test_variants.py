@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import synthetic
+from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.model.world_model import Normaliser, WorldModel, before, shift
 
 NORMALISER = Normaliser(0.4, 0.2, (0.1, -0.2) * 4, (0.6, 0.5) * 4)
@@ -19,6 +20,7 @@ VARIANTS = {
     'vit': {'vit': (8, 32, 2, 2)},
     'small': {'image_size': (8, 12)},
     'dropout': {'image_dropout': 0.5},
+    'velocity': {'sees_velocity': True},
 }
 ALL = pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
 
@@ -29,6 +31,18 @@ def build(changes: dict) -> WorldModel:
     for parameter in model.predictor.parameters():  # the blocks start as the identity
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
+
+
+def test_velocities_are_those_since_the_frame_before_in_the_same_episode(tmp_path) -> None:
+    episodes = EpisodeFile(synthetic.write(tmp_path / 'play.h5', [5, 6]))
+    q = np.asarray(episodes.proprio)
+    velocity = episodes.proprioception(with_velocity=True)[:, -2:]
+    dt = synthetic.CONTRACT.time.control_dt
+    np.testing.assert_allclose(velocity[6:], np.diff(q[5:], axis=0) / dt, rtol=1e-5, atol=1e-6)
+    assert not velocity[[0, 5]].any()
+    np.testing.assert_array_equal(
+        episodes.proprioception(), episodes.proprioception(with_velocity=True)[:, :-2]
+    )
 
 
 def seen() -> tuple[np.ndarray, np.ndarray]:

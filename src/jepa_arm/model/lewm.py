@@ -85,6 +85,7 @@ class LeWorldModel(LeWM):
     """
 
     past = 1
+    sees_velocity = False
 
     def __init__(self, config: LewmConfig, contract: Contract, normaliser: Normaliser) -> None:
         """``normaliser`` is only kept for the checkpoint: colours are normalised as published."""
@@ -100,7 +101,7 @@ class LeWorldModel(LeWM):
         Raises:
             ValueError: images or proprioception of another shape or type than the contract's.
         """
-        pixels, _ = checked(self.contract, pixels, proprio)
+        pixels, _ = checked(self.contract, pixels, proprio, self.contract.proprio_width)
         return self.embed(normalised(pixels, self.config.image_size))
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class WorldModel(nn.Module):
         latent: D.
         past: latents before the present one in ``z_prev``, the newest first.
         block_width: K*A, values of one action block (K = frame skip).
+        sees_velocity: whether ``proprio`` ends in joint velocities.
     """
 
     _proprio_mean: Tensor
@@ -57,10 +58,10 @@ class WorldModel(nn.Module):
         self.contract = contract
         self.normaliser = normaliser
         self.latent, self.past = config.latent, config.past
-        self.block_width = contract.block_width
+        self.block_width, self.sees_velocity = contract.block_width, config.sees_velocity
         camera = contract.camera
         height, breadth = config.image_size or (camera.height, camera.width)
-        self.encoder = Encoder(config, (height, breadth), contract.proprio_width)
+        self.encoder = Encoder(config, (height, breadth), self.proprio_width)
         self.predictor = Predictor(config, self.block_width)
         if config.inverse_width:
             self.inverse = InverseDynamics(config, self.block_width)
@@ -69,6 +70,11 @@ class WorldModel(nn.Module):
         self.register_buffer('_proprio_mean', mean, persistent=False)
         self.register_buffer('_proprio_std', std, persistent=False)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def proprio_width(self) -> int:
+        """P: that of the contract, and the velocities if they are seen."""
+        return self.contract.proprio_width + len(self.contract.joints) * self.sees_velocity
 
     def encode(
         self,
@@ -82,7 +88,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: images or proprioception of another shape or type than the contract's.
         """
-        pixels, proprio = checked(self.contract, pixels, proprio)
+        pixels, proprio = checked(self.contract, pixels, proprio, self.proprio_width)
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else torch.float32
         image = pixels.permute(0, 3, 1, 2).to(dtype)  # channels-last in memory
         image = image.mul_(1.0 / (255.0 * self.normaliser.image_std))
@@ -158,15 +164,16 @@ def checked(
     contract: Contract,
     pixels: Tensor | NDArray[np.uint8],
     proprio: Tensor | NDArray[np.floating],
+    proprio_width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, h, w, 3) uint8 and proprioception (B, P) float32, as the contract says.
+    """Images (B, h, w, 3) uint8 as the contract says, and proprioception (B, P) float32.
 
     Raises:
         ValueError: another shape or type than the contract's.
     """
     pixels, proprio = torch.as_tensor(pixels), torch.as_tensor(proprio, dtype=torch.float32)
     camera = contract.camera
-    expected = (camera.height, camera.width, 3), (contract.proprio_width,)
+    expected = (camera.height, camera.width, 3), (proprio_width,)
     if pixels.shape[1:] != expected[0] or pixels.dtype != torch.uint8:
         raise ValueError(
             f'images: expected (B, {camera.height}, {camera.width}, 3) uint8 RGB, '
