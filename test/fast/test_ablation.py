@@ -68,7 +68,7 @@ def test_training_for_a_time_ends_in_time_at_the_end_of_its_schedule(
 ) -> None:
     threads = torch.get_num_threads()
     episodes = EpisodeFile(synthetic.write(tmp_path / 'play.h5', [31] * 40))
-    file = replace(synthetic.TOY, train=replace(synthetic.TRAIN, steps=10_000))
+    file = replace(synthetic.TOY, train=replace(synthetic.TRAIN, steps=10_000, batch=8))
     rates: list[float] = []
     monkeypatch.setattr(
         'jepa_arm.training.learning_rate',
@@ -77,9 +77,9 @@ def test_training_for_a_time_ends_in_time_at_the_end_of_its_schedule(
     trained = train_for(episodes, tmp_path / 'run', file, seed=0, processor_s=0.5)
     torch.set_num_threads(threads)
     assert trained.steps == len(rates) > 5
-    assert rates[-1] < 0.05 * max(rates) and max(rates) > 0.9 * file.train.learning_rate
+    assert rates[-1] < 0.2 * max(rates) and max(rates) > 0.9 * file.train.learning_rate
     frames = trained.steps * file.train.batch * file.train.window
-    assert frames / trained.frames_per_s == pytest.approx(0.5, abs=0.2)
+    assert 0.5 <= frames / trained.frames_per_s < 0.8
     assert not trained.model.training
     assert set(trained.training).isdisjoint(trained.held_out)
 
