@@ -87,7 +87,8 @@ class Agent:
         self._model, self._probes = checkpoint.model, checkpoint.probes
         self._time = checkpoint.model.contract.time
         self._heads = load_belief_heads(checkpoint)
-        self._belief = Belief(self._model, self._heads, self._time, TipMotion.width)
+        past = self._model.past
+        self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion = TipMotion(arm)
         self._planner = Planner(
@@ -105,6 +106,7 @@ class Agent:
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
         self._belief.reset()
+        self._last: JointSample | None = None
         self.goal = None
         self.resync(joints)
 
@@ -158,7 +160,7 @@ class Agent:
         Raises:
             ValueError: an image or joints of another size than the model's, or an old stamp.
         """
-        proprio = self._proprio(observation.joints)
+        proprio = self._proprio(observation.joints, observation.stamp)
         z = self._model.encode(observation.image[None], proprio)
         self._belief.late = self._late
         surprise = self._judge(observation.stamp, z)
@@ -174,7 +176,7 @@ class Agent:
             PlanningError: the model gave no finite plan.
         """
         self._belief.late = self._late
-        proprio = self._proprio(joints.position)
+        proprio = self._proprio(joints.position, joints.stamp)
         self._belief.feel(joints.stamp, proprio)
         return self._decide(joints.stamp, joints.position, np.nan)
 
@@ -201,16 +203,24 @@ class Agent:
             tip_path=self._probes.read('tip', plan.latents).numpy().astype(float),
         )
 
-    def _proprio(self, joints: FloatArray) -> torch.Tensor:
+    def _proprio(self, joints: FloatArray, stamp: float) -> torch.Tensor:
         """(1, P) at ``joints`` (J,), with the tip told to go where it was told last."""
-        self._told = self._motion.target
-        tip = self._arm.tip_position(joints)
-        return torch.tensor(proprioception(joints, tip, self._told)[None], dtype=torch.float32)
+        self._told, last = self._motion.target, self._last
+        velocity = None
+        if self._model.sees_velocity:
+            velocity = np.zeros_like(joints)
+            if last is not None and stamp > last.stamp:
+                velocity = (joints - last.position) / (stamp - last.stamp)
+        self._last = JointSample(joints, np.zeros_like(joints), stamp)
+        felt = proprioception(joints, self._arm.tip_position(joints), self._told, velocity)
+        return torch.tensor(felt[None], dtype=torch.float32)
 
     def _encode(self, observation: Observation) -> torch.Tensor:
         """(1, D); the arm is taken to stand where it was told to."""
         tip = self._arm.tip_position(observation.joints)
-        proprio = proprioception(observation.joints, tip, tip)
+        velocity = np.zeros_like(observation.joints)
+        sees = self._model.sees_velocity
+        proprio = proprioception(observation.joints, tip, tip, velocity if sees else None)
         return self._model.encode(observation.image[None], proprio[None])
 
     @property
@@ -220,7 +230,10 @@ class Agent:
 
     def _judge(self, stamp: float, z: torch.Tensor) -> float:
         """The surprise at ``z`` (1, D), seen at ``stamp`` (s)."""
-        if self._surprise is None or self._belief.span < 2 * self._time.model_dt - 1e-6:
+        if (
+            self._surprise is None
+            or self._belief.span < (1 + self._model.past) * self._time.model_dt - 1e-6
+        ):
             return np.nan
         prior = self._belief.prior(stamp)
         if not prior.is_seen:

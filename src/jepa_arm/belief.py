@@ -64,15 +64,22 @@ class Belief:
     """
 
     def __init__(
-        self, dynamics: Dynamics, heads: BeliefHeads | None, time: TimeConfig, width: int
+        self,
+        dynamics: Dynamics,
+        heads: BeliefHeads | None,
+        time: TimeConfig,
+        width: int,
+        past: int = 1,
     ) -> None:
         """Knows nothing yet.
 
         Args:
             dynamics: predicts. heads: without them it cannot last without images.
             time: of the contract. width: A, of an action.
+            past: latents that the predictor wants before the newest, a model step apart.
         """
         self._dynamics, self._heads, self._time, self._width = dynamics, heads, time, width
+        self._past = past
         size = round(KEPT_S / time.control_dt)
         self._steps: deque[Step] = deque(maxlen=size)
         self._sent: deque[tuple[float, Tensor]] = deque(maxlen=size)
@@ -152,7 +159,7 @@ class Belief:
         return self._steps[-1].stamp - self._steps[0].stamp if self._steps else 0.0
 
     def now(self) -> tuple[Tensor, Tensor]:
-        """(z, z_prev), (1, D) each: the newest latent and the one a model step before."""
+        """(z, z_prev), (1, D) and (1, past*D): the newest latent and those before."""
         return self._before(self._steps[-1].stamp)
 
     def doubt(self) -> Tensor:
@@ -167,7 +174,7 @@ class Belief:
         early = stamp - self._time.model_dt
         z, z_prev = self._before(early)
         block = self.block(stamp)
-        oldest = early - self._time.model_dt - 1e-6
+        oldest = early - self._past * self._time.model_dt - 1e-6
         is_seen = all(s.is_seen for s in self._steps if oldest <= s.stamp < stamp)
         return Prior(z, block, self._dynamics.predict(z, z_prev, block), is_seen)
 
@@ -187,7 +194,8 @@ class Belief:
         return torch.zeros(self._width)
 
     def _before(self, stamp: float) -> tuple[Tensor, Tensor]:
-        return self._interpolate(stamp), self._interpolate(stamp - self._time.model_dt)
+        stamps = [stamp - ago * self._time.model_dt for ago in range(1, self._past + 1)]
+        return self._interpolate(stamp), torch.cat([self._interpolate(s) for s in stamps], dim=-1)
 
     def _interpolate(self, stamp: float) -> Tensor:
         if stamp >= self._steps[-1].stamp:

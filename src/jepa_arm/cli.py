@@ -88,6 +88,14 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
+    p = _verb(parsers, 'ablate', verbs.ablate, 'jepa-arm ablate --data data/play.h5')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+    p.add_argument('--out', default='runs/ablation', help='folder of the results, one file a run')
+    p.add_argument('--rows', default='ablation.yaml', help='config/ROWS, or an absolute path')
+    p.add_argument('--only', nargs='+', default=[], metavar='ROW', help='names of rows')
+    p.add_argument('--table', action='store_true', help='show what is there, run nothing')
+
     p = _verb(parsers, 'import', verbs.import_, 'jepa-arm import lewm-pusht --out models/pusht')
     p.add_argument('source', help='folder with weights.pt and config.json, or the .pt file')
     p.add_argument('--out', required=True, help='folder to make')

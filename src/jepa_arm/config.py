@@ -285,6 +285,16 @@ class ModelConfig:
             that a few numbers count beside the many pixels; encoder_width: of the fused layer.
         latent: D.
         predictor_width, predictor_blocks: hidden size and number of residual blocks.
+        image_size: (h, w) px to which images are averaged first; empty: as they come.
+        vit: patch size, width, blocks and heads of a vision transformer in place of the
+            convolutions; empty: none.
+        image_dropout: share of training frames whose image features are a learned token.
+        sees_joints: whether proprioception is fused with the image.
+        sees_velocity: whether joint velocities are part of proprioception.
+        history: latents the predictor sees, 1 to 3: the present one and those before.
+        is_residual: whether the predictor gives the change of the latent, or the latent.
+        inverse_width: hidden size of a network that tells the actions between two latents, for
+            ``TrainConfig.inverse_weight``; 0: none.
     """
 
     name: str
@@ -295,14 +305,38 @@ class ModelConfig:
     latent: int
     predictor_width: int
     predictor_blocks: int
+    image_size: tuple[int, ...] = ()
+    vit: tuple[int, ...] = ()
+    image_dropout: float = 0.0
+    sees_joints: bool = True
+    sees_velocity: bool = False
+    history: int = 2
+    is_residual: bool = True
+    inverse_width: int = 0
 
     def __post_init__(self) -> None:
         features = (self.image_width, self.proprio_width, self.encoder_width, self.latent)
         sizes = (*self.channels, *features, self.predictor_width, self.predictor_blocks)
+        sizes += (*self.image_size, *self.vit, max(1, self.inverse_width))
         if not self.channels or min(sizes) < 1 or max(sizes) > LARGEST:
             raise ConfigError(f'model {self.name}: expected sizes 1..{LARGEST}, got {self}')
         if len(self.channels) > MOST_LAYERS or self.predictor_blocks > MOST_LAYERS:
             raise ConfigError(f'model {self.name}: expected <= {MOST_LAYERS} layers, got {self}')
+        if len(self.image_size) not in (0, 2) or len(self.vit) not in (0, 4):
+            raise ConfigError(
+                f'model {self.name}: expected image_size of 2 values and vit of 4, or none, got '
+                f'{self.image_size} and {self.vit}'
+            )
+        if not (0.0 <= self.image_dropout < 1.0 and 1 <= self.history <= 3):
+            raise ConfigError(
+                f'model {self.name}: expected image_dropout in [0, 1) and history 1..3, got '
+                f'{self.image_dropout} and {self.history}'
+            )
+
+    @property
+    def past(self) -> int:
+        """Latents before the present one that a prediction is given as ``z_prev``, at least 1."""
+        return max(1, self.history - 1)
 
 
 @dataclass(frozen=True)
@@ -364,6 +398,8 @@ class TrainConfig:
         probe_steps: optimiser steps of each probe.
         shifts_colours: whether each training frame's hues are turned at random.
         windows_per_episode: windows of a batch that come from the same episode.
+        inverse_weight: of the error of the actions told from two latents, see ``ModelConfig``.
+        straightening_weight: of the bend of the latents' path.
     """
 
     steps: int
@@ -383,12 +419,10 @@ class TrainConfig:
     probe_steps: int
     shifts_colours: bool
     windows_per_episode: int
+    inverse_weight: float = 0.0
+    straightening_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.window < 4:
-            raise ConfigError(
-                f'window: expected >= 4 frames (z_prev, z, targets), got {self.window}'
-            )
         if self.batch < 2 or self.steps < 1 or not 0.0 < self.held_out < 1.0:
             raise ConfigError(
                 'train: expected batch >= 2, steps >= 1, held_out in (0, 1), got '
@@ -529,6 +563,65 @@ class ModelFile:
                 f'train.window: expected {self.model.history + 1} frames (history and the next), '
                 f'got {self.train.window}'
             )
+        if self.train.inverse_weight and not getattr(self.model, 'inverse_width', 0):
+            raise ConfigError('train.inverse_weight: expected none where inverse_width is 0')
+        if isinstance(self.model, ModelConfig) and self.train.window < self.model.past + 2:
+            raise ConfigError(
+                f'train.window: expected >= {self.model.past + 2} frames (z_prev, z, targets), '
+                f'got {self.train.window}'
+            )
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One variant of the world model.
+
+    Attributes:
+        name: of the row, letters, digits and ``_``.
+        changes: to the base, each ``part.key=value`` with the value in YAML; parts are
+            model, train and heads (see ``ModelFile``), planner and time.
+    """
+
+    name: str
+    changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ConfigError(f'ablation row: expected a name like latent_128, got {self.name!r}')
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """Variants of a world model, trained and measured alike.
+
+    Attributes:
+        base: ``config/model/BASE.yaml``, what the rows change.
+        minutes: processor minutes of training.
+        seeds: of weights, windows, split and heads; each gives a run of each row.
+        probe_steps, heads_steps: optimiser steps of each probe, of actor and of value.
+        reach, push: development scenes of each task; scene_seed: of the first of them.
+    """
+
+    base: str
+    minutes: float
+    seeds: tuple[int, ...]
+    probe_steps: int
+    heads_steps: int
+    reach: int
+    push: int
+    scene_seed: int
+    rows: tuple[AblationRow, ...]
+
+    def __post_init__(self) -> None:
+        counts = (self.probe_steps, self.heads_steps, self.reach, self.push, len(self.seeds))
+        if min(counts) < 1 or not self.minutes > 0.0:
+            raise ConfigError(
+                'ablation: expected positive minutes, steps and scenes and at least one seed, got '
+                f'{self.minutes} minutes and {counts}'
+            )
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ConfigError(f'ablation: expected a name of its own for each row, got {names}')
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,10 @@ class Recordings:
             CheckpointError: the world model is not told of the arm's joints.
         """
         model = checkpoint.model
-        if not isinstance(model, WorldModel):
+        if not isinstance(model, WorldModel) or model.past != 1 or model.sees_velocity:
             raise CheckpointError(
-                f'{checkpoint.folder}: expected a world model that is told of the joints, got '
-                f'{model.config.name}; a belief that lasts without images needs one'
+                f'{checkpoint.folder}: expected a world model that is told of the joints and goes '
+                f'on from two latents, got {model.config.name}; belief heads are for such alone'
             )
         proprio = np.asarray(episodes.proprioception())
         self._latents = encode_all(model, episodes.pixels, proprio)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from .config import HeadsConfig, to_dict
 from .data.episodes import EpisodeFile
 from .model.checkpoint import (
+    Checkpoint,
     add_module,
     check_contract,
     git_hash,
@@ -48,7 +49,20 @@ def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progre
     checkpoint = load_checkpoint(folder)
     episodes = EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    latents = encode_all(checkpoint.model, episodes.pixels, episodes.proprioception())
+    proprio = episodes.proprioception(checkpoint.model.sees_velocity)
+    latents = encode_all(checkpoint.model, episodes.pixels, proprio)
+    fit_heads(checkpoint, episodes, latents, config, seed, progress)
+
+
+def fit_heads(
+    checkpoint: Checkpoint,
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    config: HeadsConfig,
+    seed: int,
+    progress: bool,
+) -> None:
+    """``train_heads`` for an open checkpoint and the ``latents`` (N, D) of all frames."""
     with torch.inference_mode():
         z = torch.from_numpy(latents)
         reads = np.stack([checkpoint.probes.read(s, z).numpy() for s in ('tip', 'object')])
@@ -74,7 +88,7 @@ def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progre
     round_weights(heads)
     losses = {'actor_loss': results[0][1], 'value_loss': results[1][1]}
     info = {**to_dict(config), 'seed': seed, 'git': git_hash(), **losses}
-    add_module(folder, 'heads', heads, info)
+    add_module(checkpoint.folder, 'heads', heads, info)
 
 
 def _train_head(job: tuple) -> tuple[dict[str, NDArray], float]:

@@ -48,16 +48,19 @@ def make_contract(arm: ArmConfig, time: TimeConfig) -> Contract:
 Floats = TypeVar('Floats', bound=NDArray[np.floating])
 
 
-def proprioception(joints: Floats, tip_position: Floats, tip_target: Floats) -> Floats:
+def proprioception(
+    joints: Floats, tip_position: Floats, tip_target: Floats, velocity: Floats | None = None
+) -> Floats:
     """(..., P) what the arm feels of itself: joints, tip, and the target's lead over the tip.
 
     Args:
         joints: (..., J) rad. tip_position, tip_target: (..., 3) m. The target is where the arm
             was last told to go; the tip follows about a control step behind, and what it will
-            do next depends on the lead.
+            do next depends on the lead. velocity: (..., J) rad/s, for models that see it.
     """
-    lead = tip_target - tip_position
-    return cast(Floats, np.concatenate([joints, tip_position, lead], axis=-1))
+    parts = [joints, tip_position, tip_target - tip_position]
+    parts += [] if velocity is None else [velocity]
+    return cast(Floats, np.concatenate(parts, axis=-1))
 
 
 class TipMotion:

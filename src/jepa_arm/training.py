@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .config import ModelFile, TrainConfig, to_dict
+from .config import ModelConfig, ModelFile, TrainConfig, to_dict
 from .data.episodes import EpisodeFile
 from .data.windows import Windows, WindowSampler
 from .model.architectures import AnyWorldModel, build
@@ -40,7 +40,7 @@ from .model.probes import (
     position_error_cm,
 )
 from .model.sigreg import sigreg
-from .model.world_model import Normaliser, encode_all
+from .model.world_model import Normaliser, WorldModel, encode_all
 
 HORIZON = 5
 """Model steps ahead in the gate report."""
@@ -62,11 +62,24 @@ class Losses:
         rollout: open-loop MSE over the steps of the window.
         teacher_forced: one-step MSE.
         sigreg: SIGReg statistic, unweighted.
+        inverse: MSE of the actions told from two latents, if it has a weight.
+        bend: of the latents' path, if it has a weight; see ``path_bend``.
     """
 
     rollout: Tensor
     teacher_forced: Tensor
     sigreg: Tensor
+    inverse: Tensor | None = None
+    bend: Tensor | None = None
+
+    def total(self, train: TrainConfig) -> Tensor:
+        """The weighted sum."""
+        loss = self.rollout + self.teacher_forced + train.sigreg_weight * self.sigreg
+        if self.inverse is not None:
+            loss = loss + train.inverse_weight * self.inverse
+        if self.bend is not None:
+            loss = loss + train.straightening_weight * self.bend
+        return loss
 
 
 def prepare_cpu(threads: int | None = None) -> None:
@@ -125,6 +138,53 @@ def train_world_model(
     return _finish(run, data)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What ``train_for`` made.
+
+    Attributes:
+        model: in eval mode, without gradients, rounded as checkpoints are.
+        training, held_out: episodes of the split.
+        steps: optimiser steps; frames_per_s: training frames a second of processor time.
+    """
+
+    model: AnyWorldModel
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    steps: int
+    frames_per_s: float
+
+
+def train_for(
+    episodes: EpisodeFile, out: Path, config: ModelFile, seed: int, processor_s: float
+) -> Trained:
+    """Trains for so much processor time of this process, so that what else runs does not count.
+
+    The learning rate goes through its whole schedule, however many steps there are; nothing is
+    saved, and no gate is asked.
+
+    Args:
+        episodes: training data. out: a folder for nothing but this run.
+        config: ``train.steps`` only gives the share of the warm-up.
+
+    Raises:
+        DataError, TrainingError: see ``train_world_model``.
+    """
+    prepare_cpu(threads=1)
+    run = _Run(episodes, out, config, seed, resume=False)
+    run.model.train()
+    began, used = time.process_time(), 0.0
+    while used < processor_s:
+        _train_step(run, used / processor_s * config.train.steps)
+        run.step += 1
+        used = time.process_time() - began
+    frames = run.step * config.train.batch * config.train.window
+    recompute_batch_statistics(run.model, run.windows, config.train.batch, run.step)
+    model = run.model.eval().requires_grad_(False)
+    round_weights(model)
+    return Trained(model, run.training, run.held_out, run.step, frames / used)
+
+
 def losses(model: AnyWorldModel, windows: Windows, train: TrainConfig, step_seed: int) -> Losses:
     """The loss terms of one batch; the encoder sees all frames of all windows at once."""
     size, length = windows.proprio.shape[:2]
@@ -132,15 +192,26 @@ def losses(model: AnyWorldModel, windows: Windows, train: TrainConfig, step_seed
         z = model.encode(windows.pixels.flatten(0, 1), windows.proprio.flatten(0, 1))
         z = z.view(size, length, -1)
         rollout, teacher_forced = model.prediction_errors(z, windows.actions)
+        inverse = None
+        if train.inverse_weight and isinstance(model, WorldModel):
+            inverse = model.inverse_error(z, windows.actions)
     generator = torch.Generator().manual_seed(step_seed)
     return Losses(
         rollout=rollout,
         teacher_forced=teacher_forced,
         sigreg=sigreg(z.transpose(0, 1), train.sigreg_projections, train.sigreg_knots, generator),
+        inverse=inverse,
+        bend=path_bend(z) if train.straightening_weight else None,
     )
 
 
-def learning_rate(step: int, train: TrainConfig) -> float:
+def path_bend(z: Tensor) -> Tensor:
+    """1 - cosine between successive changes of latents (B, L, D): temporal straightening."""
+    change = z.diff(dim=1)
+    return 1.0 - nn.functional.cosine_similarity(change[:, 1:], change[:, :-1], dim=-1).mean()
+
+
+def learning_rate(step: float, train: TrainConfig) -> float:
     """Linear rise over ``warmup_steps``, then half a cosine to zero at ``steps``."""
     rise = min(1.0, (step + 1) / max(1, train.warmup_steps))
     return train.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / train.steps))
@@ -170,10 +241,12 @@ def recompute_batch_statistics(
     model.eval()
 
 
-def fit_normaliser(episodes: EpisodeFile, indices: NDArray[np.int64], seed: int) -> Normaliser:
+def fit_normaliser(
+    episodes: EpisodeFile, indices: NDArray[np.int64], seed: int, with_velocity: bool = False
+) -> Normaliser:
     """Means and deviations of the episodes ``indices``; colours from up to 2000 frames."""
     frames = np.flatnonzero(np.isin(episodes.episode_of_frames(), indices))
-    proprio = episodes.proprioception()[frames]
+    proprio = episodes.proprioception(with_velocity)[frames]
     chosen = np.random.default_rng(seed).choice(frames, min(2000, len(frames)), replace=False)
     colours = episodes.pixels[np.sort(chosen)] / np.float32(255.0)
     return Normaliser(
@@ -194,6 +267,7 @@ class _Run:
         self.training, self.held_out = episodes.split(seed, config.train.held_out)
         skip = episodes.contract.time.frame_skip
         window = config.train.window
+        velocity = isinstance(config.model, ModelConfig) and config.model.sees_velocity
         self.windows = WindowSampler(
             episodes,
             self.training,
@@ -202,10 +276,13 @@ class _Run:
             seed,
             config.train.shifts_colours,
             config.train.windows_per_episode,
+            velocity,
         )
-        self.validation = WindowSampler(episodes, self.held_out, window, skip, seed)
+        self.validation = WindowSampler(
+            episodes, self.held_out, window, skip, seed, with_velocity=velocity
+        )
         torch.manual_seed(seed)
-        normaliser = fit_normaliser(episodes, self.training, seed)
+        normaliser = fit_normaliser(episodes, self.training, seed, velocity)
         self.model = build(config.model, episodes.contract, normaliser)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -271,7 +348,7 @@ def _loop(run: _Run, progress: bool, deadline: float | None) -> None:
     with bar, (run.out / METRICS_FILE).open('a') as metrics:
         run.model.train()
         while run.step < train.steps:
-            row = _train_step(run)
+            row = _train_step(run, run.step)
             run.step += 1
             bar.update()
             if run.step % 20 == 0:
@@ -295,15 +372,16 @@ def _loop(run: _Run, progress: bool, deadline: float | None) -> None:
         run.save()
 
 
-def _train_step(run: _Run) -> dict[str, float]:
+def _train_step(run: _Run, scheduled: float) -> dict[str, float]:
+    """One step, at the learning rate of step ``scheduled``."""
     train, began = run.config.train, time.perf_counter()
     for group in run.optimizer.param_groups:
-        group['lr'] = learning_rate(run.step, train)
+        group['lr'] = learning_rate(scheduled, train)
     batch = run.windows.batch(run.step, train.batch)
     step_seed = run.seed * 1_000_003 + run.step
     torch.manual_seed(step_seed)  # of dropout: a resumed run drops the same
     terms = losses(run.model, batch, train, step_seed)
-    loss = terms.rollout + terms.teacher_forced + train.sigreg_weight * terms.sigreg
+    loss = terms.total(train)
     if not torch.isfinite(loss):
         raise TrainingError(
             f'step {run.step}: expected a finite loss, got {loss.item()}; lower learning_rate'
@@ -342,43 +420,11 @@ def _finish(run: _Run, data: Path) -> Path:
     """Probes, gate report, checkpoint."""
     episodes, model = run.episodes, run.model.eval().requires_grad_(False)
     round_weights(model)
-    latents = encode_all(model, episodes.pixels, episodes.proprioception())
+    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
-    of_frame = episodes.episode_of_frames()
-    train_rows, val_rows = np.isin(of_frame, run.training), np.isin(of_frame, run.held_out)
-    calibration = np.isin(of_frame, run.held_out[::2])
-    measured = val_rows & ~calibration
-    skip = episodes.contract.time.frame_skip
-    starts = WindowSampler(episodes, run.held_out, HORIZON + 2, skip, run.seed).starts
-    starts = np.random.default_rng(run.seed).permutation(starts)[:8192]
-    held_out = HeldOut(latents, np.asarray(episodes.action), starts)
-    report: dict[str, Any] = prediction_report(model, held_out, HORIZON, run.seed)
-    report['effective_rank'] = effective_rank(latents[val_rows])
-    report['failures'] = failures(report, model.latent)
-    report['probes'] = {}
-    probes = Probes(model.latent)
-    for name in ('tip_target', 'object_position'):
-        truth = np.asarray(getattr(episodes, name))
-        probe = fit_probe(
-            latents[train_rows],
-            truth[train_rows],
-            run.seed,
-            steps=run.config.train.probe_steps,
-            labels=run.config.train.probe_labels,
-        )
-        steps = run.config.train.probe_steps * 3 // 8  # a covariance is learned sooner
-        fit_spread(probe, latents[train_rows], truth[train_rows], run.seed, steps)
-        round_weights(probe)
-        calibrate(probe, latents[calibration], truth[calibration])
-        setattr(probes, name, probe)
-        report['probes'][name] = {
-            **position_error_cm(probe, latents[val_rows], truth[val_rows]),
-            'coverage_90': coverage(probe, latents[measured], truth[measured]),
-            'linear_r2': linear_r2(
-                (latents[train_rows], truth[train_rows]), (latents[val_rows], truth[val_rows])
-            ),
-        }
+    split = run.training, run.held_out
+    probes, report = read_out(model, episodes, latents, split, run.config.train, run.seed)
     (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
     if report['failures']:
         raise GateError('the model failed its gates, nothing was saved:\n  ' + '\n  '.join(
@@ -397,6 +443,59 @@ def _finish(run: _Run, data: Path) -> Path:
     }
     save_checkpoint(run.out / 'checkpoint', model, probes, info)
     return run.out / 'checkpoint'
+
+
+def read_out(
+    model: AnyWorldModel,
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    train: TrainConfig,
+    seed: int,
+) -> tuple[Probes, dict[str, Any]]:
+    """Calibrated probes, and the gate report.
+
+    Args:
+        latents: (N, D) of all frames of ``episodes``, by ``model``.
+        split: indices of the training and of the held-out episodes.
+    """
+    training, held_out_episodes = split
+    of_frame = episodes.episode_of_frames()
+    train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out_episodes)
+    calibration = np.isin(of_frame, held_out_episodes[::2])
+    measured = val_rows & ~calibration
+    skip = episodes.contract.time.frame_skip
+    length = HORIZON + 1 + model.past
+    starts = WindowSampler(episodes, held_out_episodes, length, skip, seed).starts
+    starts = np.random.default_rng(seed).permutation(starts)[:8192]
+    held_out = HeldOut(latents, np.asarray(episodes.action), starts)
+    report: dict[str, Any] = prediction_report(model, held_out, HORIZON, seed)
+    report['effective_rank'] = effective_rank(latents[val_rows])
+    report['failures'] = failures(report, model.latent)
+    report['probes'] = {}
+    probes = Probes(model.latent)
+    for name in ('tip_target', 'object_position'):
+        truth = np.asarray(getattr(episodes, name))
+        probe = fit_probe(
+            latents[train_rows],
+            truth[train_rows],
+            seed,
+            steps=train.probe_steps,
+            labels=train.probe_labels,
+        )
+        steps = train.probe_steps * 3 // 8  # a covariance is learned sooner
+        fit_spread(probe, latents[train_rows], truth[train_rows], seed, steps)
+        round_weights(probe)
+        calibrate(probe, latents[calibration], truth[calibration])
+        setattr(probes, name, probe)
+        report['probes'][name] = {
+            **position_error_cm(probe, latents[val_rows], truth[val_rows]),
+            'coverage_90': coverage(probe, latents[measured], truth[measured]),
+            'linear_r2': linear_r2(
+                (latents[train_rows], truth[train_rows]), (latents[val_rows], truth[val_rows])
+            ),
+        }
+    return probes, report
 
 
 def _cut_metrics(path: Path, step: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import (
+    AblationConfig,
     ArmConfig,
     CollectConfig,
     GuardConfig,
@@ -109,6 +110,22 @@ def model(args: argparse.Namespace) -> int:
     target = CHECKPOINTS / DEFAULT_CHECKPOINT
     shutil.copytree(run / 'checkpoint', target, dirs_exist_ok=True)
     print(f'{target} made in {(time.monotonic() - began) / 60:.1f} minutes')
+    return 0
+
+
+def ablate(args: argparse.Namespace) -> int:
+    """Variants of the world model, trained and measured alike; goes on where it was stopped."""
+    from .ablation_table import format_table, read_results
+
+    out = Path(args.out)
+    if not args.table:
+        from .ablation import Scene, run_ablation
+
+        config = load(AblationConfig, config_path(args.rows))
+        scene = Scene(_arm(args), _sim(), load(GuardConfig, config_path('guard.yaml')))
+        planner = load(PlannerConfig, config_path('planner.yaml'))
+        run_ablation(Path(args.data), out, config, scene, planner, args.only)
+    print(format_table(read_results(out)))
     return 0
 
 

@@ -26,7 +26,8 @@ LAYERS = (
     {'belief'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'language'},
-    {'report', 'bench', 'detection', 'doctor', 'fuzzing', 'fault_measures'},
+    {'report', 'bench', 'ablation', 'ablation_table', 'detection', 'doctor', 'fuzzing'},
+    {'fault_measures'},
     {'fault_report'},
     {'nodes'},
     {'verbs'},
@@ -56,6 +57,7 @@ HOMES = {
         'detection',
         'evaluation',
         'bench',
+        'ablation',
         'doctor',
         'nodes',  # the planner's; the others are named below
         'verbs',  # inside functions: `import jepa_arm.cli` loads no torch, see below

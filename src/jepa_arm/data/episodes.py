@@ -246,9 +246,17 @@ class EpisodeFile:
         """(N,) index of the episode each frame belongs to."""
         return np.repeat(np.arange(len(self)), self.ep_len)
 
-    def proprioception(self) -> NDArray[np.float32]:
+    def proprioception(self, with_velocity: bool = False) -> NDArray[np.float32]:
         """(N, P) of all frames, as the encoder takes it; see ``motion.proprioception``."""
-        return proprioception(self.proprio, self.tip_position, self.tip_target)
+        velocity = self._velocity() if with_velocity else None
+        return proprioception(self.proprio, self.tip_position, self.tip_target, velocity)
+
+    def _velocity(self) -> NDArray[np.float32]:
+        """(N, J) rad/s, mean since the frame before; zero in the first of an episode."""
+        velocity = np.zeros_like(self.proprio)
+        velocity[1:] = np.diff(self.proprio, axis=0) / np.float32(self.contract.time.control_dt)
+        velocity[self.ep_offset] = 0.0
+        return velocity
 
     def split(self, seed: int, held_out: float = 0.1) -> tuple[IntArray, IntArray]:
         """Sorted episode indices (training, held out); the same seed gives the same split."""

@@ -45,17 +45,19 @@ class WindowSampler:
         seed: int,
         shifts_colours: bool = False,
         per_episode: int = 1,
+        with_velocity: bool = False,
     ) -> None:
         """Collects the starts in the episodes ``indices``.
 
         ``shifts_colours`` turns the hues of each frame by another random angle;
         ``per_episode`` windows of a batch come from the same episode: what is constant in an
         episode then takes few values in a batch, and SIGReg cannot fill the latent with it.
+        ``with_velocity`` adds joint velocities to proprioception.
 
         Raises:
             DataError: no episode is long enough.
         """
-        self._episodes, self._proprio = episodes, episodes.proprioception()
+        self._episodes, self._proprio = episodes, episodes.proprioception(with_velocity)
         self._seed, self._shifts_colours = seed, shifts_colours
         self._per_episode = per_episode
         self._frames = np.arange(length) * frame_skip

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .architectures import AnyWorldModel
+from .world_model import before
 
 MAX_ERROR_SHARE = 0.2
 MIN_SHUFFLED_RATIO = 2.0
@@ -28,7 +30,8 @@ class HeldOut:
     Attributes:
         latents: (N, D).
         actions: (N, A) in [-1, 1]; the last row of an episode is never read.
-        starts: (W,) frames from which horizon + 2 model steps stay inside one episode.
+        starts: (W,) frames from which horizon + 1 + ``past`` frames of the model stay inside one
+            episode.
     """
 
     latents: NDArray[np.float32]
@@ -45,19 +48,31 @@ def prediction_report(
     Returns:
         ``mse``, ``persistence_mse``: lists over 1..horizon; ``shuffled_mse``: one step.
     """
-    skip = model.contract.time.frame_skip
-    frames = np.add.outer(data.starts, np.arange(horizon + 2) * skip)
-    controls = np.add.outer(data.starts + skip, np.arange(horizon * skip))
+    now, z_prev, actions, after = windows_of(model, data, horizon)
+    predicted = model.rollout(now, z_prev, actions)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(now)))
+    shuffled = model.predict(now, z_prev, actions[order, 0])
+    return {
+        'mse': (predicted - after).square().mean((0, 2)).tolist(),
+        'persistence_mse': (now[:, None] - after).square().mean((0, 2)).tolist(),
+        'shuffled_mse': float((shuffled - after[:, 0]).square().mean()),
+    }
+
+
+def windows_of(
+    model: AnyWorldModel, data: HeldOut, horizon: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What ``model.rollout`` takes in each window, and what then came.
+
+    Returns:
+        z (W, D), z_prev (W, past*D), action blocks (W, horizon, K*A), latents (W, horizon, D).
+    """
+    skip, past = model.contract.time.frame_skip, model.past
+    frames = np.add.outer(data.starts, np.arange(horizon + 1 + past) * skip)
+    controls = np.add.outer(data.starts + past * skip, np.arange(horizon * skip))
     z = torch.from_numpy(data.latents[frames])
     actions = torch.from_numpy(data.actions[controls]).reshape(len(z), horizon, -1)
-    predicted = model.rollout(z[:, 1], z[:, 0], actions)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(z)))
-    shuffled = model.predict(z[:, 1], z[:, 0], actions[order, 0])
-    return {
-        'mse': (predicted - z[:, 2:]).square().mean((0, 2)).tolist(),
-        'persistence_mse': (z[:, 1:2] - z[:, 2:]).square().mean((0, 2)).tolist(),
-        'shuffled_mse': float((shuffled - z[:, 2]).square().mean()),
-    }
+    return z[:, past], before(z, past, past + 1, past)[:, 0], actions, z[:, past + 1 :]
 
 
 def effective_rank(latents: NDArray[np.float32]) -> float:

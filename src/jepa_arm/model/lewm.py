@@ -37,7 +37,7 @@ class LeWM(nn.Module):
         super().__init__()
         self.config, self.latent, self.block_width = config, config.latent, block_width
         self.encoder = VisionTransformer(
-            config.image_size,
+            (config.image_size, config.image_size),
             config.patch_size,
             config.latent,
             config.encoder_blocks,
@@ -84,6 +84,9 @@ class LeWorldModel(LeWM):
     begins with ``z`` and grows by what is predicted.
     """
 
+    past = 1
+    sees_velocity = False
+
     def __init__(self, config: LewmConfig, contract: Contract, normaliser: Normaliser) -> None:
         """``normaliser`` is only kept for the checkpoint: colours are normalised as published."""
         super().__init__(config, contract.block_width)
@@ -98,7 +101,7 @@ class LeWorldModel(LeWM):
         Raises:
             ValueError: images or proprioception of another shape or type than the contract's.
         """
-        pixels, _ = checked(self.contract, pixels, proprio)
+        pixels, _ = checked(self.contract, pixels, proprio, self.contract.proprio_width)
         return self.embed(normalised(pixels, self.config.image_size))
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:

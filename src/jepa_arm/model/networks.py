@@ -1,4 +1,4 @@
-"""The two networks of the compact world model: encoder and action-conditioned predictor."""
+"""The networks of the compact world model: encoder, action-conditioned predictor, and inverse."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from .vit import VisionTransformer
 
 
 class Encoder(nn.Module):
@@ -15,41 +16,68 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], proprio: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        width, (height, breadth) = 3, image_size
-        for channels in config.channels:
-            layers += [
-                nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-            width, height, breadth = channels, (height + 1) // 2, (breadth + 1) // 2
+        self.dropout = config.image_dropout
+        trunk, features = _trunk(config, image_size)
         self.image = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Linear(width * height * breadth, config.image_width, bias=False),
+            *trunk,
+            nn.Linear(features, config.image_width, bias=False),
             nn.BatchNorm1d(config.image_width),
             nn.ReLU(inplace=True),
         )
-        self.proprio = nn.Sequential(
-            nn.Linear(proprio, config.proprio_width),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.proprio_width, config.proprio_width, bias=False),
-            nn.BatchNorm1d(config.proprio_width),
-            nn.ReLU(inplace=True),
-        )
+        width = config.image_width
+        self.proprio = None
+        if config.sees_joints:
+            self.proprio = nn.Sequential(
+                nn.Linear(proprio, config.proprio_width),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.proprio_width, config.proprio_width, bias=False),
+                nn.BatchNorm1d(config.proprio_width),
+                nn.ReLU(inplace=True),
+            )
+            width += config.proprio_width
         self.fuse = nn.Sequential(
-            nn.Linear(config.image_width + config.proprio_width, config.encoder_width, bias=False),
+            nn.Linear(width, config.encoder_width, bias=False),
             nn.BatchNorm1d(config.encoder_width),
             nn.ReLU(inplace=True),
             nn.Linear(config.encoder_width, config.latent),
         )
         self.norm = nn.BatchNorm1d(config.latent, affine=False)
+        if self.dropout:
+            self.unseen = nn.Parameter(torch.zeros(config.image_width))
 
     def forward(self, image: Tensor, proprio: Tensor) -> Tensor:
         """Latents (B, D) of images (B, 3, h, w) and proprioception (B, P), both normalised."""
-        seen = torch.cat([self.image(image), self.proprio(proprio)], dim=-1)
+        seen = self.image(image)
+        if self.training and self.dropout:
+            is_dropped = torch.rand(len(seen), 1) < self.dropout
+            seen = torch.where(is_dropped, self.unseen.to(seen.dtype), seen)
+        return self._latents(seen, proprio)
+
+    def blind(self, proprio: Tensor) -> Tensor:
+        """Latents (B, D) of normalised proprioception (B, P) alone; needs image dropout."""
+        return self._latents(self.unseen.expand(len(proprio), -1), proprio)
+
+    def _latents(self, seen: Tensor, proprio: Tensor) -> Tensor:
+        if self.proprio is not None:
+            seen = torch.cat([seen, self.proprio(proprio)], dim=-1)
         return self.norm(self.fuse(seen).float())
+
+
+def _trunk(config: ModelConfig, image_size: tuple[int, int]) -> tuple[list[nn.Module], int]:
+    """Layers from an image (B, 3, h, w) to flat features, and how many of these there are."""
+    if config.vit:
+        patch, width, blocks, heads = config.vit
+        return [VisionTransformer(image_size, patch, width, blocks, heads)], width
+    layers: list[nn.Module] = []
+    width, (height, breadth) = 3, image_size
+    for channels in config.channels:
+        layers += [
+            nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+        width, height, breadth = channels, (height + 1) // 2, (breadth + 1) // 2
+    return [*layers, nn.Flatten()], width * height * breadth
 
 
 class AdaptiveBlock(nn.Module):
@@ -80,7 +108,8 @@ class Predictor(nn.Module):
     def __init__(self, config: ModelConfig, block_width: int) -> None:
         super().__init__()
         width = config.predictor_width
-        self.latent = nn.Linear(2 * config.latent, width)
+        self.history, self.is_residual = config.history, config.is_residual
+        self.latent = nn.Linear(config.history * config.latent, width)
         self.action = nn.Sequential(
             nn.Linear(block_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
@@ -91,7 +120,7 @@ class Predictor(nn.Module):
         """Predicted latents (B, D).
 
         Args:
-            z, z_prev: (B, D) now and one model step ago.
+            z: (B, D) now. z_prev: (B, past*D), one model step ago first.
             action_block: (B, K*A) in [-1, 1], the actions until the predicted latent.
         """
         return self.step(z, z_prev, self.modulations(action_block))
@@ -107,7 +136,31 @@ class Predictor(nn.Module):
 
     def step(self, z: Tensor, z_prev: Tensor, modulations: list[Tensor]) -> Tensor:
         """``forward`` with the ``modulations`` of the action blocks."""
-        h = self.latent(torch.cat([z, z - z_prev], dim=-1))
+        h = self.latent(self._seen(z, z_prev))
         for block, modulation in zip(self.blocks, modulations, strict=True):
             h = block(h, modulation)
-        return z + self.out(h).float()
+        out = self.out(h).float()
+        return z + out if self.is_residual else out
+
+    def _seen(self, z: Tensor, z_prev: Tensor) -> Tensor:
+        """(B, history*D): the latent and its changes, the newest first."""
+        if self.history == 1:
+            return z
+        before = z_prev.split(z.shape[-1], dim=-1)
+        changes = [new - old for new, old in zip((z, *before), before, strict=False)]
+        return torch.cat([z, *changes], dim=-1)
+
+
+class InverseDynamics(nn.Module):
+    """The actions between two latents: a term of the loss that keeps what actions change."""
+
+    def __init__(self, config: ModelConfig, block_width: int) -> None:
+        super().__init__()
+        width = config.inverse_width
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * config.latent, width), nn.GELU(), nn.Linear(width, block_width)
+        )
+
+    def forward(self, z: Tensor, z_next: Tensor) -> Tensor:
+        """Action blocks (..., K*A) that lead from ``z`` (..., D) to ``z_next``."""
+        return self.mlp(torch.cat([z, z_next], dim=-1)).float()

@@ -19,7 +19,7 @@ class VisionTransformer(nn.Module):
     """Images to the class token's features."""
 
     def __init__(
-        self, image_size: int, patch_size: int, width: int, blocks: int, heads: int
+        self, image_size: tuple[int, int], patch_size: int, width: int, blocks: int, heads: int
     ) -> None:
         super().__init__()
         self.embeddings = Embeddings(image_size, patch_size, width)
@@ -29,7 +29,7 @@ class VisionTransformer(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, width) features of normalised images (B, 3, image_size, image_size)."""
+        """(B, width) features of normalised images (B, 3, *image_size)."""
         tokens = self.embeddings(image)
         for layer in self.encoder['layer']:  # type: ignore[union-attr]
             tokens = layer(tokens)
@@ -39,9 +39,9 @@ class VisionTransformer(nn.Module):
 class Embeddings(nn.Module):
     """Patches, a class token before them, and the position of each."""
 
-    def __init__(self, image_size: int, patch_size: int, width: int) -> None:
+    def __init__(self, image_size: tuple[int, int], patch_size: int, width: int) -> None:
         super().__init__()
-        patches = (image_size // patch_size) ** 2
+        patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.position_embeddings = nn.Parameter(torch.empty(1, patches + 1, width))
         nn.init.trunc_normal_(self.cls_token, std=INIT_STD)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..config import Contract, ModelConfig
-from .networks import Encoder, Predictor
+from .networks import Encoder, InverseDynamics, Predictor
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class WorldModel(nn.Module):
         contract: what the model was trained for.
         config: its sizes.
         latent: D.
+        past: latents before the present one in ``z_prev``, the newest first.
         block_width: K*A, values of one action block (K = frame skip).
+        sees_velocity: whether ``proprio`` ends in joint velocities.
     """
 
     _proprio_mean: Tensor
@@ -54,16 +57,24 @@ class WorldModel(nn.Module):
         self.config = config
         self.contract = contract
         self.normaliser = normaliser
-        self.latent = config.latent
-        self.block_width = contract.block_width
+        self.latent, self.past = config.latent, config.past
+        self.block_width, self.sees_velocity = contract.block_width, config.sees_velocity
         camera = contract.camera
-        self.encoder = Encoder(config, (camera.height, camera.width), contract.proprio_width)
+        height, breadth = config.image_size or (camera.height, camera.width)
+        self.encoder = Encoder(config, (height, breadth), self.proprio_width)
         self.predictor = Predictor(config, self.block_width)
+        if config.inverse_width:
+            self.inverse = InverseDynamics(config, self.block_width)
         # not saved with the weights: their home is config.json
         mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
         self.register_buffer('_proprio_mean', mean, persistent=False)
         self.register_buffer('_proprio_std', std, persistent=False)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def proprio_width(self) -> int:
+        """P: that of the contract, and the velocities if they are seen."""
+        return self.contract.proprio_width + len(self.contract.joints) * self.sees_velocity
 
     def encode(
         self,
@@ -77,18 +88,25 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: images or proprioception of another shape or type than the contract's.
         """
-        pixels, proprio = checked(self.contract, pixels, proprio)
+        pixels, proprio = checked(self.contract, pixels, proprio, self.proprio_width)
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else torch.float32
         image = pixels.permute(0, 3, 1, 2).to(dtype)  # channels-last in memory
         image = image.mul_(1.0 / (255.0 * self.normaliser.image_std))
         image = image.sub_(self.normaliser.image_mean / self.normaliser.image_std)
+        if self.config.image_size:
+            image = functional.interpolate(image, self.config.image_size, mode='area')
         return self.encoder(image, (proprio - self._proprio_mean) / self._proprio_std)
+
+    def encode_blind(self, proprio: Tensor | NDArray[np.floating]) -> Tensor:
+        """Latents (B, D) of ``proprio`` (B, P) without an image; needs image dropout."""
+        proprio = torch.as_tensor(proprio, dtype=torch.float32)
+        return self.encoder.blind((proprio - self._proprio_mean) / self._proprio_std)
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
         """Latents (B, D) one model step after ``z``.
 
         Args:
-            z, z_prev: (B, D), now and one model step (K control steps) ago.
+            z: (B, D) now. z_prev: (B, past*D), one model step (K control steps) ago, and so on.
             action_block: (B, K*A) in [-1, 1], the next K actions in order.
         """
         return self.predictor(z, z_prev, action_block)
@@ -99,7 +117,7 @@ class WorldModel(nn.Module):
         latents = []
         for step in range(actions.shape[1]):
             now = [m[:, step] for m in modulations]
-            z, z_prev = self.predictor.step(z, z_prev, now), z
+            z, z_prev = self.predictor.step(z, z_prev, now), shift(z, z_prev)
             latents.append(z)
         return torch.stack(latents, dim=1)
 
@@ -111,29 +129,51 @@ class WorldModel(nn.Module):
             actions: (B, L-1, K*A) blocks between them.
         """
         size, length = z.shape[:2]
-        open_loop = self.rollout(z[:, 1], z[:, 0], actions[:, 1:])
+        first, last = self.past, length - 1
+        start = before(z, first, first + 1, self.past)[:, 0]
+        open_loop = self.rollout(z[:, first], start, actions[:, first:])
         # the first open-loop step is teacher-forced already
         later = self.predict(
-            z[:, 2:-1].flatten(0, 1), z[:, 1:-2].flatten(0, 1), actions[:, 2:].flatten(0, 1)
+            z[:, first + 1 : last].flatten(0, 1),
+            before(z, first + 1, last, self.past).flatten(0, 1),
+            actions[:, first + 1 :].flatten(0, 1),
         )
-        one_step = torch.cat([open_loop[:, :1], later.view(size, length - 3, self.latent)], dim=1)
-        target = z[:, 2:]
+        later = later.view(size, last - first - 1, self.latent)
+        one_step = torch.cat([open_loop[:, :1], later], dim=1)
+        target = z[:, first + 1 :]
         return (open_loop - target).square().mean(), (one_step - target).square().mean()
+
+    def inverse_error(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Mean squared error of the ``actions`` told from successive latents (B, L, D)."""
+        return (self.inverse(z[:, :-1], z[:, 1:]) - actions).square().mean()
+
+
+def before(z: Tensor, first: int, last: int, past: int) -> Tensor:
+    """``z_prev`` (B, last-first, past*D) of the frames first..last-1 of latents (B, L, D)."""
+    steps = [z[:, first - ago : last - ago] for ago in range(1, past + 1)]
+    return steps[0] if past == 1 else torch.cat(steps, dim=-1)
+
+
+def shift(z: Tensor, z_prev: Tensor) -> Tensor:
+    """``z_prev`` (B, past*D) a step later, when ``z`` (B, D) is the newest of the past."""
+    kept = z_prev.shape[-1] - z.shape[-1]
+    return torch.cat([z, z_prev[:, :kept]], dim=-1) if kept else z
 
 
 def checked(
     contract: Contract,
     pixels: Tensor | NDArray[np.uint8],
     proprio: Tensor | NDArray[np.floating],
+    proprio_width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, h, w, 3) uint8 and proprioception (B, P) float32, as the contract says.
+    """Images (B, h, w, 3) uint8 as the contract says, and proprioception (B, P) float32.
 
     Raises:
         ValueError: another shape or type than the contract's.
     """
     pixels, proprio = torch.as_tensor(pixels), torch.as_tensor(proprio, dtype=torch.float32)
     camera = contract.camera
-    expected = (camera.height, camera.width, 3), (contract.proprio_width,)
+    expected = (camera.height, camera.width, 3), (proprio_width,)
     if pixels.shape[1:] != expected[0] or pixels.dtype != torch.uint8:
         raise ValueError(
             f'images: expected (B, {camera.height}, {camera.width}, 3) uint8 RGB, '

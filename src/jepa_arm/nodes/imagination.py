@@ -61,10 +61,15 @@ def imagine(
     if not np.all(np.abs(actions) <= 1.0):
         raise ValueError('actions: expected finite values in [-1, 1]')
     tips = [arm.tip_position(o.joints) for o in (before, now)]
-    proprio = [proprioception(o.joints, t, t) for o, t in zip((before, now), tips, strict=True)]
+    velocity = None
+    if model.sees_velocity:
+        velocity = (now.joints - before.joints) / max(now.stamp - before.stamp, 1e-3)
+    proprio = [
+        proprioception(o.joints, t, t, velocity) for o, t in zip((before, now), tips, strict=True)
+    ]
     z = model.encode(np.stack([before.image, now.image]), np.stack(proprio))
     blocks = torch.as_tensor(actions, dtype=torch.float32).view(1, steps, -1)
-    latents = model.rollout(z[1:], z[:1], blocks)[0]
+    latents = model.rollout(z[1:], z[:1].repeat(1, model.past), blocks)[0]
     read = checkpoint.probes.read
     return Imagined(
         stamps=contract.time.model_dt * np.arange(1.0, steps + 1.0),

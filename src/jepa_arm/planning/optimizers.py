@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import PlannerConfig
+from ..model.world_model import shift
 from .costs import Task
 
 
@@ -35,7 +36,7 @@ class Start:
     """Where a plan starts.
 
     Attributes:
-        z, z_prev: (1, D) the latent now and one model step ago.
+        z: (1, D), the latent now. z_prev: (1, past*D), one model step ago, and so on.
         warm: (T, A) control actions left of the last plan, or None.
         room: (2, A) how far the sum of the actions may go down and up on each axis, so that
             what they move stays inside the workspace; None for no bound.
@@ -224,13 +225,14 @@ class LocalSearch:
         before = None
         for h in range(self._config.horizon):
             remaining = (spread - h * self._skip).clamp(min=self._skip) / heads.max_steps
+            velocity = z - z_prev[:, : z.shape[-1]]
             block = heads.actor.sample(
-                task.features(z), z - z_prev, remaining, generator, self._config.temperature
+                task.features(z), velocity, remaining, generator, self._config.temperature
             )
             chunk = start.feasible(block.view(count, self._skip, self._width), done)
             done = done + chunk.sum(1)
             moved = effect(chunk, start.late, before)
-            z, z_prev = self._dynamics.predict(z, z_prev, moved.flatten(1)), z
+            z, z_prev = self._dynamics.predict(z, z_prev, moved.flatten(1)), shift(z, z_prev)
             before = chunk[:, -1]
             chunks.append(chunk)
             latents.append(z)

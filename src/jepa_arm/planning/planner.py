@@ -78,7 +78,7 @@ class Planner:
         room: Tensor | None = None,
         late: float = 0.0,
     ) -> Plan:
-        """The best plan from ``z`` with ``z_prev`` a model step before, (1, D) each.
+        """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
 
         ``room`` (2, A) bounds the sum of the actions on each axis, and ``late`` is the share
         of a control step that passes before an action takes effect; see ``Start``.
