@@ -88,6 +88,12 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
+    p = _verb(parsers, 'belief', verbs.belief, 'jepa-arm belief --data data/play.h5')
+    _add_common(p)
+    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+    p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
+
     p = _verb(parsers, 'ablate', verbs.ablate, 'jepa-arm ablate --data data/play.h5')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
@@ -122,9 +128,22 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--planner', choices=('local', 'icem'), help='default: config/planner.yaml')
     p.add_argument('--tolerance-cm', type=float, help='default: the task')
     p.add_argument('--ros', action='store_true', help='through the real nodes')
+    p.add_argument(
+        '--blackout',
+        type=float,
+        nargs=2,
+        metavar=('FROM', 'FOR'),
+        help='s of each episode without images, in process; FOR 0: until its end',
+    )
     p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
     p.add_argument('--json', help='file for the report')
     p.add_argument('--html', help='folder for a page with an animation per episode')
+
+    p = _verb(parsers, 'surprise', verbs.surprise, 'jepa-arm surprise --episodes 50 --seed 0')
+    _add_common(p)
+    p.add_argument('--episodes', type=_positive, default=50, help='of each anomaly')
+    p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
+    p.add_argument('--json', help='file for the report')
 
     p = _verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json')
     _add_common(p)

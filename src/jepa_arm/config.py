@@ -802,6 +802,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, f'{where}.')
     if isinstance(kind, types.UnionType):
+        if value is None and types.NoneType in kind.__args__:
+            return None
         return _convert(_best_match(kind, value), value, where)
     if typing.get_origin(kind) is tuple:
         return _convert_tuple(kind, value, where)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .config import BeliefConfig, to_dict
 from .data.episodes import EpisodeFile
-from .model.belief_heads import REGIMES, BeliefHeads
+from .model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
 from .model.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -221,7 +221,7 @@ def _misread(
     with torch.inference_mode():
         beliefs = blind(checkpoint.model, heads, chains)
         beliefs = torch.cat([chains.z[:, 1:2], beliefs], dim=1)
-        read = torch.stack([checkpoint.probes.read(s, beliefs) for s in ('tip', 'object')], 2)
+        read = torch.stack([checkpoint.probes.read(s, beliefs) for s in SUBJECTS], 2)
     seconds = torch.arange(beliefs.shape[1]) * checkpoint.contract.time.model_dt
     off = read - chains.truth[:, 1:]
     size = beliefs.shape[:2]
@@ -350,6 +350,27 @@ def _alarms(
     }
 
 
+def format_belief(report: dict[str, Any]) -> str:
+    """The report as a table for people."""
+    lines = ['blind for    tip median / p90, in 90 %   object median / p90, in 90 %']
+    for seconds, row in report['blind'].items():
+        parts = [
+            f'{row[f"{name}_median_cm"]:6.2f} / {row[f"{name}_p90_cm"]:.2f} cm '
+            f'{row[f"{name}_coverage_90"]:6.1%}   '
+            for name in SUBJECTS
+        ]
+        lines.append(f'{seconds:9s}' + '   '.join(parts))
+    contact = report['contact']
+    areas = ', '.join(f'{area:.3f}' for area in contact['auroc'])
+    lines.append(f'contact 1 to {RISK_STEPS} model steps ahead: AUROC {areas}')
+    for name, row in report['surprise'].items():
+        lines.append(
+            f'{name:8s} {row["alarms"]} alarms in {row["frames"]} frames, expected '
+            f'{row["expected"]:.1f}'
+        )
+    return '\n'.join(lines)
+
+
 def _blind_errors(
     checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains, step: int
 ) -> dict[str, float]:
@@ -360,7 +381,7 @@ def _blind_errors(
     sigma = heads.doubt(z[rows], seconds[rows])
     inside = (distance / sigma).square() <= REGION_SQUARED_RADIUS
     figures: dict[str, float] = {}
-    for i, name in enumerate(('tip', 'object')):
+    for i, name in enumerate(SUBJECTS):
         figures[f'{name}_median_cm'] = float(distance[:, i].median()) * 100.0
         figures[f'{name}_p90_cm'] = float(distance[:, i].quantile(0.9)) * 100.0
         figures[f'{name}_coverage_90'] = float(inside[:, i].float().mean())

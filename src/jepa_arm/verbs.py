@@ -12,6 +12,7 @@ from .config import (
     AblationConfig,
     ArmConfig,
     CollectConfig,
+    ConfigError,
     GuardConfig,
     ModelFile,
     PlannerConfig,
@@ -69,7 +70,8 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """World model, probes and gate report; then the heads."""
+    """World model, probes and gate report; then the heads of planner and belief."""
+    from .filtering import train_belief
     from .hindsight import train_heads
     from .model.gates import format_report
     from .training import train_world_model
@@ -82,6 +84,8 @@ def train(args: argparse.Namespace) -> int:
     print(format_report(json.loads((out / 'gates.json').read_text())))
     if not args.no_heads:
         train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
+        if config.belief is not None:
+            train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
     print(f'checkpoint: {folder}')
     return 0
 
@@ -113,6 +117,37 @@ def model(args: argparse.Namespace) -> int:
     return 0
 
 
+def belief(args: argparse.Namespace) -> int:
+    """Trains what the belief needs to last without images and to be surprised (minutes)."""
+    from .filtering import format_belief, train_belief
+    from .training import prepare_cpu
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
+    if config.belief is None:
+        raise ConfigError(f'config/model/{args.model}.yaml: expected a part belief, got none')
+    prepare_cpu()
+    folder = _checkpoint_folder(args)
+    report = train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+    print(format_belief(report))
+    print(f'{folder}/belief.safetensors')
+    return 0
+
+
+def surprise(args: argparse.Namespace) -> int:
+    """How surely, and how soon, each of eleven anomalies surprises the belief."""
+    from .detection import format_surprise, measure_surprise
+    from .model.checkpoint import load_checkpoint
+    from .training import prepare_cpu
+
+    prepare_cpu(1)
+    play = load(CollectConfig, config_path('collect.yaml'))
+    checkpoint = load_checkpoint(_checkpoint_folder(args))
+    report = measure_surprise(checkpoint, _arm(args), _sim(), play, args.episodes, args.seed)
+    print(format_surprise(report))
+    _write_json(args.json, report)
+    return 0
+
+
 def ablate(args: argparse.Namespace) -> int:
     """Variants of the world model, trained and measured alike; goes on where it was stopped."""
     from .ablation_table import format_table, read_results
@@ -132,6 +167,8 @@ def ablate(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """The strict protocol, in process or over ROS; table, JSON, pictures."""
     tolerance = None if args.tolerance_cm is None else args.tolerance_cm / 100.0
+    if args.ros and args.blackout:
+        raise ConfigError('--blackout is for episodes in process: expected no --ros')
     if args.ros:
         from .nodes.environment import prepare_ros
 
@@ -168,6 +205,7 @@ def evaluate(args: argparse.Namespace) -> int:
             tolerance,
             baselines=not args.no_baselines,
             keep_frames=bool(args.html),
+            blackout=_blackout(args.blackout),
         )
     from .report import format_report, write_report
 
@@ -309,6 +347,16 @@ def soak(args: argparse.Namespace) -> int:
     print(format_soak(report))
     _write_json(args.json, report)
     return 1 if report['violations'] else 0
+
+
+def _blackout(given: list[float] | None) -> tuple[float, float]:
+    """s of an episode between which there are no images."""
+    if given is None:
+        return float('inf'), float('inf')
+    begin, duration = given
+    if not (0.0 < begin < float('inf') and 0.0 <= duration < float('inf')):
+        raise ConfigError(f'--blackout: expected FROM > 0 and FOR >= 0 seconds, got {given}')
+    return begin, begin + (duration or float('inf'))
 
 
 def _arm(args: argparse.Namespace) -> ArmConfig:

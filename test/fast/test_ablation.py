@@ -31,7 +31,8 @@ PLANNER = load(PlannerConfig, config_path('planner.yaml'))
 def flat(variant) -> dict[str, object]:
     parts = {**to_dict(variant.file), 'planner': to_dict(variant.planner)}
     parts['time'] = to_dict(variant.time)
-    return {f'{part}.{key}': v for part, values in parts.items() for key, v in values.items()}
+    pairs = [(part, values) for part, values in parts.items() if values is not None]
+    return {f'{part}.{key}': v for part, values in pairs for key, v in values.items()}
 
 
 @pytest.mark.parametrize('row', CONFIG.rows, ids=lambda row: row.name)
