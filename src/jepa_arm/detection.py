@@ -204,7 +204,7 @@ def _row(
     }
 
 
-def _auroc(unusual: FloatArray, usual: FloatArray) -> float:
+def _auroc(unusual: FloatArray, usual: FloatArray) -> float | None:
     values = torch.from_numpy(np.concatenate([unusual, usual]))
     labels = torch.from_numpy(np.arange(len(values)) < len(unusual))
     return auroc(values, labels)

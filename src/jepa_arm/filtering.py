@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import BeliefConfig, to_dict
-from .data.episodes import EpisodeFile
+from .data.episodes import DataError, EpisodeFile
 from .model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
 from .model.checkpoint import (
     Checkpoint,
@@ -83,11 +83,21 @@ class Recordings:
         self._episodes, self._skip = episodes, episodes.contract.time.frame_skip
 
     def starts(self, indices: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
-        """First frames of chains of ``steps`` blind model steps in the episodes ``indices``."""
+        """First frames of chains of ``steps`` blind model steps in the episodes ``indices``.
+
+        Raises:
+            DataError: there are none.
+        """
         span = (steps + 1) * self._skip
         offsets, lengths = self._episodes.ep_offset[indices], self._episodes.ep_len[indices]
         firsts = [np.arange(o, o + n - span) for o, n in zip(offsets, lengths, strict=True)]
-        return np.concatenate([*firsts, np.zeros(0, dtype=np.int64)])
+        starts = np.concatenate([*firsts, np.zeros(0, dtype=np.int64)])
+        if not len(starts):
+            raise DataError(
+                f'{self._episodes.path}: expected episodes of more than {span} frames in the '
+                'training split and two of them held out; collect more, or take fewer chain_steps'
+            )
+        return starts
 
     def chains(self, starts: NDArray[np.int64], steps: int) -> Chains:
         """The chains that begin at frames ``starts`` (B,)."""
@@ -361,7 +371,7 @@ def format_belief(report: dict[str, Any]) -> str:
         ]
         lines.append(f'{seconds:9s}' + '   '.join(parts))
     contact = report['contact']
-    areas = ', '.join(f'{area:.3f}' for area in contact['auroc'])
+    areas = ', '.join('-' if a is None else f'{a:.3f}' for a in contact['auroc'])
     lines.append(f'contact 1 to {RISK_STEPS} model steps ahead: AUROC {areas}')
     for name, row in report['surprise'].items():
         lines.append(
@@ -388,15 +398,18 @@ def _blind_errors(
     return figures
 
 
-def auroc(scores: Tensor, labels: Tensor) -> float:
-    """Share of (positive, negative) pairs that ``scores`` (N,) put in the right order."""
+def auroc(scores: Tensor, labels: Tensor) -> float | None:
+    """Share of (positive, negative) pairs that ``scores`` (N,) put in the right order.
+
+    None where all ``labels`` (N,) are the same.
+    """
     order = torch.argsort(scores)
     ranks = torch.empty(len(scores), dtype=torch.float64)
     ranks[order] = torch.arange(1, len(scores) + 1, dtype=torch.float64)
     positive = int(labels.sum())
     negative = len(labels) - positive
     if not positive or not negative:
-        return float('nan')
+        return None
     above = float(ranks[labels.bool()].sum()) - positive * (positive + 1) / 2
     return above / (positive * negative)
 

@@ -1,0 +1,147 @@
+"""A belief taught on a toy world lasts without images, and says how far off it may be."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import synthetic
+from jepa_arm.config import BeliefConfig
+from jepa_arm.data.episodes import DataError, EpisodeFile
+from jepa_arm.filtering import Recordings, blind, format_belief, train_belief
+from jepa_arm.model.belief_heads import load_belief_heads
+from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint
+from jepa_arm.model.world_model import WorldModel
+from jepa_arm.surprise import Surprise
+from jepa_arm.training import train_world_model
+
+CONFIG = BeliefConfig(
+    chain_steps=10,
+    chain_batch=64,
+    chain_updates=300,
+    chains=512,
+    steps=300,
+    batch=256,
+    learning_rate=4e-3,
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the toy is too small for more
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write(tmp_path_factory.mktemp('data') / 'play.h5', [31] * 120)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A trained checkpoint with belief heads; copy it before changing it."""
+    train = replace(synthetic.TRAIN, steps=400, batch=64, probe_steps=300)
+    config = replace(synthetic.TOY, train=train)
+    out = tmp_path_factory.mktemp('run')
+    folder = train_world_model(data, out, config, seed=0, progress=False)
+    train_belief(folder, data, CONFIG, seed=0, progress=False)
+    return folder
+
+
+def test_joints_alone_keep_the_belief_nearer_to_the_truth_than_prediction_alone(
+    folder: Path, data: Path
+) -> None:
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    assert isinstance(checkpoint.model, WorldModel)
+    recordings = Recordings(checkpoint, episodes)
+    _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
+    chains = recordings.chains(recordings.starts(held_out, 10), 10)
+    errors = []
+    for heads in (None, load_belief_heads(checkpoint)):
+        with torch.inference_mode():
+            last = blind(checkpoint.model, heads, chains)[:, -1]
+            read = checkpoint.probes.read('tip', last)
+        errors.append((read - chains.truth[:, -1, 0]).norm(dim=-1).median())
+    alone, corrected = errors
+    assert corrected < 0.7 * alone
+
+
+def test_what_it_says_of_its_error_holds_on_episodes_that_taught_nothing(folder: Path) -> None:
+    report = load_checkpoint(folder).info['belief']
+    for row in report['blind'].values():
+        assert 0.75 < row['tip_coverage_90'] < 0.99
+        assert 0.75 < row['object_coverage_90'] < 0.99
+    assert report['blind']['2 s']['tip_median_cm'] > report['blind']['0.2 s']['tip_median_cm']
+    assert 'alarms' in format_belief(report)
+
+
+def test_doubt_grows_with_the_time_without_images(folder: Path) -> None:
+    heads = load_belief_heads(load_checkpoint(folder))
+    assert heads is not None
+    z = torch.randn(200, synthetic.MODEL.latent, generator=torch.Generator().manual_seed(0))
+    mean = [heads.doubt(z, torch.full((200,), s)).mean() for s in (0.0, 0.4, 2.0)]
+    assert mean[0] < mean[1] < mean[2]
+
+
+def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
+    folder: Path, data: Path
+) -> None:
+    checkpoint = load_checkpoint(folder)
+    heads = load_belief_heads(checkpoint)
+    assert heads is not None and isinstance(checkpoint.model, WorldModel)
+    episodes = EpisodeFile(data)
+    recordings = Recordings(checkpoint, episodes)
+    _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
+    chains = recordings.chains(recordings.starts(held_out, 1), 1)
+    surprise, model = Surprise(heads, 0.1), checkpoint.model
+    others = torch.from_numpy(np.random.default_rng(0).permutation(len(chains.z)))
+    usual, jumped = [], []
+    for i, other in enumerate(others[:200].tolist()):
+        z_prev, z, after = chains.z[i, :, None].unbind(0)
+        block = chains.actions[i : i + 1, 1]
+        with torch.inference_mode():
+            predicted = model.predict(z, z_prev, block)
+        usual.append(surprise.of(z, predicted, block, after))
+        jumped.append(surprise.of(z, predicted, block, chains.z[other, 2:3]))
+    assert np.mean(np.array(usual) > 1.0) < 0.02
+    assert np.median(jumped) > 1.0 > np.quantile(usual, 0.95)
+
+
+def test_the_same_seed_teaches_the_same(tmp_path: Path, folder: Path, data: Path) -> None:
+    short = replace(CONFIG, chain_updates=5, steps=5, chains=64)
+    reports = []
+    for name in ('first', 'second'):
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        reports.append(train_belief(copy, data, short, seed=3, progress=False))
+    assert reports[0] == reports[1]
+
+
+def test_a_model_that_feels_no_joints_is_refused(tmp_path: Path, data: Path) -> None:
+    train = replace(synthetic.TOY_LEWM.train, steps=400, batch=64)
+    config = replace(synthetic.TOY_LEWM, train=train)
+    try:
+        folder = train_world_model(data, tmp_path, config, seed=0, progress=False)
+    except RuntimeError as error:  # pragma: no cover
+        pytest.fail(f'the toy did not pass its gates: {error}')
+    with pytest.raises(CheckpointError, match='told of the joints'):
+        train_belief(folder, data, CONFIG, seed=0, progress=False)
+
+
+def test_episodes_too_short_for_a_chain_are_refused(folder: Path, data: Path) -> None:
+    with pytest.raises(DataError, match='more than 82 frames'):
+        train_belief(folder, data, replace(CONFIG, chain_steps=40), seed=0, progress=False)
+
+
+def test_a_broken_file_of_belief_heads_is_refused(tmp_path: Path, folder: Path) -> None:
+    shutil.copytree(folder, tmp_path / 'copy')
+    path = tmp_path / 'copy' / 'belief.safetensors'
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match='whole safetensors'):
+        load_belief_heads(load_checkpoint(tmp_path / 'copy'))
