@@ -201,6 +201,16 @@ def test_a_stop_follows_the_path_that_was_foreseen():
         assert streamer.is_at_rest
 
 
+def test_in_a_stop_all_joints_come_to_rest_at_once():
+    streamer = JointStreamer(ARM, DT)
+    for _ in range(12):
+        streamer.step(ARM.home + [0.02, 0.3, 0.1, 0.2, 0.05, 0.3, 0.3])
+    path = np.vstack([streamer.command.position, streamer.stopping_path()])
+    assert np.abs(np.diff(path, axis=0))[-1].min() > 1e-6
+    sent = [streamer.command, *(streamer.stop() for _ in path[1:])]
+    assert streamer.is_at_rest and np.abs(sent[-2].velocity).min() > 1e-4
+
+
 def test_an_arm_at_rest_has_nowhere_to_stop():
     stream = make_stream(dataclasses.replace(CONFIG, approach_time=10.0))
     assert stream._streamer.stopping_path().shape == (0, 7)
