@@ -166,11 +166,9 @@ class Scene:
             for j in range(i + 1, len(shapes)):
                 is_obstacle = j >= self._count
                 if self._are_neighbours(first.parentJoint, shapes[j].parentJoint):
-                    continue
+                    continue  # so are two obstacles, both of the world
                 pair = (_link(first), shapes[j].name if is_obstacle else _link(shapes[j]))
                 if not is_obstacle and frozenset(pair) in allowed:
-                    continue
-                if is_obstacle and i >= self._count:
                     continue
                 self._geometry.addCollisionPair(pin.CollisionPair(i, j))
                 names.append(pair)

@@ -115,9 +115,12 @@ def test_joints_that_are_measured_wrong_cannot_lead_the_arm_away():
 
 
 @pytest.mark.parametrize(('pause', 'last'), [(1, GuardState.LATCHED), (100, GuardState.HOLDING)])
-def test_only_yields_within_the_memory_count_when_proposals_are_accepted_between(pause, last):
+@pytest.mark.parametrize('began', [1.0, 1000.0])
+def test_only_yields_within_the_memory_count_when_proposals_are_accepted_between(
+    pause, last, began
+):
     loop = Loop(config=dataclasses.replace(CONFIG, yield_memory=4.0))
-    loop.now = 1.0
+    loop.now = began
     loop.guard.reset(ARM.home, loop.now)
     for _ in range(CONFIG.max_yields):
         assert push_aside(loop).state is GuardState.HOLDING

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ruckig import RuckigError
 
 from guard_loop import ANYWHERE, ARM, CONFIG, DT
 from jepa_arm.motion import JointStreamer, StreamError
@@ -92,6 +93,41 @@ def test_where_the_arm_all_but_rests_at_its_target_every_command_is_finite():
     np.testing.assert_allclose(command.position, target, atol=1e-9)
 
 
+class WithoutCrumbs(JointStreamer):
+    """Finds a motion only where nothing of its input is next to nothing but not 0."""
+
+    def _updated(self):
+        way = np.array(self._input.target_position) - self._input.current_position
+        rates = self._input.current_velocity, self._input.current_acceleration
+        values = np.abs([way, *rates])
+        if np.any((values > 0.0) & (values < 1e-9)):
+            raise RuckigError('a crumb')
+        return super()._updated()
+
+
+def test_what_is_next_to_nothing_is_taken_out_where_nothing_else_helps():
+    crumb, velocity, acceleration = 1e-12, np.zeros(7), np.zeros(7)
+    velocity[[1, 2]], acceleration[[1, 3]] = [0.1, -0.2], [0.3, 0.4]
+    target = ARM.home + 0.1
+    target[5] = ARM.home[5]
+    streamer = WithoutCrumbs(ARM, DT)
+    streamer.go_on_from(Command(ARM.home, velocity, acceleration))
+    clean = streamer.step(target)
+    streamer.go_on_from(
+        Command(
+            ARM.home,
+            velocity + crumb * (velocity == 0),
+            acceleration - crumb * (acceleration == 0),
+        )
+    )
+    target[5] += crumb
+    rounded = streamer.step(target)
+    for key in ('position', 'velocity', 'acceleration'):
+        np.testing.assert_allclose(
+            getattr(rounded, key)[[1, 2, 3, 5]], getattr(clean, key)[[1, 2, 3, 5]], atol=1e-9
+        )
+
+
 class WithoutRuckig(JointStreamer):
     """Finds no motion once ``is_lost``."""
 
@@ -117,6 +153,9 @@ def test_where_no_stop_is_found_the_arm_brakes_with_all_its_deceleration():
         change = np.abs(command.velocity - before.velocity)
         fullest = np.minimum(np.abs(before.velocity), ARM.braking_limit * DT)
         np.testing.assert_allclose(change, fullest, atol=1e-9)
+        way = (before.velocity + command.velocity) / 2.0 * DT
+        np.testing.assert_allclose(command.position - before.position, way, atol=1e-12)
+        np.testing.assert_allclose(command.acceleration * DT, command.velocity - before.velocity)
         before, command = command, stream.stop()
     np.testing.assert_allclose(command.position, before.position, atol=1e-3)
 
@@ -160,6 +199,16 @@ def test_a_stop_follows_the_path_that_was_foreseen():
         sent = np.array([streamer.stop().position for _ in foreseen])
         np.testing.assert_allclose(sent, foreseen, atol=1e-5)
         assert streamer.is_at_rest
+
+
+def test_in_a_stop_all_joints_come_to_rest_at_once():
+    streamer = JointStreamer(ARM, DT)
+    for _ in range(12):
+        streamer.step(ARM.home + [0.02, 0.3, 0.1, 0.2, 0.05, 0.3, 0.3])
+    path = np.vstack([streamer.command.position, streamer.stopping_path()])
+    assert np.abs(np.diff(path, axis=0))[-1].min() > 1e-6
+    sent = [streamer.command, *(streamer.stop() for _ in path[1:])]
+    assert streamer.is_at_rest and np.abs(sent[-2].velocity).min() > 1e-4
 
 
 def test_an_arm_at_rest_has_nowhere_to_stop():

@@ -5,8 +5,10 @@ import os
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseArray
+from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.srv import ResetScene
 from planner_bench import save_untrained
+from rclpy.action.server import ActionServer
 
 from jepa_arm.evaluation import format_report, summarise
 from jepa_arm.nodes import conversions as convert
@@ -14,6 +16,7 @@ from jepa_arm.nodes.domain import own_domain
 from jepa_arm.nodes.evaluate import bench_ros, evaluate_over_ros
 from jepa_arm.nodes.session import Session
 from jepa_arm.nodes.watch import Watch
+from jepa_arm.resources import checkpoint_path
 from jepa_arm.sim.tasks import EVALUATION_SEED, load_task
 from jepa_arm.types import JointSample
 
@@ -51,6 +54,29 @@ def test_the_goal_must_be_reached_in_time(arm, sim_config):
     assert seen.is_over and not seen.is_solved
     result = seen.result(5)
     assert not result.success and result.time_s == limit
+
+
+def test_a_session_whose_first_try_discovers_no_action_joins_anew(harness, monkeypatch):
+    monkeypatch.setattr('jepa_arm.nodes.session.ANSWER_S', 0.5)
+    session, servers, tries = Session('reach', checkpoint_path('compact')), [], []
+    join = session._join
+
+    def serve():
+        return ActionServer(
+            harness.node, MoveToGoal, 'move_to_goal', lambda _: MoveToGoal.Result()
+        )
+
+    def join_and_serve_the_second():
+        tries.append(join())
+        if len(tries) == 2:
+            servers.append(harness.make(serve))
+        return tries[-1]
+
+    monkeypatch.setattr(session, '_join', join_and_serve_the_second)
+    leave = session._connect()
+    assert leave is tries[-1] and len(tries) in (2, 3)
+    leave()
+    harness.make(servers[0].destroy)
 
 
 def test_ground_truth_that_is_empty_does_not_move_the_object(arm, sim_config):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
 from jepa_arm_msgs.msg import GuardStatus
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.nodes.vitals import resident_mb
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -222,6 +224,19 @@ def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_f
     after = np.flatnonzero(steps > 0.75 * jump) + 1
     assert len(after) >= 10
     assert not np.any(bench.robot.velocities()[after])
+
+
+def test_large_messages_leave_no_memory_behind(harness):
+    """Fast DDS kept the memory of the largest message of a topic, glibc much of what was freed."""
+    guard = harness.start('guard').processes['guard']
+    publisher = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+    point = JointTrajectoryPoint(positions=array('d', bytes(16_000_000)))
+    status = harness.record(GuardStatus, 'guard/status', STATUS)
+    before = resident_mb(guard.pid)
+    for i in range(4):
+        publisher.publish(JointTrajectory(joint_names=['a'], points=[point]))
+        harness.wait(lambda i=i: status and status[-1][1].rejected > i, 'refusal')
+    harness.wait(lambda: resident_mb(guard.pid) - before < 8.0, 'memory given back', 2.0)
 
 
 def test_diagnostics_tell_jitter_and_reasons(bench):

@@ -1,5 +1,7 @@
 """The virtual arm: same seed, same world; observations as the configuration says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,24 @@ def test_same_seed_gives_the_same_trajectory(
     other = BulletWorld(arm, sim_config)
     np.testing.assert_array_equal(run(other, task, 3, 12), first)
     other.close()
+
+
+def test_scenes_that_are_over_keep_no_memory(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig
+) -> None:
+    """PyBullet's resetSimulation kept 11 kB of every world for ever."""
+    scene = load_task('push', arm, sim_config).sample(0)
+    for _ in range(20):
+        world.reset(scene)
+    before = resident_kb()
+    for _ in range(60):
+        world.reset(scene)
+    assert resident_kb() - before < 300
+
+
+def resident_kb() -> int:
+    fields = Path('/proc/self/status').read_text().splitlines()
+    return int(next(line for line in fields if line.startswith('VmRSS')).split()[1])
 
 
 @pytest.mark.parametrize('name', TASKS)

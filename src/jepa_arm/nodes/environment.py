@@ -18,7 +18,7 @@ def prepare_ros() -> None:
 
     Variables that are set already are kept. Nodes talk on this machine only, unless
     ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is set or ``ROS_LOCALHOST_ONLY`` is 0; Fast DDS finds them
-    sooner than by default.
+    sooner than by default and keeps no memory of large messages.
 
     Raises:
         SystemExit: with one line that says what to do, if rclpy or our messages are missing.
@@ -26,7 +26,9 @@ def prepare_ros() -> None:
     _add_own_prefix()
     if os.environ.get('ROS_LOCALHOST_ONLY') != '0':  # newer ROS 2 does not heed a 1 any more
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(config_path('fastdds.xml')))
+    if 'FASTDDS_DEFAULT_PROFILES_FILE' not in os.environ:
+        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(config_path('fastdds.xml'))
+        os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
     problem = ros_problem()
     if problem is not None:
         sys.exit(f'jepa_arm: {problem}')

@@ -47,7 +47,7 @@ from .parameters import (
     load_arm,
     load_sim_config,
 )
-from .process import Diagnostics, steady_timer, use_real_time
+from .process import Diagnostics, return_large_memory, steady_timer, use_real_time
 
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
@@ -408,6 +408,7 @@ class GuardPart:
 def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
+    return_large_memory()
     run_managed('guard', GuardSettings.read, GuardPart)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -31,6 +32,10 @@ N = TypeVar('N', bound=Node)
 
 BAD_SETTING = (ConfigError, ArmError, FileNotFoundError, ParameterException)
 POLL_S = 0.1
+M_MMAP_THRESHOLD = -3
+"""Number of the option in glibc's malloc.h."""
+LARGE = 1_000_000
+"""Bytes."""
 
 
 class Ending:
@@ -124,6 +129,17 @@ def use_real_time(node: Node, priority: int) -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except (AttributeError, OSError) as error:
         node.get_logger().info(f'runs without real-time priority: {error}')
+
+
+def return_large_memory() -> None:
+    """Gives memory of ``LARGE`` or more back to the system as soon as it is free (glibc).
+
+    Left alone, glibc keeps up to 64 MB in each arena once something large was freed. Not for a
+    process that needs large arrays all the time: each costs page faults then.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def steady_timer(node: Node, period: float, phase: float, callback: Callable[[], None]) -> Timer:

@@ -40,7 +40,7 @@ from .parameters import (
     load_arm,
     load_sim_config,
 )
-from .process import Diagnostics, run, steady_timer, use_real_time
+from .process import Diagnostics, return_large_memory, run, steady_timer, use_real_time
 from .virtual_arm import FaultError, VirtualArm
 
 MAX_CATCH_UP = 5
@@ -298,6 +298,7 @@ class SimNode(Node):
 def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
+    return_large_memory()
     run('sim', SimNode)
 
 

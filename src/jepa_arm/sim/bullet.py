@@ -36,7 +36,8 @@ class BulletWorld:
     def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
         self.arm = arm
         self.config = config
-        self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        self._mode = pybullet.GUI if gui else pybullet.DIRECT
+        self._client = pybullet.connect(self._mode)
         self._build()
 
     def close(self) -> None:
@@ -47,7 +48,11 @@ class BulletWorld:
 
     def reset(self, scene: Scene) -> WorldState:
         """Builds the world anew as ``scene`` says, at time 0 and at rest."""
-        pybullet.resetSimulation(physicsClientId=self._client)
+        if self._mode == pybullet.GUI:
+            pybullet.resetSimulation(physicsClientId=self._client)
+        else:  # resetSimulation keeps 11 kB of every world for ever
+            pybullet.disconnect(self._client)
+            self._client = pybullet.connect(self._mode)
         self._build()
         self.time = 0.0
         self._place_arm(scene.joints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from transforms3d.quaternions import mat2quat
 
 from ..config import CameraConfig
 from ..types import FloatArray
@@ -36,6 +35,8 @@ def optical_pose(camera: CameraConfig) -> FloatArray:
 
 def optical_quaternion(camera: CameraConfig) -> FloatArray:
     """(4,) xyzw orientation of the optical frame in the base frame."""
+    from transforms3d.quaternions import mat2quat  # late: the guard does without 9 MB of it
+
     w, x, y, z = mat2quat(optical_pose(camera)[:3, :3])
     return np.array([x, y, z, w])
 
