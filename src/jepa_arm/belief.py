@@ -179,19 +179,17 @@ class Belief:
         return Prior(z, block, self._dynamics.predict(z, z_prev, block), is_seen)
 
     def block(self, stamp: float) -> Tensor:
-        """(1, K*A) what was sent in the model step before ``stamp`` (s)."""
-        dt = self._time.control_dt
-        first = stamp - self._time.model_dt
-        actions = [self._sent_at(first + i * dt) for i in range(self._time.frame_skip)]
-        return effect(torch.stack(actions)[None], self.late).flatten(1)
+        """(1, K*A) what was sent in the model step before ``stamp`` (s).
 
-    def _sent_at(self, stamp: float) -> Tensor:
-        """(A,) the action at work in the control step that begins at ``stamp`` (s)."""
-        near = self._time.control_dt / 2.0
-        for decided, action in reversed(self._sent):
-            if decided <= stamp + near:
-                return action if decided > stamp - near else torch.zeros(self._width)
-        return torch.zeros(self._width)
+        An action is at work for a control step; each step gets its share of it.
+        """
+        dt, count = self._time.control_dt, self._time.frame_skip
+        begins = stamp - self._time.model_dt + dt * torch.arange(count)
+        actions = torch.zeros(count, self._width)
+        for decided, action in self._sent:
+            share = (1.0 - (begins - decided).abs() / dt).clamp(min=0.0)
+            actions += share[:, None] * action
+        return effect(actions[None], self.late).flatten(1)
 
     def _before(self, stamp: float) -> tuple[Tensor, Tensor]:
         stamps = [stamp - ago * self._time.model_dt for ago in range(1, self._past + 1)]

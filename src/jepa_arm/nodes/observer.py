@@ -168,22 +168,18 @@ class Observer:
             raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
         return observation
 
-    def feel(self, stamp: float) -> JointSample | None:
-        """The joints at ``stamp`` (s); None if they are not known then."""
+    def newest(self) -> JointSample | None:
+        """The newest joint state; None if there is none, or it is old."""
         with self._changed:
-            joints = list(self._joints)
             is_old = monotonic() - self._joints_at > self._max_joint_age
-        if not joints or is_old or self._joints_fault or joints[-1].stamp < stamp:
-            return None
-        position = self._at(joints, stamp)
-        return JointSample(position, np.zeros_like(position), stamp)
+            if not self._joints or is_old or self._joints_fault:
+                return None
+            return self._joints[-1]
 
     def joints(self) -> FloatArray | None:
         """(J,) rad, the newest measured positions; None if there are none or they are old."""
-        with self._changed:
-            if not self._joints or monotonic() - self._joints_at > self._max_joint_age:
-                return None
-            return self._joints[-1].position
+        newest = self.newest()
+        return None if newest is None else newest.position
 
     def age(self, stamp: float) -> float:
         """s since ``stamp``, by the newest joint state's stamp and arrival: finer than /clock."""

@@ -34,9 +34,9 @@ from .guard_view import GuardView
 from .observer import LateImage, NoObservation, NoSight, Observer
 from .plan_view import PlanView
 
-CYCLE_S = 0.1
-"""How often requests are looked at when no image comes."""
-MOST_LATE = 0.5
+CYCLE_S = 0.01
+"""How often joints and requests are looked at when no image comes."""
+MOST_LATE = 0.2
 """Of a control step, how long an image is waited for before it is planned without it."""
 TASKS = {'object': 'push', 'tip': 'reach'}
 """Whose tolerance a goal without one of its own gets, by its subject."""
@@ -230,17 +230,14 @@ class PlanningLoop:
     def _carry_on(self, problem: str) -> bool:
         """Whether the goal is pursued without an image; plans if a plan is due."""
         pursuit, dt = self._goals.active, self._checkpoint.contract.time.control_dt
-        if pursuit is None or not self.recent:
+        joints = self._observer.newest()
+        if pursuit is None or not self.recent or joints is None:
             return False
-        stamp = self._stepped_at + dt
-        unseen = stamp - self.recent[-1].stamp
-        if unseen > self._patience.unseen:
+        if joints.stamp - self.recent[-1].stamp > self._patience.unseen:
             return False
-        if self._observer.feel(stamp + MOST_LATE * dt) is None:
+        is_blind = self._stepped_at > self.recent[-1].stamp
+        if joints.stamp < self._stepped_at + (1.0 if is_blind else 1.0 + MOST_LATE) * dt:
             return True  # an image may still come
-        joints = self._observer.feel(stamp)
-        if joints is None:
-            return False
         try:
             self._plan(joints, f'{problem or "the image is late"}: planning from the belief')
         except BlindError:

@@ -14,6 +14,8 @@ from .tasks import sample_colour
 TELEPORT_M = 0.06
 BUMP_M = 0.03
 STUCK = 10.0
+LOW, HIGH = (0.36, -0.20), (0.62, 0.20)
+"""m, where on the table an object is put."""
 CLEAR_M = 0.14
 """How far from object and tip an unknown object appears."""
 
@@ -40,14 +42,16 @@ class Anomaly:
 
 
 def _teleport(world: BulletWorld, rng: np.random.Generator) -> None:
+    """In a random direction, or towards the middle where that would leave the table."""
     state = world.state()
-    low, high = (0.36, -0.20), (0.62, 0.20)
-    while True:
-        angle = rng.uniform(-np.pi, np.pi)
-        place = state.object_position[:2] + TELEPORT_M * np.array([np.cos(angle), np.sin(angle)])
-        if np.all(place > low) and np.all(place < high):
-            world.move_object(place, state.object_yaw)
-            return
+    here = state.object_position[:2]
+    angle = rng.uniform(-np.pi, np.pi)
+    way = np.array([np.cos(angle), np.sin(angle)])
+    there = here + TELEPORT_M * way
+    if np.any(there < LOW) or np.any(there > HIGH):
+        way = np.mean([LOW, HIGH], axis=0) - here
+        there = here + TELEPORT_M * way / np.linalg.norm(way)
+    world.move_object(there, state.object_yaw)
 
 
 def _remove(world: BulletWorld, rng: np.random.Generator) -> None:
@@ -77,7 +81,7 @@ def _intrude(world: BulletWorld, rng: np.random.Generator) -> None:
     state = world.state()
     others = np.array([state.object_position[:2], state.tip_position[:2]])
     while True:
-        place = rng.uniform((0.36, -0.20), (0.62, 0.20))
+        place = rng.uniform(LOW, HIGH)
         if np.linalg.norm(others - place, axis=1).min() > CLEAR_M:
             world.add_object(place, sample_colour(rng))
             return

@@ -1,0 +1,53 @@
+"""A camera that fails for a moment: the arm goes on from what the planner believes."""
+
+import time
+
+import numpy as np
+import pytest
+from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from jepa_arm_msgs.srv import InjectFault
+from planner_bench import FAR, Bench, Outcome
+
+from jepa_arm.resources import CHECKPOINTS
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+BLACKOUT_S = 0.8
+
+
+@pytest.fixture
+def bench(harness, arm, tmp_path):
+    bench = Bench(harness, arm, CHECKPOINTS / 'compact', tmp_path, max_blackout=1.5)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.parametrize('fault', ['camera_stop', 'camera_black'])
+def test_a_goal_is_pursued_through_a_blackout(bench, fault):
+    handle = bench.go(FAR[0], tolerance=0.015)
+    seen = len(bench.status)
+    request = InjectFault.Request(fault=fault, duration=BLACKOUT_S)
+    assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
+    dark = time.monotonic()
+    _, result = bench.result(handle)
+    assert result.outcome == Outcome.SUCCEEDED, result.message
+    blind = [msg for _, msg in bench.status[seen:] if msg.reason.endswith('from the belief')]
+    assert len(blind) >= 4
+    assert all(m.state == PlannerStatus.PLANNING and np.isnan(m.surprise) for m in blind)
+    way = [
+        bench.arm.tip_position(np.array(msg.position))
+        for at, msg in bench.joints
+        if dark + BLACKOUT_S / 2 < at < dark + BLACKOUT_S
+    ]
+    assert np.linalg.norm(way[-1] - way[0]) > 0.02, 'stood still after half of the blackout'
+    tip = bench.arm.tip_position(np.array(bench.joints[-1][1].position))
+    assert np.linalg.norm(tip - FAR[0]) < 0.02
+
+
+def test_a_blackout_longer_than_allowed_stops_the_arm_and_says_why(bench):
+    bench.go(FAR[0], tolerance=0.0005)
+    request = InjectFault.Request(fault='camera_stop', duration=0.0)
+    assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
+    bench.wait_status(PlannerStatus.HOLDING)
+    assert 'no image for' in bench.status[-1][1].reason
+    bench.harness.wait(lambda: bench.guard[-1][1].state == GuardStatus.HOLDING, 'a stop')
+    bench.wait_rest(2.0)
