@@ -21,10 +21,11 @@ from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
+from .model.world_model import WorldModel
 from .motion import TipMotion, proprioception
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
-from .surprise import Surprise
+from .surprise import Judgement, Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal, Verdict
 
 
@@ -37,8 +38,8 @@ class Decision:
         plan: in latent space, with its latency; None without a goal.
         distance, predicted_distance: m (latent units for a latent goal) to the goal, as read
             from the belief now and at the plan's end; NaN without a goal.
-        surprise: prediction error of the newest latent; above 1 once in 10 minutes when all is
-            well. NaN without an image, and without belief heads.
+        surprise: how improbable the observation was; above 1 once in 10 minutes when all is
+            well. NaN without an image, and without belief heads. channel: what was surprising.
         doubt: m, standard deviation on each axis of what is read of the goal's subject.
         contact: probability that arm and object touch within the plan.
         tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
@@ -50,6 +51,7 @@ class Decision:
     distance: float = np.nan
     predicted_distance: float = np.nan
     surprise: float = np.nan
+    channel: str = ''
     doubt: float = np.nan
     contact: float = np.nan
     tip_path: FloatArray | None = None
@@ -154,18 +156,22 @@ class Agent:
         return self._decide(observation.stamp, observation.joints, surprise)
 
     @torch.inference_mode()
-    def observe(self, observation: Observation) -> float:
-        """Takes an observation into the belief, one that came late too; returns the surprise.
+    def observe(self, observation: Observation) -> Judgement | None:
+        """Takes an observation into the belief, one that came late too; how surprising it is.
 
         Raises:
             ValueError: an image or joints of another size than the model's, or an old stamp.
         """
         proprio = self._proprio(observation.joints, observation.stamp)
-        z = self._model.encode(observation.image[None], proprio)
         self._belief.late = self._late
-        surprise = self._judge(observation.stamp, z)
+        if self._surprise is None or not isinstance(self._model, WorldModel):
+            z, found = self._model.encode(observation.image[None], proprio), None
+        else:
+            z, features = self._model.encode_parts(observation.image[None], proprio)
+            frame = self._belief.frame(observation.stamp, z, proprio, features)
+            found = None if frame is None else self._surprise.of(frame)
         self._belief.see(observation.stamp, z, proprio)
-        return surprise
+        return found
 
     @torch.inference_mode()
     def decide_blind(self, joints: JointSample) -> Decision:
@@ -178,11 +184,12 @@ class Agent:
         self._belief.late = self._late
         proprio = self._proprio(joints.position, joints.stamp)
         self._belief.feel(joints.stamp, proprio)
-        return self._decide(joints.stamp, joints.position, np.nan)
+        return self._decide(joints.stamp, joints.position, None)
 
-    def _decide(self, stamp: float, joints: FloatArray, surprise: float) -> Decision:
+    def _decide(self, stamp: float, joints: FloatArray, judged: Judgement | None) -> Decision:
+        surprise, channel = (np.nan, '') if judged is None else (judged.value, judged.channel)
         if self.goal is None:
-            return Decision(None, surprise=surprise)
+            return Decision(None, surprise=surprise, channel=channel)
         z, z_prev = self._belief.now()
         goal = self._seen_goal(z)
         plan = self._planner.plan(
@@ -198,6 +205,7 @@ class Agent:
             distance=self._distance(z, goal, joints),
             predicted_distance=self._distance(plan.latents[-1:], goal),
             surprise=surprise,
+            channel=channel,
             doubt=self._doubt(),
             contact=self._contact(plan),
             tip_path=self._probes.read('tip', plan.latents).numpy().astype(float),
@@ -227,18 +235,6 @@ class Agent:
     def _late(self) -> float:
         """Share of a control step, at most all of it, that passes before an action is at work."""
         return min(self.latency / self._time.control_dt, 1.0)
-
-    def _judge(self, stamp: float, z: torch.Tensor) -> float:
-        """The surprise at ``z`` (1, D), seen at ``stamp`` (s)."""
-        if (
-            self._surprise is None
-            or self._belief.span < (1 + self._model.past) * self._time.model_dt - 1e-6
-        ):
-            return np.nan
-        prior = self._belief.prior(stamp)
-        if not prior.is_seen:
-            return np.nan
-        return self._surprise.of(prior.z, prior.predicted, prior.block, z)
 
     def _doubt(self) -> float:
         """m, of the goal's subject."""

@@ -8,15 +8,16 @@ where it belongs, and what was believed since is worked out anew.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from .config import TimeConfig
-from .model.belief_heads import BeliefHeads
+from .model.belief_heads import OUTLOOK, BeliefHeads
 from .planning.optimizers import Dynamics, effect
+from .surprise import Frame
 
 KEPT_S = 1.6
 """How far back the belief remembers."""
@@ -43,14 +44,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Prior:
-    """What is expected at a stamp from a model step before.
+    """What is expected at a stamp from some model steps before.
 
     Attributes:
-        z: (1, D) a model step before. block: (1, K*A) sent since. predicted: (1, D).
+        z, proprio: (1, D), (1, P) then. block: (1, steps*K*A) sent since. predicted: (1, D).
         is_seen: whether it rests on images alone.
     """
 
     z: Tensor
+    proprio: Tensor
     block: Tensor
     predicted: Tensor
     is_seen: bool
@@ -169,14 +171,40 @@ class Belief:
         blind = torch.tensor([self.blind_for], dtype=torch.float32)
         return self._heads.doubt(self._steps[-1].z, blind)[0]
 
-    def prior(self, stamp: float) -> Prior:
-        """What is expected at ``stamp`` (s)."""
-        early = stamp - self._time.model_dt
+    def prior(self, stamp: float, steps: int = 1) -> Prior:
+        """What is expected at ``stamp`` (s) from ``steps`` model steps before.
+
+        Where less is remembered the arm is taken to have rested before.
+        """
+        model_dt = self._time.model_dt
+        early = stamp - steps * model_dt
         z, z_prev = self._before(early)
-        block = self.block(stamp)
-        oldest = early - self._past * self._time.model_dt - 1e-6
-        is_seen = all(s.is_seen for s in self._steps if oldest <= s.stamp < stamp)
-        return Prior(z, block, self._dynamics.predict(z, z_prev, block), is_seen)
+        blocks = [self.block(stamp - ago * model_dt) for ago in reversed(range(steps))]
+        predicted = self._dynamics.rollout(z, z_prev, torch.stack(blocks, 1))[:, -1]
+        oldest = early - self._past * model_dt - 1e-6
+        recent = [s for s in self._steps if oldest <= s.stamp < stamp]
+        is_seen = all(s.is_seen for s in recent) and self._steps[0].stamp < oldest + 2e-6
+        felt = min(recent, key=lambda s: abs(s.stamp - early), default=self._steps[-1]).proprio
+        return Prior(z, felt, torch.cat(blocks, -1), predicted, is_seen)
+
+    def frame(self, stamp: float, z: Tensor, proprio: Tensor, features: Tensor) -> Frame | None:
+        """What was expected at ``stamp`` (s), beside what came: (1, D), (1, P) and (1, F).
+
+        None before enough was seen, and where images are missing: what was then believed without
+        them is no measure.
+        """
+        if not self._steps:
+            return None
+        near = self.prior(stamp)
+        if not near.is_seen:
+            return None
+        frame = Frame(z, proprio, features, near.z, near.block, near.predicted, near.proprio)
+        far = self.prior(stamp, OUTLOOK)
+        if not far.is_seen:
+            return frame
+        return replace(
+            frame, long_before=far.z, long_block=far.block, long_predicted=far.predicted
+        )
 
     def block(self, stamp: float) -> Tensor:
         """(1, K*A) what was sent in the model step before ``stamp`` (s).

@@ -17,6 +17,7 @@ from .evaluation import machine
 from .filtering import auroc
 from .model.belief_heads import load_belief_heads
 from .model.checkpoint import Checkpoint, CheckpointError, check_contract, git_hash
+from .model.world_model import WorldModel
 from .motion import JointStreamer, TipMotion, make_contract, proprioception
 from .sim.anomalies import ANOMALIES, Anomaly
 from .sim.bullet import BulletWorld
@@ -65,6 +66,7 @@ class Detector:
             raise CheckpointError(
                 f'{checkpoint.folder} has no belief heads; run jepa-arm belief first'
             )
+        assert isinstance(checkpoint.model, WorldModel)  # others have no belief heads
         self._model, self._time, self._play = checkpoint.model, sim.time, play
         self._arm = Arm(arm)
         self._world = BulletWorld(self._arm, sim)
@@ -127,13 +129,10 @@ class Detector:
     ) -> float:
         tip = self._arm.tip_position(joints)
         proprio = torch.tensor(proprioception(joints, tip, target)[None], dtype=torch.float32)
-        z = self._model.encode(image[None], proprio)
-        value = np.nan
-        if self._belief.span >= 2 * self._time.model_dt - 1e-6:
-            prior = self._belief.prior(stamp)
-            value = self._surprise.of(prior.z, prior.predicted, prior.block, z)
+        z, features = self._model.encode_parts(image[None], proprio)
+        frame = self._belief.frame(stamp, z, proprio, features)
         self._belief.see(stamp, z, proprio)
-        return value
+        return np.nan if frame is None else self._surprise.of(frame).value
 
 
 def measure_surprise(

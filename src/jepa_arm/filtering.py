@@ -8,7 +8,7 @@ time it would learn the mean of what may be, which the predictor knows nothing o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from .config import BeliefConfig, to_dict
 from .data.episodes import DataError, EpisodeFile
-from .model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
+from .model.belief_heads import OUTLOOK, REGIMES, SUBJECTS, TIP, BeliefHeads, new_belief_heads
 from .model.checkpoint import (
     Checkpoint,
-    CheckpointError,
     add_module,
     check_contract,
     git_hash,
@@ -31,13 +30,17 @@ from .model.checkpoint import (
     round_weights,
 )
 from .model.probes import REGION, REGION_SQUARED_RADIUS
-from .model.world_model import WorldModel, encode_all
-from .surprise import ALARM_S, alarm_level, fit_tails, regimes, scores
+from .model.world_model import WorldModel
+from .surprise import ALARM_S, Frame, alarm_level, fit_tail, improbability, regimes, scores
 
 CALIBRATION_CHAINS = 4000
 REPORTED_S = (0.2, 0.6, 1.0, 2.0, 3.0, 4.0)
 RISK_STEPS = 5
 """Model steps ahead for which contact is judged: 1 s."""
+BATCH = 512
+"""Frames encoded at once."""
+SHORT_CHAINS = 4
+"""How many more short chains are drawn than long ones."""
 FloatRows = NDArray[np.float32]
 
 
@@ -46,12 +49,14 @@ class Chains:
     """Windows of latents, one model step apart, for beliefs that go blind after two of them.
 
     Attributes:
-        z: (B, L+2, D) as seen. proprio: (B, L+2, P).
+        z: (B, L+2, D) as seen. features: (B, L+2, F) of the images alone.
+        proprio: (B, L+2, P).
         actions: (B, L+1, K*A). truth: (B, L+2, 2, 3) m, tip target and object.
         contact: (B, L+2) whether arm and object touched since the step before.
     """
 
     z: Tensor
+    features: Tensor
     proprio: Tensor
     actions: Tensor
     truth: Tensor
@@ -62,19 +67,17 @@ class Recordings:
     """Episodes of frozen latents, from which chains are drawn."""
 
     def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile) -> None:
-        """Encodes all frames of ``episodes``.
-
-        Raises:
-            CheckpointError: the world model is not told of the arm's joints.
-        """
+        """Encodes all frames of ``episodes``."""
         model = checkpoint.model
-        if not isinstance(model, WorldModel) or model.past != 1 or model.sees_velocity:
-            raise CheckpointError(
-                f'{checkpoint.folder}: expected a world model that is told of the joints and goes '
-                f'on from two latents, got {model.config.name}; belief heads are for such alone'
-            )
+        assert isinstance(model, WorldModel)
         proprio = np.asarray(episodes.proprioception())
-        self._latents = encode_all(model, episodes.pixels, proprio)
+        self._latents = np.empty((len(proprio), model.latent), np.float32)
+        self._features = np.empty((len(proprio), model.config.image_width), np.float16)
+        for start in range(0, len(proprio), BATCH):
+            rows = slice(start, start + BATCH)
+            with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+                z, features = model.encode_parts(np.array(episodes.pixels[rows]), proprio[rows])
+            self._latents[rows], self._features[rows] = z.numpy(), features.float().numpy()
         self._proprio = proprio
         self._actions = np.asarray(episodes.action)
         self._truth = np.stack([episodes.tip_target, episodes.object_position], axis=1)
@@ -106,7 +109,8 @@ class Recordings:
         actions = self._actions[controls].reshape(len(starts), steps + 1, -1)
         rows = (self._latents, self._proprio, self._truth, self._contact)
         z, proprio, truth, contact = (torch.from_numpy(a[frames]) for a in rows)
-        return Chains(z, proprio, torch.from_numpy(actions), truth, contact)
+        features = torch.from_numpy(self._features[frames]).float()
+        return Chains(z, features, proprio, torch.from_numpy(actions), truth, contact)
 
 
 def blind(model: WorldModel, heads: BeliefHeads | None, chains: Chains) -> Tensor:
@@ -146,6 +150,9 @@ def train_belief(
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        heads = new_belief_heads(checkpoint)
     recordings = Recordings(checkpoint, episodes)
     model = checkpoint.model
     assert isinstance(model, WorldModel)
@@ -153,23 +160,19 @@ def train_belief(
     training, held_out = episodes.split(about['seed'], about['config']['held_out'])
     calibration, measured = held_out[::2], held_out[1::2]
     rng = np.random.default_rng(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        heads = BeliefHeads(model.latent, model.normaliser, model.block_width)
     starts = recordings.starts(training, config.chain_steps)
     draw = _Draw(recordings, starts, config.chain_steps, rng)
     _train_correction(model, heads, draw, config, progress)
     round_weights(heads.correction)
     _train_doubt(checkpoint, heads, draw, config)
-    _train_usual_error(model, heads, draw, config)
+    _train_surprise(model, heads, draw, config)
     _train_contact(model, heads, draw, config)
     round_weights(heads)
     heads.eval().requires_grad_(False)
     own = recordings.starts(calibration, config.chain_steps)
     draw = _Draw(recordings, own, config.chain_steps, np.random.default_rng([seed, 1]))
     _calibrate(checkpoint, heads, draw(CALIBRATION_CHAINS))
-    steps_of_one = recordings.chains(recordings.starts(calibration, 1), 1)
-    heads.tail.copy_(fit_tails(*_scored(model, heads, steps_of_one)))
+    heads.tail.copy_(fit_tail(*_scored(model, heads, recordings, calibration)))
     report = {
         **to_dict(config),
         'seed': seed,
@@ -242,24 +245,51 @@ def _misread(
     )
 
 
-def _train_usual_error(
+def _train_surprise(
     model: WorldModel, heads: BeliefHeads, draw: _Draw, config: BeliefConfig
 ) -> None:
-    z, predicted, block, error = _one_step(model, draw(config.chains))
-    step = _stepper(heads.usual_error, config.steps, config)
+    """What is usual, by Gaussian likelihood."""
+    frames = frame_of(model, _cut(draw(config.chains * SHORT_CHAINS), OUTLOOK))
+    assert frames.long_before is not None and frames.long_predicted is not None
+    step = _stepper(heads.world, config.steps, config)
+    far = _stepper(heads.outlook, config.steps, config)
+    feel = _stepper(heads.body, config.steps, config)
+    look = _stepper(heads.sight, config.steps, config)
     for _ in range(config.steps):
-        pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
-        log_var = heads.usual_error(z[pick], predicted[pick], block[pick])
-        step((error[pick].square() * torch.exp(-log_var) + log_var).mean())
+        pick = torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch))
+        f = Frame(*(getattr(frames, field.name)[pick] for field in fields(Frame)))
+        assert f.long_before is not None and f.long_block is not None
+        assert f.long_predicted is not None
+        step(_surprisal(f.z - f.predicted, heads.world(f.before, f.predicted, f.block)))
+        usual = heads.outlook(f.long_before, f.long_predicted, f.long_block)
+        far(_surprisal(f.z - f.long_predicted, usual))
+        way, log_var = heads.body(f.proprio_before, f.block)
+        tip = f.proprio[:, TIP]
+        feel(_surprisal(100.0 * (tip - f.proprio_before[:, TIP] - way), log_var))
+        place, log_var = heads.sight(f.features)
+        look(_surprisal(100.0 * (tip - place), log_var))
 
 
-def _one_step(model: WorldModel, chains: Chains) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents, predictions, action blocks and errors of all single steps in ``chains``."""
-    z_prev, z, after = chains.z[:, :-2], chains.z[:, 1:-1], chains.z[:, 2:]
-    rows = [part.flatten(0, 1) for part in (z, z_prev, chains.actions[:, 1:])]
-    with torch.no_grad():
-        predicted = model.predict(*rows)
-    return rows[0], predicted, rows[2], after.flatten(0, 1) - predicted
+def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:
+    return (error.square() * torch.exp(-log_var) + log_var).mean()
+
+
+@torch.no_grad()
+def frame_of(model: WorldModel, chains: Chains) -> Frame:
+    """The last frames of ``chains`` of ``OUTLOOK`` blind steps, with what was expected of them."""
+    z, actions = chains.z, chains.actions
+    return Frame(
+        z=z[:, -1],
+        proprio=chains.proprio[:, -1],
+        features=chains.features[:, -1],
+        before=z[:, -2],
+        block=actions[:, -1],
+        predicted=model.predict(z[:, -2], z[:, -3], actions[:, -1]),
+        proprio_before=chains.proprio[:, -2],
+        long_before=z[:, 1],
+        long_block=actions[:, 1:].flatten(1),
+        long_predicted=model.rollout(z[:, 1], z[:, 0], actions[:, 1:])[:, -1],
+    )
 
 
 def _train_contact(
@@ -282,6 +312,7 @@ def _cut(chains: Chains, steps: int) -> Chains:
     """The first ``steps`` blind steps of ``chains``."""
     return Chains(
         chains.z[:, : steps + 2],
+        chains.features[:, : steps + 2],
         chains.proprio[:, : steps + 2],
         chains.actions[:, : steps + 1],
         chains.truth[:, : steps + 2],
@@ -299,14 +330,12 @@ def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> No
 
 @torch.inference_mode()
 def _scored(
-    model: WorldModel, heads: BeliefHeads, chains: Chains
+    model: WorldModel, heads: BeliefHeads, recordings: Recordings, indices: NDArray[np.int64]
 ) -> tuple[FloatRows, NDArray[np.int64]]:
-    """Scores (N,) of all single steps and their regimes (N,)."""
-    z, predicted, block, error = _one_step(model, chains)
-    return (
-        scores(heads, z, predicted, block, error).numpy(),
-        regimes(heads, z, predicted, block).numpy(),
-    )
+    """Scores (N, C) and regimes (N,) of all frames of the episodes ``indices``."""
+    chains = recordings.chains(recordings.starts(indices, OUTLOOK), OUTLOOK)
+    frame = frame_of(model, chains)
+    return scores(heads, frame).numpy(), regimes(heads, frame).numpy()
 
 
 @torch.inference_mode()
@@ -338,8 +367,7 @@ def _report(
         'calibration_error': [calibration_error(*pair) for pair in pairs],
         'share': float(labels.float().mean()),
     }
-    single = recordings.chains(recordings.starts(measured, 1), 1)
-    report['surprise'] = _alarms(*_scored(model, heads, single), heads, checkpoint)
+    report['surprise'] = _alarms(*_scored(model, heads, recordings, measured), heads, checkpoint)
     return report
 
 
@@ -348,8 +376,8 @@ def _alarms(
 ) -> dict[str, Any]:
     """Frames, and how many pass the level that one in ``ALARM_S`` should pass, by regime."""
     period = checkpoint.contract.time.control_dt
-    level = alarm_level(heads.tail, period).numpy()
-    is_alarm = np.log(score) > level[regime]
+    rows = torch.from_numpy(score), torch.from_numpy(regime)
+    is_alarm = (improbability(heads.tail, *rows).amax(-1) > alarm_level(period)).numpy()
     return {
         name: {
             'frames': int((regime == i).sum()),

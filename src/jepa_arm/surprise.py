@@ -1,77 +1,145 @@
-"""Surprise: how unusual a prediction error is where the arm is and for what it does.
+"""Surprise: how improbable what is seen and felt is, where the arm is and for what it does.
 
-A score is the squared error over its usual variance. What a score means is learned from episodes
-that taught nothing: for each regime (still, moving, contact) the distribution of the logarithm
-of the score above its 95th percentile is taken for exponential (peaks over threshold), so that a
-surprise of 1 is passed once in ``ALARM_S`` when all is well (split-conformal, with a tail that
-reaches beyond the sample).
+Four scores, each the squared error of an expectation over its usual variance: the latent a model
+step on and three on, how the tip moves, and where the image alone shows it. What a score means
+is learned from episodes that taught nothing (split-conformal), for each regime (still, moving,
+contact): the logarithm of the score above its 95th percentile is taken for exponential (peaks
+over threshold), which reaches beyond the sample.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model.belief_heads import REGIMES, STILL_ACTION, BeliefHeads
+from .model.belief_heads import CHANNELS, REGIMES, STILL_ACTION, TIP, BeliefHeads
 
 ALARM_S = 600.0
 """s between false alarms at a surprise of 1."""
 TAIL_SHARE = 0.05
 LEAST_SCORES = 200
 """Fewer scores in a regime give no tail of its own; then all together do."""
+LEAST_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What was expected of one frame or of many, and what came.
+
+    Attributes:
+        z: (B, D) seen. proprio: (B, P) felt. features: (B, F) of the image alone.
+        before, block, predicted: (B, D), (B, K*A), (B, D), the latent a model step before, what
+            was sent since, and what was predicted of it.
+        proprio_before: (B, P), a model step before.
+        long_before, long_block, long_predicted: the same of ``OUTLOOK`` model steps; None where
+            so much is not known yet.
+    """
+
+    z: Tensor
+    proprio: Tensor
+    features: Tensor
+    before: Tensor
+    block: Tensor
+    predicted: Tensor
+    proprio_before: Tensor
+    long_before: Tensor | None = None
+    long_block: Tensor | None = None
+    long_predicted: Tensor | None = None
 
 
 @torch.inference_mode()
-def scores(
-    heads: BeliefHeads, z: Tensor, predicted: Tensor, block: Tensor, error: Tensor
-) -> Tensor:
-    """(B,) mean squared ``error`` (B, D) of ``predicted`` over its usual variance; 1 is usual."""
-    return (error.square() * torch.exp(-heads.usual_error(z, predicted, block))).mean(-1)
+def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
+    """(B, C) squared errors over their usual variance, 1 is usual; NaN where not known."""
+    error = (frame.z - frame.predicted).square()
+    world = error * torch.exp(-heads.world(frame.before, frame.predicted, frame.block))
+    outlook = torch.full_like(world, float('nan'))
+    if frame.long_before is not None:
+        assert frame.long_predicted is not None and frame.long_block is not None
+        usual = heads.outlook(frame.long_before, frame.long_predicted, frame.long_block)
+        outlook = (frame.z - frame.long_predicted).square() * torch.exp(-usual)
+    tip = frame.proprio[:, TIP]
+    way, way_var = heads.body(frame.proprio_before, frame.block)
+    body = (100.0 * (tip - frame.proprio_before[:, TIP] - way)).square() * torch.exp(-way_var)
+    place, place_var = heads.sight(frame.features)
+    sight = (100.0 * (tip - place)).square() * torch.exp(-place_var)
+    return torch.stack([part.mean(-1) for part in (world, outlook, body, sight)], dim=-1)
 
 
 @torch.inference_mode()
-def regimes(heads: BeliefHeads, z: Tensor, predicted: Tensor, block: Tensor) -> Tensor:
+def regimes(heads: BeliefHeads, frame: Frame) -> Tensor:
     """(B,) index into ``REGIMES``."""
-    touches = torch.maximum(heads.contact(z), heads.contact(predicted)) > 0.0
-    is_still = block.abs().amax(-1) < STILL_ACTION
+    touches = torch.maximum(heads.contact(frame.before), heads.contact(frame.predicted)) > 0.0
+    is_still = frame.block.abs().amax(-1) < STILL_ACTION
     moving, contact = REGIMES.index('moving'), REGIMES.index('contact')
     return torch.where(touches, contact, torch.where(is_still, REGIMES.index('still'), moving))
 
 
-def fit_tails(scores: NDArray[np.float32], regimes: NDArray[np.int64]) -> Tensor:
-    """(R, 3) for each regime: log score where the tail begins, its mean excess, its share."""
-    log = np.log(np.maximum(scores, 1e-12).astype(np.float64))
-    rows = []
+def fit_tail(scores: NDArray[np.float32], regimes: NDArray[np.int64]) -> Tensor:
+    """(C, R, 3): log score where the tail begins, its mean excess, its share.
+
+    Args:
+        scores: (N, C). regimes: (N,).
+    """
+    log = np.log(np.maximum(scores.astype(np.float64), 1e-12))
+    tail = torch.zeros(len(CHANNELS), len(REGIMES), 3)
     for regime in range(len(REGIMES)):
         own = log[regimes == regime]
         own = own if len(own) >= LEAST_SCORES else log
-        begin = float(np.quantile(own, 1.0 - TAIL_SHARE))
-        excess = own[own > begin] - begin
-        rows.append([begin, float(excess.mean()), len(excess) / len(own)])
-    return torch.tensor(rows)
+        for channel in range(len(CHANNELS)):
+            values = own[:, channel]
+            begin = float(np.quantile(values, 1.0 - TAIL_SHARE))
+            excess = values[values > begin] - begin
+            scale = max(float(excess.mean()) if len(excess) else 0.0, LEAST_SCALE)
+            tail[channel, regime] = torch.tensor([begin, scale, TAIL_SHARE])
+    return tail
 
 
-def alarm_level(tail: Tensor, period_s: float) -> Tensor:
-    """(R,) log score that is passed once in ``ALARM_S``, one score each ``period_s`` seconds."""
-    begin, scale, share = tail.unbind(-1)
-    return begin + scale * torch.log(share * ALARM_S / period_s)
+def improbability(tail: Tensor, scores: Tensor, regimes: Tensor) -> Tensor:
+    """(B, C) minus the log of how often such scores (B, C) come in their regimes (B,).
+
+    In the tail; below it a value that only keeps the order.
+    """
+    begin, scale, share = tail[:, regimes].unbind(-1)
+    beyond = (scores.clamp(min=1e-12).log() - begin.T) / scale.T
+    least = -share.T.log()
+    return torch.where(beyond > 0.0, least + beyond, least * torch.exp(beyond / least))
+
+
+def alarm_level(period_s: float) -> float:
+    """The improbability that one of the channels passes once in ``ALARM_S``, by chance."""
+    return math.log(len(CHANNELS) * ALARM_S / period_s)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How surprising a frame was.
+
+    Attributes:
+        value: 1 is passed once in ``ALARM_S`` when all is well; a value v as often as that
+            chance to the power of v.
+        channel: of ``CHANNELS``, the most surprising one.
+    """
+
+    value: float
+    channel: str
 
 
 class Surprise:
-    """Judges prediction errors one after the other."""
+    """Judges frames one after the other."""
 
     def __init__(self, heads: BeliefHeads, period_s: float) -> None:
-        """For scores that come every ``period_s`` seconds."""
-        self._heads, self._level = heads, alarm_level(heads.tail, period_s)
+        """For frames that come every ``period_s`` seconds."""
+        self._heads, self._level = heads, alarm_level(period_s)
 
     @torch.inference_mode()
-    def of(self, z: Tensor, predicted: Tensor, block: Tensor, seen: Tensor) -> float:
-        """The surprise at ``seen`` (1, D), predicted from ``z`` under ``block``.
-
-        The score over the score that passes once in ``ALARM_S``: 1 raises an alarm.
-        """
-        score = scores(self._heads, z, predicted, block, seen - predicted)
-        regime = regimes(self._heads, z, predicted, block)
-        return float(score.log().sub(self._level[regime]).exp())
+    def of(self, frame: Frame) -> Judgement:
+        """How surprising the one ``frame`` is."""
+        found = scores(self._heads, frame)
+        values = improbability(self._heads.tail, found, regimes(self._heads, frame))[0]
+        value, channel = values.nan_to_num(-1.0).max(-1)
+        return Judgement(float(value) / self._level, CHANNELS[int(channel)])

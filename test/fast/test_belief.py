@@ -20,14 +20,18 @@ class Drift:
         return z + (z - z_prev) + action_block.sum(-1, keepdim=True)
 
     def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
-        raise NotImplementedError
+        latents = []
+        for block in actions.unbind(1):
+            z, z_prev = self.predict(z, z_prev, block), z
+            latents.append(z)
+        return torch.stack(latents, 1)
 
 
 def heads() -> BeliefHeads:
     """Untrained: the correction is the identity."""
     torch.manual_seed(0)
     normaliser = Normaliser(0.5, 0.1, (0.0,), (1.0,))
-    return BeliefHeads(1, normaliser, 2).eval().requires_grad_(False)
+    return BeliefHeads(1, normaliser, 2, 4).eval().requires_grad_(False)
 
 
 def fill(stamps: list[float], with_heads: bool = True) -> Belief:

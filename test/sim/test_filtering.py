@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ import torch
 import synthetic
 from jepa_arm.config import BeliefConfig
 from jepa_arm.data.episodes import DataError, EpisodeFile
-from jepa_arm.filtering import Recordings, blind, format_belief, train_belief
+from jepa_arm.filtering import Recordings, blind, format_belief, frame_of, train_belief
 from jepa_arm.model.architectures import build
-from jepa_arm.model.belief_heads import load_belief_heads
+from jepa_arm.model.belief_heads import OUTLOOK, load_belief_heads
 from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
-from jepa_arm.surprise import Surprise
+from jepa_arm.surprise import Frame, Surprise
 from jepa_arm.training import train_world_model
 
 CONFIG = BeliefConfig(
@@ -100,19 +100,19 @@ def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
     episodes = EpisodeFile(data)
     recordings = Recordings(checkpoint, episodes)
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
-    chains = recordings.chains(recordings.starts(held_out, 1), 1)
-    surprise, model = Surprise(heads, 0.1), checkpoint.model
-    others = torch.from_numpy(np.random.default_rng(0).permutation(len(chains.z)))
-    usual, jumped = [], []
+    chains = recordings.chains(recordings.starts(held_out, OUTLOOK), OUTLOOK)
+    surprise, frames = Surprise(heads, 0.1), frame_of(checkpoint.model, chains)
+    others = np.random.default_rng(0).permutation(len(frames.z))
+    usual, jumped, channels = [], [], set()
     for i, other in enumerate(others[:200].tolist()):
-        z_prev, z, after = chains.z[i, :, None].unbind(0)
-        block = chains.actions[i : i + 1, 1]
-        with torch.inference_mode():
-            predicted = model.predict(z, z_prev, block)
-        usual.append(surprise.of(z, predicted, block, after))
-        jumped.append(surprise.of(z, predicted, block, chains.z[other, 2:3]))
-    assert np.mean(np.array(usual) > 1.0) < 0.02
+        one = Frame(*(getattr(frames, f.name)[i : i + 1] for f in fields(Frame)))
+        usual.append(surprise.of(one).value)
+        found = surprise.of(replace(one, z=frames.z[other : other + 1]))
+        jumped.append(found.value)
+        channels.add(found.channel)
+    assert np.mean(np.array(usual) > 1.0) < 0.03
     assert np.median(jumped) > 1.0 > np.quantile(usual, 0.95)
+    assert channels >= {'world', 'outlook'}
 
 
 def test_the_same_seed_teaches_the_same(tmp_path: Path, folder: Path, data: Path) -> None:

@@ -1,8 +1,9 @@
 """What a belief needs beside encoder and predictor; trained on frozen latents, never with them.
 
-Four small networks: what the joints still tell when the camera does not (``Correction``), how far
-a reading of the belief may be off (``Doubt``), how large a prediction error is usual where the
-arm is and for what it does (``UsualError``), and whether arm and object touch (``Contact``).
+Small networks: what the joints still tell when the camera does not (``Correction``), how far a
+reading of the belief may be off (``Doubt``), how large a prediction error is usual where the arm
+is and for what it does (``UsualError``), whether arm and object touch (``Contact``), how the tip
+follows what it is told (``Body``), and where the image alone shows it (``Sight``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, load_module
-from .world_model import Normaliser
+from .checkpoint import Checkpoint, CheckpointError, load_module
+from .world_model import Normaliser, WorldModel
 
 SUBJECTS = ('tip', 'object')
 REGIMES = ('still', 'moving', 'contact')
 """What is happening, for what an error means: the arm rests, it moves, it touches the object."""
+CHANNELS = ('world', 'outlook', 'body', 'sight')
+"""Of surprise: the latent a model step on, and ``OUTLOOK`` on; how the tip moves; where it is
+seen. A camera that stands still shows in the last, an arm that is held in the one before."""
+OUTLOOK = 3
+"""Model steps."""
+TIP = slice(-6, -3)
+"""The tip's position in proprioception, see ``motion.proprioception``."""
 STILL_ACTION = 0.08
 """Actions below it in all values of a block are rest."""
 BLIND_UNIT_S = 0.5
@@ -91,14 +99,14 @@ class Doubt(nn.Module):
 
 
 class UsualError(nn.Module):
-    """The variance of each latent's one-step prediction error that is usual here."""
+    """The variance of each latent's prediction error that is usual here."""
 
     def __init__(self, latent: int, block: int, width: int = 256) -> None:
         super().__init__()
         self.net = _mlp(2 * latent + block, width, latent)
 
     def forward(self, z: Tensor, predicted: Tensor, action_block: Tensor) -> Tensor:
-        """(B, D) log variance of the error of ``predicted``, a model step after ``z``."""
+        """(B, D) log variance of the error of ``predicted``, from ``z`` by ``action_block``."""
         seen = torch.cat([z, predicted - z, action_block], dim=-1)
         return self.net(seen).clamp(-MAX_LOG - 4.0, MAX_LOG)
 
@@ -115,22 +123,78 @@ class Contact(nn.Module):
         return self.net(z)[..., 0]
 
 
+class Body(nn.Module):
+    """How far the tip moves in a model step, from proprioception and what it is told."""
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, normaliser: Normaliser, block: int, width: int = 128) -> None:
+        super().__init__()
+        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
+        self.register_buffer('_mean', mean, persistent=False)
+        self.register_buffer('_std', std, persistent=False)
+        self.net = _mlp(len(mean) + block, width, 6)
+
+    def forward(self, proprio: Tensor, action_block: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacement (B, 3) m and its log variance in cm^2 (B, 3)."""
+        felt = (proprio - self._mean) / self._std
+        return _gaussian(self.net(torch.cat([felt, action_block], dim=-1)))
+
+
+class Sight(nn.Module):
+    """Where the image alone shows the tip."""
+
+    def __init__(self, features: int, width: int = 128) -> None:
+        super().__init__()
+        self.net = _mlp(features, width, 6)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Position (B, 3) m and its log variance in cm^2 (B, 3), of image features (B, F)."""
+        return _gaussian(self.net(features))
+
+
+def _gaussian(out: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_var = out.split(3, dim=-1)
+    return mean * 0.1, log_var.clamp(MIN_LOG, MAX_LOG)
+
+
 class BeliefHeads(nn.Module):
-    """The four, and the calibration of surprise, that belong to one world model.
+    """All of them, and the calibration of surprise, that belong to one world model.
 
     Attributes:
-        tail: (R, 3), the tail of the scores in each of ``REGIMES``, see ``surprise.fit_tails``.
+        tail: (C, R, 3), the tail of the scores of each of ``CHANNELS`` in each of ``REGIMES``,
+            see ``surprise.fit_tail``.
     """
 
     tail: Tensor
 
-    def __init__(self, latent: int, normaliser: Normaliser, block: int) -> None:
+    def __init__(self, latent: int, normaliser: Normaliser, block: int, features: int) -> None:
         super().__init__()
         self.correction = Correction(latent, normaliser)
         self.doubt = Doubt(latent)
-        self.usual_error = UsualError(latent, block)
+        self.world = UsualError(latent, block)
+        self.outlook = UsualError(latent, OUTLOOK * block)
+        self.body = Body(normaliser, block)
+        self.sight = Sight(features)
         self.contact = Contact(latent)
-        self.register_buffer('tail', torch.zeros(len(REGIMES), 3))
+        self.register_buffer('tail', torch.zeros(len(CHANNELS), len(REGIMES), 3))
+
+
+def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:
+    """Untrained ones for a checkpoint.
+
+    Raises:
+        CheckpointError: its world model is not told of the joints.
+    """
+    model = checkpoint.model
+    if not isinstance(model, WorldModel) or model.past != 1 or model.sees_velocity:
+        raise CheckpointError(
+            f'{checkpoint.folder}: expected a world model that is told of the joints and goes on '
+            f'from two latents, got {model.config.name}; belief heads are for such alone'
+        )
+    width = model.config.image_width
+    return BeliefHeads(model.latent, model.normaliser, model.block_width, width)
 
 
 def load_belief_heads(checkpoint: Checkpoint) -> BeliefHeads | None:
@@ -141,7 +205,6 @@ def load_belief_heads(checkpoint: Checkpoint) -> BeliefHeads | None:
     """
     if 'belief' not in checkpoint.info:
         return None
-    model = checkpoint.model
-    heads = BeliefHeads(model.latent, model.normaliser, model.block_width)
+    heads = new_belief_heads(checkpoint)
     load_module(checkpoint.folder, 'belief', heads)
     return heads

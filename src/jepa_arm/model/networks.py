@@ -47,11 +47,15 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, proprio: Tensor) -> Tensor:
         """Latents (B, D) of images (B, 3, h, w) and proprioception (B, P), both normalised."""
+        return self.parts(image, proprio)[0]
+
+    def parts(self, image: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward``, and the features (B, image_width) of the image alone."""
         seen = self.image(image)
         if self.training and self.dropout:
             is_dropped = torch.rand(len(seen), 1) < self.dropout
             seen = torch.where(is_dropped, self.unseen.to(seen.dtype), seen)
-        return self._latents(seen, proprio)
+        return self._latents(seen, proprio), seen
 
     def blind(self, proprio: Tensor) -> Tensor:
         """Latents (B, D) of normalised proprioception (B, P) alone; needs image dropout."""

@@ -88,6 +88,14 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: images or proprioception of another shape or type than the contract's.
         """
+        return self.encode_parts(pixels, proprio)[0]
+
+    def encode_parts(
+        self,
+        pixels: Tensor | NDArray[np.uint8],
+        proprio: Tensor | NDArray[np.floating],
+    ) -> tuple[Tensor, Tensor]:
+        """``encode``, and the features (B, image_width) of the images alone."""
         pixels, proprio = checked(self.contract, pixels, proprio, self.proprio_width)
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else torch.float32
         image = pixels.permute(0, 3, 1, 2).to(dtype)  # channels-last in memory
@@ -95,7 +103,7 @@ class WorldModel(nn.Module):
         image = image.sub_(self.normaliser.image_mean / self.normaliser.image_std)
         if self.config.image_size:
             image = functional.interpolate(image, self.config.image_size, mode='area')
-        return self.encoder(image, (proprio - self._proprio_mean) / self._proprio_std)
+        return self.encoder.parts(image, (proprio - self._proprio_mean) / self._proprio_std)
 
     def encode_blind(self, proprio: Tensor | NDArray[np.floating]) -> Tensor:
         """Latents (B, D) of ``proprio`` (B, P) without an image; needs image dropout."""
