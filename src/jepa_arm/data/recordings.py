@@ -294,12 +294,14 @@ def _steps(
             continue  # nothing was planned
         if steps and steps[-1].seen.stamp == stamp:
             continue
+        state = PlannerState(status.state)
+        is_blind = state is PlannerState.PLANNING and status.reason != ''
         shown_at, image = images.get(stamp, (published, None))
         position = joints.at(stamp, shown_at)
         if position is None:
             continue
         seen = JointSample(position, np.zeros_like(position), stamp)
-        if image is not None:
+        if image is not None and not is_blind:  # where it was, it came too late
             seen = Observation(image_from_msg(image, size), position, stamp)
         sent = proposals.get(stamp)
         steps.append(
@@ -310,7 +312,7 @@ def _steps(
                 status.is_continued,
                 status.latency_ms / 1000.0,
                 seen,
-                PlannerState(status.state),
+                state,
                 status.source,
                 status.candidates,
                 status.distance,
@@ -324,7 +326,8 @@ def _steps(
 def _unplanned(
     topics: Mapping[str, Timed], joints: Joints, steps: Sequence[Step], camera: CameraConfig
 ) -> tuple[tuple[float, Observation], ...]:
-    planned, found = {step.seen.stamp for step in steps}, []
+    planned = {step.seen.stamp for step in steps if isinstance(step.seen, Observation)}
+    found = []
     for published, image in topics['camera/image_raw'] if steps else ():
         stamp = to_seconds(image.header.stamp)
         position = joints.at(stamp, published)
