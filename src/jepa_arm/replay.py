@@ -25,8 +25,8 @@ from .sight import camera_difference
 from .types import FloatArray, Observation
 
 WARM_UP_S = 1.0
-"""For which a goal that began before the recording is pursued without being compared: belief
-and plan of the recorded planner are older than the recording."""
+"""For which a goal that began before the recording is pursued without being compared: the belief
+of the recorded planner is older than the recording."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Replay:
         self._asked = deque(enumerate(recording.goals))
         self._goal: int | None = None
         self._stamp = -np.inf
+        self._is_in_step = False
         self.read: list[PositionGoal | str] = []
         self.behind_s = 0.0
         self._late = deque(recording.unplanned)
@@ -114,6 +115,7 @@ class Replay:
         self._notice_jump(step)
         if step.told is not None:
             self._agent.start_from(step.told, step.is_continued)
+            self._is_in_step = self._is_in_step or not step.is_continued
         self._agent.latency = step.latency_s
         refused = '' if self._goal is None else self.read[self._goal]
         decision, problem = None, refused if isinstance(refused, str) else ''
@@ -166,7 +168,11 @@ class Replay:
         self._stamp = stamp
 
     def _is_comparable(self, step: Step) -> bool:
-        if self._goal is None or step.proposal is None:
+        """Not while the recorded plan goes on from one before the recording.
+
+        Neither that plan nor the random numbers drawn for it are known.
+        """
+        if self._goal is None or step.proposal is None or not self._is_in_step:
             return False
         start = self._recording.began
         is_whole = self._recording.goals[self._goal].published >= start

@@ -178,7 +178,10 @@ def format_replay(report: Mapping[str, Any]) -> str:
             f'reached: {_yes(reached["replayed"])}, recorded: {_yes(reached["recorded"])}{apart}'
             f'{"; refused: " + goal["refused"] if goal["refused"] else ""}'
         )
-    lines.append('the planners decide alike' if report['passed'] else 'the planners DIFFER')
+    if not report['compared']:
+        lines.append('nothing to compare: every plan goes on from one before the recording')
+    else:
+        lines.append('the planners decide alike' if report['passed'] else 'the planners DIFFER')
     return '\n'.join(lines)
 
 
