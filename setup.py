@@ -53,6 +53,8 @@ setup(
         'coal>=3.0.1,<4',
         'ruckig>=0.15,<1',
         'h5py>=3.10,<4',
+        'mcap>=1.6,<2',
+        'mcap-ros2-support>=0.6,<0.7',
         'safetensors>=0.4.5,<1',
         'pyyaml>=6,<7',
         'xacro>=2.0.13,<3',
@@ -93,6 +95,7 @@ setup(
             'hypothesis>=6.100',
             'ruff>=0.17.6,<0.18',
             'pyright[nodejs]==1.1.414',
+            'rosbags>=0.11.5,<0.12',
         ],
         # Compares LeWorldModel with its authors' code. Large; for an environment of its own.
         'parity': [

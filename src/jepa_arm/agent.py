@@ -22,11 +22,14 @@ from .guard import Guard
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
-from .motion import TipMotion, proprioception
+from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
 from .surprise import Judgement, Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal, Verdict
+
+SAME_RAD = 1e-9
+"""What is nearer is the same place."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Decision:
         doubt: m, standard deviation on each axis of what is read of the goal's subject.
         contact: probability that arm and object touch within the plan.
         tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
+        told: (J,) rad, where the arm was told to go before, from which the plan starts.
+        is_continued: whether the plan goes on from the one before it.
         decided_at: s, ``time.perf_counter`` when the decision was made.
     """
 
@@ -55,6 +60,8 @@ class Decision:
     doubt: float = np.nan
     contact: float = np.nan
     tip_path: FloatArray | None = None
+    told: FloatArray | None = None
+    is_continued: bool = False
     decided_at: float = field(default_factory=time.perf_counter)
 
 
@@ -80,6 +87,7 @@ class Agent:
     Attributes:
         goal: what is pursued; None holds.
         latency: s from an observation to the first command of its proposal; 0 in lock-step.
+        effort: candidates priced for a plan at most, whatever the time; None: until the deadline.
     """
 
     def __init__(
@@ -103,6 +111,7 @@ class Agent:
         )
         self.goal: Goal | None = None
         self.latency = 0.0
+        self.effort: int | None = None
         self.reset(arm.home)
 
     def reset(self, joints: FloatArray) -> None:
@@ -115,8 +124,23 @@ class Agent:
     def resync(self, joints: FloatArray) -> None:
         """Plans on from ``joints`` (J,), where the arm is held."""
         self._motion.reset(joints)
+        self._target_before = self._motion.target
         self._planner.reset()
         self._belief.forget_sent()
+
+    def start_from(self, told: FloatArray, is_continued: bool) -> None:
+        """Takes the arm to have been told to go to ``told`` (J,), whatever was decided last.
+
+        Args:
+            told: rad, see ``Decision``.
+            is_continued: whether the next plan goes on from the last one.
+        """
+        if not is_continued:
+            self.resync(told)
+        elif np.abs(told - self._motion.joints).max() > SAME_RAD:
+            self._motion.reset(told)
+            moved = (self._motion.target - self._target_before) / ACTION_METRES
+            self._belief.act_instead(torch.tensor(moved, dtype=torch.float32))
 
     def set_goal(self, goal: Goal | None) -> None:
         """Pursues ``goal`` from the next decision on; None holds."""
@@ -189,12 +213,13 @@ class Agent:
     def _decide(self, stamp: float, joints: FloatArray, judged: Judgement | None) -> Decision:
         surprise, channel = (np.nan, '') if judged is None else (judged.value, judged.channel)
         if self.goal is None:
-            return Decision(None, surprise=surprise, channel=channel)
+            return Decision(None, surprise=surprise, channel=channel, told=self._motion.joints)
         z, z_prev = self._belief.now()
         goal = self._seen_goal(z)
-        plan = self._planner.plan(
-            z, z_prev, goal, self._motion_room(), self._late
-        )  # predict, plan
+        told, is_continued = self._motion.joints, self._planner.has_warm_start
+        room = self._motion_room()  # predict, plan
+        plan = self._planner.plan(z, z_prev, goal, room, self._late, self.effort)
+        self._target_before = self._motion.target
         actions = plan.actions.numpy().astype(float)
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._motion.apply(actions[0])
@@ -209,6 +234,8 @@ class Agent:
             doubt=self._doubt(),
             contact=self._contact(plan),
             tip_path=self._probes.read('tip', plan.latents).numpy().astype(float),
+            told=told,
+            is_continued=is_continued,
         )
 
     def _proprio(self, joints: FloatArray, stamp: float) -> torch.Tensor:

@@ -102,6 +102,11 @@ class Belief:
         """Takes note of ``action`` (A,), decided from what was believed at ``stamp`` (s)."""
         self._sent.append((stamp, action))
 
+    def act_instead(self, action: Tensor) -> None:
+        """Takes ``action`` (A,) to have been sent in place of the last one."""
+        if self._sent:
+            self._sent[-1] = self._sent[-1][0], action
+
     def see(self, stamp: float, z: Tensor, proprio: Tensor) -> None:
         """Takes the latent ``z`` (1, D) of an image made at ``stamp`` (s).
 

@@ -59,6 +59,16 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--gui', action='store_true', help='open the window of the simulator')
     p.add_argument('--namespace', default='', help='of all nodes')
 
+    p = _verb(parsers, 'record', verbs.record, 'jepa-arm record --out run.mcap --duration 60')
+    p.add_argument('topics', nargs='*', help='default: what matters of the graph')
+    p.add_argument('--out', help='MCAP file to make; default: recording_<date>_<time>.mcap')
+    p.add_argument('--duration', type=_above_zero, help='s; default: until Ctrl-C')
+    p.add_argument('--namespace', default='', help='of the running graph')
+
+    p = _verb(parsers, 'recover', verbs.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')
+    p.add_argument('source', help='MCAP file that was cut off')
+    p.add_argument('--out', required=True, help='MCAP file to make')
+
     p = _verb(parsers, 'doctor', verbs.doctor, 'jepa-arm doctor')
     _add_common(p)
     p.add_argument('--namespace', default='', help='of the running graph')
@@ -145,6 +155,19 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     p.add_argument('--json', help='file for the report')
 
+    p = _verb(parsers, 'replay', verbs.replay, 'jepa-arm replay run.mcap --compare')
+    p.add_argument('file', help='MCAP file of jepa-arm record')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--checkpoint', help='a shipped name or a folder; default: as recorded')
+    p.add_argument('--planner-config', help='config/FILE, or a path; default: as recorded')
+    p.add_argument('--seed', type=int, help='of the search; default: as recorded')
+    p.add_argument('--speed', type=_above_zero, help='times the recorded one; default: no waiting')
+    p.add_argument('--namespace', help='of the graph, where the file holds several')
+    p.add_argument('--compare', action='store_true', help='fail if the planners differ')
+    p.add_argument('--tolerance-cm', type=float, default=0.1, help='at the tip, of one decision')
+    p.add_argument('--min-equal', type=float, default=0.95, help='share of equal decisions')
+    p.add_argument('--json', help='file for the report')
+
     p = _verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json')
     _add_common(p)
     p.add_argument('what', choices=('plan', 'encode', 'sim', 'ros'))
@@ -192,6 +215,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder'
     )
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'expected a finite number > 0, got {text}')
+    return value
 
 
 def _positive(text: str) -> int:

@@ -19,8 +19,9 @@ from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
 from .goals import GoalError, PositionGoal
 from .guard import Guard
-from .model.checkpoint import Checkpoint, check_contract, git_hash
+from .model.checkpoint import Checkpoint, check_contract
 from .motion import TipMotion, make_contract
+from .resources import git_hash
 from .sim.bullet import BulletWorld
 from .sim.policies import Policy, RandomWalk, ScriptedPush, ScriptedReach
 from .sim.tasks import EVALUATION_SEED, Task, load_task

@@ -13,6 +13,9 @@ import numpy as np
 
 from .types import FloatArray
 
+HOLD_STEPS = 3
+"""Control steps in a row within tolerance that count as reached."""
+
 
 class GoalError(ValueError):
     """A goal that cannot be taken; the message says what was expected and what came."""

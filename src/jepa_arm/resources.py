@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,18 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise FileError(f'{path}: expected text in UTF-8: {error}') from error
+
+
+def git_hash() -> str:
+    """Commit of the source this runs from, '-dirty' if changed; 'unknown' outside git."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 'unknown'
+    return result.stdout.strip() or 'unknown'
 
 
 def share_dir() -> Path:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 
+from .config import CameraConfig
+from .sim.camera import intrinsics
 from .types import FloatArray, ImageArray, JointSample
 
 DARK, BRIGHT = 8, 247
 """Of 255; a pixel is black or overexposed when all its channels are beyond."""
 MIN_CONTRAST = 1.0
 """Of 255, standard deviation of the brightness; an empty table has 3."""
+INTRINSICS_TOLERANCE = 0.02
+"""Share by which a focal length may differ from the contract's, and the principal point in
+shares of the image size."""
+
+
+class CameraInfo(Protocol):
+    """What is read of a ``CameraInfo`` message, live or recorded."""
+
+    width: int
+    height: int
+    k: Sequence[float]
 
 
 def image_fault(image: ImageArray, max_clipped: float) -> str:
@@ -97,3 +113,28 @@ class Stillness:
             f'the image has not changed while a joint moved by {moved:.2f} rad, expected <= '
             f'{self._max_motion}; does the camera repeat itself?'
         )
+
+
+def camera_difference(msg: CameraInfo, camera: CameraConfig) -> str:
+    """How the camera differs from ``camera`` in size or intrinsics; empty if it does not.
+
+    Intrinsics of an uncalibrated camera (zeros) are not compared.
+    """
+    if (msg.width, msg.height) != (camera.width, camera.height):
+        return (
+            f'camera_info: expected {camera.width}x{camera.height} pixels, got '
+            f'{msg.width}x{msg.height}'
+        )
+    expected, got = intrinsics(camera), np.array(msg.k).reshape(3, 3)
+    if got[0, 0] <= 0.0:
+        return ''
+    focal = abs(got[[0, 1], [0, 1]] / expected[[0, 1], [0, 1]] - 1.0).max()
+    centre = abs((got[:2, 2] - expected[:2, 2]) / [camera.width, camera.height]).max()
+    if max(focal, centre) <= INTRINSICS_TOLERANCE:
+        return ''
+    fov = np.degrees(2.0 * np.arctan(camera.height / 2.0 / got[1, 1]))
+    return (
+        f'camera_info: expected the camera of the model, vertical field of view '
+        f'{camera.fov_deg:.1f} degrees and principal point {expected[:2, 2].tolist()}, got '
+        f'{fov:.1f} and {np.round(got[:2, 2], 1).tolist()}'
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,68 @@ def up(args: argparse.Namespace) -> int:
     from .nodes.graph import run_graph
 
     return run_graph(args)
+
+
+def record(args: argparse.Namespace) -> int:
+    """What the graph says into one MCAP file, until Ctrl-C; it opens in Foxglove."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.recorder import record as run
+
+    out = args.out or f'{datetime.now():recording_%Y%m%d_%H%M%S}.mcap'
+    print(run(Path(out), args.topics, args.duration, args.namespace))
+    return 0
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Plans again from a recording and compares; no ROS 2, no robot, nothing moves."""
+    import torch
+
+    from .agent import Agent
+    from .arm import Arm
+    from .data.recordings import read_recording
+    from .model.checkpoint import check_contract, load_checkpoint
+    from .motion import make_contract
+    from .replay import Replay, check_camera
+    from .replay_report import compare, format_replay
+
+    arm = Arm(_arm(args))
+    recording = read_recording(Path(args.file), arm.joint_names, arm.config.camera, args.namespace)
+    about = recording.about
+    name = args.checkpoint or about.get('planner.checkpoint', DEFAULT_CHECKPOINT)
+    file = args.planner_config or about.get('planner.planner_config', 'planner.yaml')
+    seed = int(about.get('planner.seed', 0)) if args.seed is None else args.seed
+    checkpoint = load_checkpoint(checkpoint_path(name))
+    check_contract(checkpoint.contract, make_contract(arm.config, _sim().time))
+    check_camera(recording, checkpoint.contract.camera)
+    config = load(PlannerConfig, config_path(file))
+    torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)
+    run = Replay(recording, Agent(checkpoint, arm, config, seed), arm)
+    redone = run.run(args.speed)
+    report = {
+        'file': Path(args.file).name,
+        'recorded': dict(about),
+        'replayed': {'checkpoint': name, 'planner_config': file, 'seed': seed},
+        'speed': args.speed,
+        'behind_s': round(run.behind_s, 3),
+        **compare(recording, redone, run.read, arm, args.tolerance_cm, args.min_equal),
+    }
+    print(format_replay(report))
+    if args.speed and run.behind_s > 1.0 / args.speed:
+        print(f'this machine fell {run.behind_s:.1f} s behind; try a lower --speed')
+    _write_json(args.json, report)
+    return 1 if args.compare and not report['passed'] else 0
+
+
+def recover(args: argparse.Namespace) -> int:
+    """A whole MCAP file of one that was cut off, up to its last whole chunk."""
+    from .data.mcap_file import recover as run
+
+    counts = run(Path(args.source), Path(args.out))
+    print(f'{sum(counts.values())} messages on {len(counts)} topics in {args.out}')
+    return 0
 
 
 def collect(args: argparse.Namespace) -> int:

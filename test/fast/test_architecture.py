@@ -17,7 +17,7 @@ PACKAGE = 'jepa_arm'
 # module or a subpackage of jepa_arm; inside a subpackage imports are free.
 LAYERS = (
     {'types', 'resources'},
-    {'config'},
+    {'config', 'messages'},
     {'arm'},
     {'motion', 'collision', 'joint_watch'},
     {'model', 'data', 'sim', 'sweep'},
@@ -25,9 +25,9 @@ LAYERS = (
     {'planning', 'surprise', 'guard'},
     {'belief'},
     {'agent'},
-    {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'language'},
+    {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
     {'report', 'bench', 'ablation', 'ablation_table', 'detection', 'doctor', 'fuzzing'},
-    {'fault_measures'},
+    {'fault_measures', 'replay_report'},
     {'fault_report'},
     {'nodes'},
     {'verbs'},
@@ -44,6 +44,8 @@ HOMES = {
     'pinocchio': {'arm', 'collision'},
     'coal': {'collision'},
     'ruckig': {'motion'},
+    'mcap': {'data.mcap_file', 'data.recordings'},
+    'mcap_ros2': {'data.recordings'},
     'torch': {
         'model',
         'planning',
@@ -83,12 +85,15 @@ WITHOUT_TORCH = (
     'sim.tasks',
     'sim.policies',
     'data.episodes',
+    'data.mcap_file',
+    'data.recordings',
     'collection',
     'fuzzing.core',
     'cli',
     'nodes.environment',
     'nodes.conversions',
     'nodes.guard',
+    'nodes.recorder',
     'nodes.sim',
 )
 

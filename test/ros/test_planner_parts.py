@@ -7,10 +7,12 @@ import pytest
 from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.msg import GuardStatus
 
+from jepa_arm.goals import HOLD_STEPS
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.goal_server import HOLD_STEPS, Outcome, Pursuit
+from jepa_arm.nodes.goal_server import Outcome, Pursuit
 from jepa_arm.nodes.guard_view import GuardView
-from jepa_arm.nodes.observer import NoObservation, Observer, camera_difference
+from jepa_arm.nodes.observer import NoObservation, Observer
+from jepa_arm.sight import camera_difference
 from jepa_arm.types import JointSample
 
 pytestmark = pytest.mark.ros

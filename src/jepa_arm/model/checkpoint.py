@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..config import ConfigError, Contract, from_dict, model_config, to_dict
-from ..resources import FileError, read_text
+from ..resources import FileError, git_hash, read_text
 from .architectures import AnyWorldModel, build
 from .probes import Probes
 from .world_model import Normaliser
@@ -213,18 +212,6 @@ def check_contract(contract: Contract, live: Contract) -> None:
             + '\n  '.join(differences)
             + '\nload a checkpoint trained for this one, or change the arm configuration'
         )
-
-
-def git_hash() -> str:
-    """Commit of the source this runs from, '-dirty' if changed; 'unknown' outside git."""
-    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return 'unknown'
-    return result.stdout.strip() or 'unknown'
 
 
 def read_info(folder: Path) -> dict[str, Any]:

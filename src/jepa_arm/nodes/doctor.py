@@ -19,8 +19,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import ArmConfig, SimConfig
 from ..doctor import Finding, Level
+from ..sight import camera_difference
 from . import conversions as convert
-from .observer import camera_difference
 from .parameters import COMMAND_TOPIC
 
 LOOK_S = 1.0

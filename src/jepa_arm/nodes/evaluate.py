@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from ..config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
 from ..evaluation import EpisodeResult, Evaluator, machine, summarise
-from ..model.checkpoint import git_hash
-from ..resources import config_path
+from ..resources import config_path, git_hash
 from ..sim.tasks import EVALUATION_SEED
 from ..types import FloatArray, ImageArray
 from .session import Session

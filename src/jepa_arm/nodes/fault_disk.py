@@ -1,4 +1,4 @@
-"""A full disk while data is collected and while a model is trained.
+"""A full disk while data is collected, a model is trained, and the graph is recorded.
 
 The disk is made to be full by the process's limit of file size (RLIMIT_FSIZE), which needs no
 rights: writing fails with EFBIG where a full disk gives ENOSPC, at the same places.
@@ -19,6 +19,8 @@ from .fault_scenarios import Trial
 from .fault_stage import Stage
 
 FULL_BYTES = 1_000_000
+FULL_RECORDING_BYTES = 80_000
+"""What the graph says in two to three seconds."""
 EPISODES = '4'
 LONGEST_S = 120.0
 
@@ -68,6 +70,39 @@ class FullWhileTraining:
             if left:
                 problems.append(f'left behind: {left}')
         return Trial(reasons=(_last(said),), after='state kept', problems=tuple(problems))
+
+
+class FullWhileRecording:
+    """The disk is full while what the graph says is recorded."""
+
+    expected = (
+        'ends with 1 and one clear line; a file made before is intact; what was recorded until '
+        'then can be recovered'
+    )
+
+    def __call__(self, stage: Stage) -> Trial:
+        """Tries it."""
+        with tempfile.TemporaryDirectory(prefix='jepa_arm_') as folder:
+            good, full, whole = (Path(folder) / f'{name}.mcap' for name in ('good', 'full', 'all'))
+            code, said = _run([*_recording(good), '--duration', '2'])
+            problems = [] if code == 0 and good.exists() else [f'record ended with {code}: {said}']
+            before = _digest(good)
+            code, said = _run([*_recording(full), '--duration', '60'], FULL_RECORDING_BYTES)
+            if code != 1 or 'could not be written' not in said or 'Traceback' in said:
+                problems.append(f'ended with {code}: {said}')
+            if full.exists():
+                problems.append('a file that is not whole appeared')
+            if _digest(good) != before:
+                problems.append('the file made before was changed')
+            partial = full.with_name(full.name + '.partial')
+            code, lost = _run(['recover', str(partial), '--out', str(whole)])
+            if code != 0 or not whole.exists():
+                problems.append(f'recover ended with {code}: {lost}')
+        return Trial(reasons=(_last(said),), after='recovered', problems=tuple(problems))
+
+
+def _recording(path: Path) -> list[str]:
+    return ['record', '--out', str(path)]
 
 
 def _collecting(path: Path) -> list[str]:

@@ -189,17 +189,6 @@ class Ended:
         )
 
 
-class NotThere:
-    """Nothing can be tried, because the part is not there."""
-
-    def __init__(self, why: str) -> None:
-        self.expected = f'not applicable: {why}'
-
-    def __call__(self, stage: Stage) -> Trial:
-        """Says so."""
-        return Trial(after=self.expected, applies=False)
-
-
 def _start(module: str, *parameters: str, name: str) -> subprocess.Popen[str]:
     """A further node beside those of the graph."""
     command = [sys.executable, '-m', f'jepa_arm.nodes.{module}', '--ros-args']

@@ -256,7 +256,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(26, 'collect_full', 'disk full while collecting', disk.FullWhileCollecting(), DISK_NOTE),
     Row(26, 'train_full', 'disk full while training', disk.FullWhileTraining(), DISK_NOTE),
-    Row(26, 'record_full', 'disk full while recording', processes.NotThere('no recorder')),
+    Row(26, 'record_full', 'disk full while recording', disk.FullWhileRecording(), DISK_NOTE),
     Row(27, 'unreachable', 'the object is to be in the air', processes.Unreachable()),
     Row(
         28,

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from ..evaluation import machine
-from ..model.checkpoint import git_hash
+from ..resources import git_hash
 from .fault_row import Row
 from .fault_rows import ROWS
 from .fault_scenarios import Trial
@@ -66,7 +66,7 @@ def _try(row: Row, stage: Stage) -> dict[str, Any]:
         'number': row.number,
         'name': row.name,
         'fault': row.fault,
-        'passed': not trial.problems if trial.applies else None,
+        'passed': not trial.problems,
         'time_to_stop_ms': _ms(trial.start_s),
         'time_to_hold_ms': _ms(trial.hold_s),
         'peaks': asdict(trial.peaks),

@@ -34,7 +34,6 @@ class Trial:
         peaks: after the onset. travel_m: of the tip after the onset.
         reasons: that were reported. after: what became of it, in words.
         problems: what was not as expected; empty is a pass.
-        applies: whether there is anything to try.
     """
 
     start_s: float = np.nan
@@ -44,7 +43,6 @@ class Trial:
     reasons: tuple[str, ...] = ()
     after: str = ''
     problems: tuple[str, ...] = ()
-    applies: bool = True
 
 
 @dataclass(frozen=True)

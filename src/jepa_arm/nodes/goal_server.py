@@ -19,14 +19,12 @@ from rclpy.task import Future
 from ..agent import Agent
 from ..arm import Arm
 from ..config import CameraConfig
-from ..goals import GoalError, PositionGoal
+from ..goals import HOLD_STEPS, GoalError, PositionGoal
 from ..types import FloatArray, Observation
 from . import conversions as convert
 
 Outcome = MoveToGoal.Result
 LONGEST_MESSAGE = 1000
-HOLD_STEPS = 3
-"""Control steps in a row within tolerance that count as reached."""
 PROGRESS_M = 0.005
 """What counts as nearer."""
 MARGIN_M = {'tip': 0.001, 'object': 0.02}
@@ -232,6 +230,20 @@ class GoalReader:
             raise GoalError(f'goal kind: expected 0 (IMAGE) to 4 (JOINTS), got {msg.kind}')
         self._check_place(goal, MARGIN_M[goal.subject])
         return goal
+
+    def spelled_out(self, msg: Goal) -> Goal:
+        """``msg`` as one that needs no memory: a saved state becomes the image that was saved."""
+        if msg.kind != Goal.SAVED:
+            return msg
+        saved = self._recalled(msg.saved_name)
+        return convert.image_goal_to_msg(
+            'object' if msg.subject == Goal.SUBJECT_OBJECT else 'tip',
+            saved.image,
+            saved.joints,
+            self._arm.joint_names,
+            self._camera.frame_id,
+            convert.to_time(saved.stamp),
+        )
 
     def _read_observation(self, msg: Goal, shown: Observation) -> PositionGoal:
         subjects = {Goal.SUBJECT_OBJECT: 'object', Goal.SUBJECT_TIP: 'tip'}

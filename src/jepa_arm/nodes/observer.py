@@ -14,8 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import CameraConfig
-from ..sight import Motion, Stillness, image_fault
-from ..sim.camera import intrinsics
+from ..sight import Motion, Stillness, camera_difference, image_fault
 from ..types import FloatArray, JointSample, Observation
 from . import conversions as convert
 
@@ -26,9 +25,6 @@ JOINTS_WAIT_S = 0.02
 """How long an image waits for a joint state as new as itself."""
 FROZEN_RAD = 0.05
 """How far a joint may move while no pixel of the image changes."""
-INTRINSICS_TOLERANCE = 0.02
-"""Share by which a focal length may differ from the contract's, and the principal point in
-shares of the image size."""
 
 
 class NoObservation(Exception):
@@ -224,31 +220,6 @@ class Observer:
         width = late.stamp - early.stamp
         share = min(1.0, max(0.0, (stamp - early.stamp) / width)) if width > 0.0 else 0.0
         return early.position + share * (late.position - early.position)
-
-
-def camera_difference(msg: CameraInfo, camera: CameraConfig) -> str:
-    """How the camera differs from ``camera`` in size or intrinsics; empty if it does not.
-
-    Intrinsics of an uncalibrated camera (zeros) are not compared.
-    """
-    if (msg.width, msg.height) != (camera.width, camera.height):
-        return (
-            f'camera_info: expected {camera.width}x{camera.height} pixels, got '
-            f'{msg.width}x{msg.height}'
-        )
-    expected, got = intrinsics(camera), np.array(msg.k).reshape(3, 3)
-    if got[0, 0] <= 0.0:
-        return ''
-    focal = abs(got[[0, 1], [0, 1]] / expected[[0, 1], [0, 1]] - 1.0).max()
-    centre = abs((got[:2, 2] - expected[:2, 2]) / [camera.width, camera.height]).max()
-    if max(focal, centre) <= INTRINSICS_TOLERANCE:
-        return ''
-    fov = np.degrees(2.0 * np.arctan(camera.height / 2.0 / got[1, 1]))
-    return (
-        f'camera_info: expected the camera of the model, vertical field of view '
-        f'{camera.fov_deg:.1f} degrees and principal point {expected[:2, 2].tolist()}, got '
-        f'{fov:.1f} and {np.round(got[:2, 2], 1).tolist()}'
-    )
 
 
 def _silence(what: str, topic: str, age: float) -> str:

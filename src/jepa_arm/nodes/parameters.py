@@ -5,7 +5,7 @@ from __future__ import annotations
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from ..arm import Arm
 from ..config import ArmConfig, ConfigError, SimConfig, load
@@ -17,6 +17,10 @@ COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Proposals and commands."""
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Status and clock."""
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+"""What seldom changes: who comes later gets the last one."""
 COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
 
 

@@ -1,10 +1,10 @@
-"""What the planner shows of itself: its status, and its plan as markers."""
+"""What the planner shows of itself: its status, its goal, and its plan as markers."""
 
 from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import Vector3
-from jepa_arm_msgs.msg import PlannerStatus
+from jepa_arm_msgs.msg import Goal, PlannerStatus
 from rclpy.node import Node
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
@@ -12,7 +12,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from ..agent import Decision
 from ..goals import PositionGoal
 from . import conversions as convert
-from .parameters import STATUS
+from .parameters import LATCHED, STATUS
 
 GOAL_COLOUR = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.6)
 PATH_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=1.0)
@@ -20,12 +20,13 @@ LINE_M = 0.004
 
 
 class PlanView:
-    """Publishes ``planner/status`` and ``planner/plan_markers``."""
+    """Publishes ``planner/status``, ``planner/goal`` and ``planner/plan_markers``."""
 
     def __init__(self, node: Node, frame_id: str) -> None:
         self._node, self._frame_id = node, frame_id
         self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
         self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
+        self._goal_pub = node.create_publisher(Goal, 'planner/goal', LATCHED)
         self.last = PlannerStatus()
 
     def status(
@@ -36,6 +37,7 @@ class PlanView:
         decision: Decision | None = None,
         age: float = np.nan,
         replans: int = 0,
+        latency: float = 0.0,
     ) -> None:
         """Publishes one status.
 
@@ -44,6 +46,7 @@ class PlanView:
             stamp: s, of the observation; 0 if there is none.
             decision: made of it. age: s, of the observation when the proposal was sent.
             replans: plans made for the goal.
+            latency: s, assumed from the observation to the first command.
         """
         plan = None if decision is None else decision.plan
         msg = PlannerStatus(
@@ -59,11 +62,18 @@ class PlanView:
             replans=replans,
             candidates=0 if plan is None else plan.candidates,
             observation_stamp=convert.to_time(stamp),
+            told=[] if decision is None or decision.told is None else decision.told.tolist(),
+            is_continued=decision is not None and decision.is_continued,
+            latency_ms=latency * 1000.0,
         )
         msg.header.stamp = self._node.get_clock().now().to_msg()
         msg.header.frame_id = self._frame_id
         self._status_pub.publish(msg)
         self.last = msg
+
+    def goal(self, msg: Goal) -> None:
+        """Publishes the goal that is pursued from now on."""
+        self._goal_pub.publish(msg)
 
     def plan(self, decision: Decision, goal: PositionGoal, radius: float, stamp: float) -> None:
         """Draws where the plan takes the tip, and the goal as a sphere of ``radius`` m."""

@@ -179,6 +179,7 @@ class PlanningLoop:
         pursuit.begin(goal, reach, timeout, stuck_for)
         takes_over = self._goals.active is not None
         self._goals.activate(pursuit)
+        self._view.goal(self._reader.spelled_out(pursuit.request.goal))
         resting, measured = self._guard.resting_at(), self._observer.joints()
         if resting is not None:
             self._agent.resync(resting)
@@ -323,7 +324,8 @@ class PlanningLoop:
             self._send(proposal)
             self._guard.sent()
         age, stamp = self._observer.age(proposal.stamp), proposal.stamp
-        self._view.status(state, reason, stamp, decision, age, pursuit.replans)
+        latency = self._agent.latency
+        self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency)
         self._view.plan(decision, pursuit.goal, pursuit.reach, stamp)
         pursuit.feedback(
             distance=decision.distance,

@@ -41,6 +41,8 @@ class Start:
         room: (2, A) how far the sum of the actions may go down and up on each axis, so that
             what they move stays inside the workspace; None for no bound.
         late: share of a control step that passes before an action takes effect, in [0, 1].
+        most: candidates to be priced at most, but for the first sweep; the deadline does not
+            count then. None: as many as the deadline allows.
     """
 
     z: Tensor
@@ -48,6 +50,7 @@ class Start:
     warm: Tensor | None
     room: Tensor | None = None
     late: float = 0.0
+    most: int | None = None
 
     def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
         """``actions`` (S, T, A), cut where their sum would leave the room.
@@ -121,7 +124,12 @@ class Population:
         self._began = time.perf_counter()
 
     def has_time_for(self, count: int, deadline: float) -> bool:
-        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``."""
+        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``.
+
+        Where the start says how many may be priced, that counts instead.
+        """
+        if self._start.most is not None:
+            return self.candidates + count <= self._start.most
         now = time.perf_counter()
         pace = (now - self._began) / max(1, self.candidates)
         return now + pace * count <= deadline

@@ -69,6 +69,11 @@ class Planner:
         self._generator = torch.Generator().manual_seed(self._seed)
         self._warm: Tensor | None = None
 
+    @property
+    def has_warm_start(self) -> bool:
+        """Whether the next plan goes on from one before."""
+        return self._warm is not None
+
     @torch.inference_mode()
     def plan(
         self,
@@ -77,11 +82,13 @@ class Planner:
         goal: Goal,
         room: Tensor | None = None,
         late: float = 0.0,
+        most: int | None = None,
     ) -> Plan:
         """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
 
-        ``room`` (2, A) bounds the sum of the actions on each axis, and ``late`` is the share
-        of a control step that passes before an action takes effect; see ``Start``.
+        ``room`` (2, A) bounds the sum of the actions on each axis, ``late`` is the share of a
+        control step that passes before an action takes effect, and ``most`` is the number of
+        candidates that takes the place of the deadline; see ``Start``.
 
         Raises:
             PlanningError: the latent is not finite, or no candidate has a finite cost.
@@ -98,7 +105,7 @@ class Planner:
             self.config.value_weight,
             self.config.distance_weight,
         )
-        start = Start(z, z_prev, self._warm, room, late)
+        start = Start(z, z_prev, self._warm, room, late, most)
         found = self._optimizer(goal).solve(start, task, deadline, self._generator)
         self._check(found)
         self._warm = torch.cat([found.actions[1:], found.actions[-1:]])

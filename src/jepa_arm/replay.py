@@ -1,0 +1,184 @@
+"""Plans again from what a recorded planner saw, step by step; imports no ROS 2, moves nothing.
+
+Each decision is made from the recorded image and joints, and from where the arm was really told
+to go before: where a new decision differs, the next one starts from what was recorded. So
+differences do not add up, and an unchanged planner decides as it did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from .agent import Agent, Decision
+from .arm import Arm
+from .config import CameraConfig
+from .data.mcap_file import RecordingError
+from .data.recordings import Asked, PlannerState, Recording, Step
+from .goals import GoalError, PositionGoal
+from .planning.planner import PlanningError
+from .sight import camera_difference
+from .types import FloatArray, Observation
+
+WARM_UP_S = 1.0
+"""For which a goal that began before the recording is pursued without being compared: the belief
+of the recorded planner is older than the recording."""
+
+
+@dataclass(frozen=True)
+class Redone:
+    """One step and what was decided anew.
+
+    Attributes:
+        step: as recorded.
+        goal: index of the goal that was pursued; None: none.
+        decision: the new one; None: there was none, see ``problem``.
+        is_compared: whether both are of the same moment of the same pursuit.
+    """
+
+    step: Step
+    goal: int | None
+    decision: Decision | None
+    problem: str = ''
+    is_compared: bool = False
+
+
+def check_camera(recording: Recording, camera: CameraConfig) -> None:
+    """Compares the recorded camera with that of a model.
+
+    Raises:
+        RecordingError: its size or intrinsics differ.
+    """
+    info = recording.camera_info
+    fault = '' if info is None else camera_difference(info, camera)
+    if fault:
+        raise RecordingError(f'{recording.path}: {fault}')
+
+
+class Replay:
+    """Feeds a recording to an agent.
+
+    Attributes:
+        read: what each goal was read into, or why it was refused.
+        behind_s: longest time by which a step was late, with a speed.
+    """
+
+    def __init__(self, recording: Recording, agent: Agent, arm: Arm) -> None:
+        """Begins where the recording does.
+
+        Args:
+            recording: of an arm and camera as in the agent's contract.
+            agent: that decides anew; it is reset.
+            arm: its kinematics.
+        """
+        self._recording, self._agent, self._arm = recording, agent, arm
+        self._asked = deque(enumerate(recording.goals))
+        self._goal: int | None = None
+        self._stamp = -np.inf
+        self._is_in_step = False
+        self.read: list[PositionGoal | str] = []
+        self.behind_s = 0.0
+        self._late = deque(recording.unplanned)
+        agent.reset(_joints(recording.steps[0]))
+
+    def run(self, speed: float | None = None) -> list[Redone]:
+        """Every step of the recording, decided anew.
+
+        Args:
+            speed: times that of the recording, with the planner's own deadline. None: as fast
+                as it goes, each plan with as many candidates as the recorded one, so that the
+                result does not depend on the machine's speed.
+        """
+        began, first = time.perf_counter(), self._recording.steps[0].published
+        done = []
+        for step in self._recording.steps:
+            if speed is None:
+                self._agent.effort = step.candidates
+            else:
+                due = began + (step.published - first) / speed
+                self.behind_s = max(self.behind_s, time.perf_counter() - due)
+                time.sleep(max(0.0, due - time.perf_counter()))
+            done.append(self._redo(step))
+        return done
+
+    def _redo(self, step: Step) -> Redone:
+        while self._asked and self._asked[0][1].published <= step.published:
+            self._begin(*self._asked.popleft())
+        if step.state is PlannerState.IDLE and self._goal is not None:
+            self._goal = None
+            self._agent.set_goal(None)
+        self._look_back(step)
+        self._notice_jump(step)
+        if step.told is not None:
+            self._agent.start_from(step.told, step.is_continued)
+            self._is_in_step = self._is_in_step or not step.is_continued
+        self._agent.latency = step.latency_s
+        refused = '' if self._goal is None else self.read[self._goal]
+        decision, problem = None, refused if isinstance(refused, str) else ''
+        try:
+            if isinstance(step.seen, Observation):
+                decision = self._agent.decide(step.seen)
+            else:
+                decision = self._agent.decide_blind(step.seen)
+        except (PlanningError, ValueError) as error:
+            problem = problem or str(error)
+        return Redone(step, self._goal, decision, problem, self._is_comparable(step))
+
+    def _begin(self, index: int, asked: Asked) -> None:
+        """Reads a goal and pursues it, as the planner does."""
+        try:
+            goal = self._read(asked)
+        except GoalError as error:
+            self.read.append(str(error))
+            goal = None
+        else:
+            self.read.append(goal)
+        self._agent.set_goal(goal)
+        self._goal = index
+
+    def _read(self, asked: Asked) -> PositionGoal:
+        if asked.place is not None:
+            return PositionGoal(asked.subject, asked.place)
+        assert asked.shown is not None
+        goal = self._agent.read_goal(asked.shown, asked.subject)
+        if goal.subject == 'tip':
+            return PositionGoal('tip', self._arm.clip_to_workspace(goal.position))
+        return goal
+
+    def _look_back(self, step: Step) -> None:
+        """Shows the agent images that came after what they show was planned without them."""
+        took_s = step.plan_ms / 1000.0 if np.isfinite(step.plan_ms) else 0.0
+        while self._late and self._late[0][0] <= step.published - took_s:
+            observation = self._late.popleft()[1]
+            if observation.stamp <= self._stamp:
+                with suppress(ValueError):  # older than one that was seen
+                    self._agent.observe(observation)
+
+    def _notice_jump(self, step: Step) -> None:
+        """Starts the belief anew where the clock jumped back, as the planner does."""
+        stamp = step.seen.stamp
+        if stamp <= self._stamp:
+            goal = self._agent.goal
+            self._agent.reset(_joints(step))
+            self._agent.set_goal(goal)
+        self._stamp = stamp
+
+    def _is_comparable(self, step: Step) -> bool:
+        """Not while the recorded plan goes on from one before the recording.
+
+        Neither that plan nor the random numbers drawn for it are known.
+        """
+        if self._goal is None or step.proposal is None or not self._is_in_step:
+            return False
+        start = self._recording.began
+        is_whole = self._recording.goals[self._goal].published >= start
+        return is_whole or step.published > start + WARM_UP_S
+
+
+def _joints(step: Step) -> FloatArray:
+    """(J,) rad, measured at a step."""
+    return step.seen.joints if isinstance(step.seen, Observation) else step.seen.position
