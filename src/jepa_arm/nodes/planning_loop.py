@@ -34,8 +34,14 @@ from .guard_view import GuardView
 from .observer import LateImage, NoObservation, NoSight, Observer
 from .plan_view import PlanView
 
-CYCLE_S = 0.01
-"""How often joints and requests are looked at when no image comes."""
+CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
+"""How often joints and requests are looked at when no image comes, with a goal and without."""
+SURPRISES = {
+    'world': 'the world as it is now',
+    'outlook': 'how the world went on',
+    'body': 'how the arm moves',
+    'sight': 'where the image shows the arm',
+}
 MOST_LATE = 0.2
 """Of a control step, how long an image is waited for before it is planned without it."""
 TASKS = {'object': 'push', 'tip': 'reach'}
@@ -128,7 +134,8 @@ class PlanningLoop:
         self._warm_up()
         self._logger.info(f'ready: {self._checkpoint.folder.name} for {self._arm.config.name}')
         while not self._is_ending.is_set():
-            is_new = self._observer.wait(CYCLE_S)
+            is_idle = self._goals.active is None
+            is_new = self._observer.wait(IDLE_CYCLE_S if is_idle else CYCLE_S)
             self._answer_requests()
             self._drop_ended_goal()
             try:
@@ -320,6 +327,8 @@ class PlanningLoop:
         self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
         if self._send is not None:
+            if decision.surprise > 1.0:
+                note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
             self._send(proposal)
             self._guard.sent()
