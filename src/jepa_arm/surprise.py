@@ -141,5 +141,8 @@ class Surprise:
         """How surprising the one ``frame`` is."""
         found = scores(self._heads, frame)
         values = improbability(self._heads.tail, found, regimes(self._heads, frame))[0]
-        value, channel = values.nan_to_num(-1.0).max(-1)
+        if frame.long_before is None:
+            values[CHANNELS.index('outlook')] = -math.inf
+        # what is not finite could not be more surprising
+        value, channel = values.where(~values.isnan(), math.inf).max(-1)
         return Judgement(float(value) / self._level, CHANNELS[int(channel)])

@@ -96,7 +96,7 @@ class PlannerSettings:
             number('max_image_age', 0.2, 's, oldest image to plan from'),
             number('max_joint_age', 0.1, 's, oldest joint state to plan from'),
             number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most'),
-            number('max_blackout', 0.3, 's without an image that the belief is planned from'),
+            number('max_blackout', 0.25, 's without an image that the belief is planned from'),
             number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
             number('progress_timeout', 8.0, 's, a goal ends when no nearer so long'),
             number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
