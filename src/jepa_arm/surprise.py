@@ -20,7 +20,7 @@ from torch import Tensor
 from .model.belief_heads import CHANNELS, REGIMES, STILL_ACTION, TIP, BeliefHeads
 
 ALARM_S = 600.0
-"""s between false alarms at a surprise of 1."""
+"""s between false alarms for which the level of a surprise of 1 is set."""
 TAIL_SHARE = 0.05
 LEAST_SCORES = 200
 """Fewer scores in a regime give no tail of its own; then all together do."""
@@ -120,8 +120,8 @@ class Judgement:
     """How surprising a frame was.
 
     Attributes:
-        value: 1 is passed once in ``ALARM_S`` when all is well; a value v as often as that
-            chance to the power of v.
+        value: 1 is the level set for one false alarm in ``ALARM_S``; what it truly gives in
+            new scenes is measured by ``detection``.
         channel: of ``CHANNELS``, the most surprising one.
     """
 

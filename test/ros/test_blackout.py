@@ -14,11 +14,18 @@ pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 BLACKOUT_S = 0.8
 
 
-@pytest.fixture
-def bench(harness, arm, tmp_path):
-    bench = Bench(harness, arm, CHECKPOINTS / 'compact', tmp_path, max_blackout=1.5)
+@pytest.fixture(scope='module')
+def graph(shared_harness, arm, tmp_path_factory):
+    logs = tmp_path_factory.mktemp('graph')
+    bench = Bench(shared_harness, arm, CHECKPOINTS / 'compact', logs, max_blackout=1.5)
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def bench(graph):
+    graph.reset(seed=3, task='reach')
+    return graph
 
 
 @pytest.mark.parametrize('fault', ['camera_stop', 'camera_black'])

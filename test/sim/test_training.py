@@ -27,8 +27,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthetic.write(tmp_path_factory.mktemp('data') / 'play.h5', [31] * 120)
+def data(toy_data: Path) -> Path:
+    return toy_data
 
 
 def steps(config: ModelFile, count: int, **values: object) -> ModelFile:
@@ -44,10 +44,8 @@ def losses(out: Path) -> list[tuple[int, float]]:
     return [(row['step'], row['train/loss']) for row in rows(out)]
 
 
-def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(tmp_path: Path, data: Path) -> None:
-    config = steps(synthetic.TOY, 500, batch=64, probe_steps=300)
-    folder = train_world_model(data, tmp_path, config, seed=0, progress=False)
-    checkpoint = load_checkpoint(folder)
+def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(toy_run: Path) -> None:
+    checkpoint = load_checkpoint(toy_run / 'checkpoint')
     gates = checkpoint.info['gates']
     assert gates['failures'] == []
     assert gates['mse'][0] < 0.2 * gates['persistence_mse'][0]
@@ -55,7 +53,7 @@ def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(tmp_path: Path, dat
     assert gates['probes']['tip_target']['median_cm'] < 10.0  # the range is 200 cm
     assert 'all passed' in format_report(gates)
     assert checkpoint.info['training']['seed'] == 0
-    assert {'val/pred_loss', 'train/frames_per_s'} <= set(rows(tmp_path)[-1])
+    assert {'val/pred_loss', 'train/frames_per_s'} <= set(rows(toy_run)[-1])
 
 
 def test_an_untrained_model_fails_its_gates_and_ships_nothing(tmp_path: Path, data: Path) -> None:
