@@ -41,7 +41,8 @@ class Decision:
         plan: in latent space, with its latency; None without a goal.
         distance, predicted_distance: m (latent units for a latent goal) to the goal, as read
             from the belief now and at the plan's end; NaN without a goal.
-        surprise: how improbable the observation was; 1 is the level of an alarm. NaN without an image, and without belief heads. channel: what was surprising.
+        surprise: how improbable the observation was; 1 is the level of an alarm. NaN without an
+            image, and without belief heads. channel: what was surprising.
         doubt: m, standard deviation on each axis of what is read of the goal's subject.
         contact: probability that arm and object touch within the plan.
         tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
