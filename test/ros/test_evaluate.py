@@ -57,7 +57,7 @@ def test_the_goal_must_be_reached_in_time(arm, sim_config):
 
 
 def test_a_session_whose_first_try_discovers_no_action_joins_anew(harness, monkeypatch):
-    monkeypatch.setattr('jepa_arm.nodes.session.ANSWER_S', 0.5)
+    monkeypatch.setattr('jepa_arm.nodes.session.ANSWER_S', 2.0)
     session, servers, tries = Session('reach', checkpoint_path('compact')), [], []
     join = session._join
 
