@@ -53,7 +53,8 @@ model: setup ## Collect data and train the world model that is shipped (up to 45
 	@$(VENV)/bin/jepa-arm model $(ARGS)
 
 test: lint typecheck ## Check style and types, run all tests
-	@$(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest test/fast test/sim -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest test/ros $(ARGS)
 
 test-fast: setup ## Run the tests that need no ROS 2 (a minute)
 	@$(PY) -m pytest test/fast $(ARGS)

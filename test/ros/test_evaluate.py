@@ -73,10 +73,10 @@ def test_a_session_whose_first_try_discovers_no_action_joins_anew(harness, monke
         return tries[-1]
 
     monkeypatch.setattr(session, '_join', join_and_serve_the_second)
+    harness.cleanup.append(lambda: [harness.make(server.destroy) for server in servers])
     leave = session._connect()
     assert leave is tries[-1] and len(tries) in (2, 3)
     leave()
-    harness.make(servers[0].destroy)
 
 
 def test_ground_truth_that_is_empty_does_not_move_the_object(arm, sim_config):

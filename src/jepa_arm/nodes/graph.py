@@ -260,8 +260,9 @@ class Supervisor:
         self._logs.clear()
 
     def tail(self, name: str, lines: int = 15) -> str:
-        """The last lines of a node's output."""
-        text = self.log_file(name).read_text(errors='replace').splitlines()
+        """The last lines of a node's output; nothing of one that was never started."""
+        path = self.log_file(name)
+        text = path.read_text(errors='replace').splitlines() if path.exists() else []
         return '\n'.join(text[-lines:])
 
     def _look(self) -> AbstractContextManager[Node]:
