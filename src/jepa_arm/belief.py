@@ -217,11 +217,12 @@ class Belief:
         An action is at work for a control step; each step gets its share of it.
         """
         dt, count = self._time.control_dt, self._time.frame_skip
-        begins = stamp - self._time.model_dt + dt * torch.arange(count)
-        actions = torch.zeros(count, self._width)
-        for decided, action in self._sent:
-            share = (1.0 - (begins - decided).abs() / dt).clamp(min=0.0)
-            actions += share[:, None] * action
+        begins = stamp - self._time.model_dt + dt * torch.arange(count, dtype=torch.float64)
+        if not self._sent:
+            return torch.zeros(1, count * self._width)
+        decided = torch.tensor([d for d, _ in self._sent], dtype=torch.float64)
+        shares = (1.0 - (begins[:, None] - decided).abs() / dt).clamp(min=0.0).float()
+        actions = shares @ torch.stack([action for _, action in self._sent])
         return effect(actions[None], self.late).flatten(1)
 
     def _before(self, stamp: float) -> tuple[Tensor, Tensor]:
