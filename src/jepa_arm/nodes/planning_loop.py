@@ -42,7 +42,7 @@ SURPRISES = {
     'body': 'how the arm moves',
     'sight': 'where the image shows the arm',
 }
-MOST_LATE = 0.2
+MOST_LATE = 0.5
 """Of a control step, how long an image is waited for before it is planned without it."""
 TASKS = {'object': 'push', 'tip': 'reach'}
 """Whose tolerance a goal without one of its own gets, by its subject."""
@@ -133,11 +133,16 @@ class PlanningLoop:
         torch.set_flush_denormal(True)
         self._warm_up()
         self._logger.info(f'ready: {self._checkpoint.folder.name} for {self._arm.config.name}')
+        looked = monotonic()
         while not self._is_ending.is_set():
             is_idle = self._goals.active is None
             is_new = self._observer.wait(IDLE_CYCLE_S if is_idle else CYCLE_S)
             self._answer_requests()
             self._drop_ended_goal()
+            if not is_new and monotonic() - looked < IDLE_CYCLE_S:
+                self._carry_on('')
+                continue
+            looked = monotonic()
             try:
                 observation = self._observer.observe()
             except NoSight as problem:
@@ -153,7 +158,7 @@ class PlanningLoop:
             if is_new and not is_repeated:
                 self._blind_since = None
                 self._step(observation)
-            elif self._goals.active is not None:
+            else:
                 self._carry_on('')
 
     def _warm_up(self) -> None:
