@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .config import TimeConfig
 from .model.belief_heads import OUTLOOK, BeliefHeads
-from .planning.optimizers import Dynamics, effect
+from .planning.search import Dynamics, effect
 from .surprise import Frame
 
 KEPT_S = 1.6

@@ -435,12 +435,61 @@ class TrainConfig:
             )
 
 
+OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
+"""Searches of the planner; the first two need heads."""
+
+
+@dataclass(frozen=True)
+class CemConfig:
+    """The cross-entropy method.
+
+    Attributes:
+        candidates: priced in a sweep; sweeps: how many at most; elites: that form the next.
+        std: of the first sweep's noise.
+    """
+
+    candidates: int
+    sweeps: int
+    elites: int
+    std: float
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 1 or not 2 <= self.elites < self.candidates or not self.std > 0.0:
+            raise ConfigError(
+                f'cem: expected sweeps >= 1, 2 <= elites < candidates and std > 0, got {self}'
+            )
+
+
+@dataclass(frozen=True)
+class MppiConfig:
+    """Model predictive path integral control.
+
+    Attributes:
+        candidates: priced in a sweep; sweeps: how many at most.
+        temperature: cost by which a candidate may be worse and still has 1/e of the weight.
+        std: of the noise on actions; noise_exponent: of its power spectrum, 0 for white.
+    """
+
+    candidates: int
+    sweeps: int
+    temperature: float
+    std: float
+    noise_exponent: float
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 1 or self.candidates < 2 or not min(self.temperature, self.std) > 0.0:
+            raise ConfigError(
+                f'mppi: expected sweeps >= 1, candidates >= 2, temperature and std > 0, got {self}'
+            )
+
+
 @dataclass(frozen=True)
 class PlannerConfig:
     """How a plan is searched for.
 
     Attributes:
-        optimizer: 'local' (actor proposals and local search; needs heads) or 'icem'.
+        optimizer: 'local' (actor proposals and local search), 'actor' alone, 'icem', 'cem' or
+            'mppi'. Where goal or model have no heads, the first two give way to iCEM.
         horizon: H, model steps looked ahead.
         candidates: action sequences priced in a sweep; sweeps: how many at most.
         elites: the best, around which the next sweep searches.
@@ -448,8 +497,10 @@ class PlannerConfig:
             noise_exponent: of its power spectrum.
         temperature: of the actor's samples.
         icem_std, icem_sweeps: start spread and sweeps of iCEM.
+        cem, mppi: of those searches. actor_steps: control steps in which the actor alone is told
+            to be at the goal.
         value_weight: per model step of value; distance_weight: per m of read distance.
-        deadline_ms: a new sweep starts only if it will end by then.
+        deadline_ms: a new sweep starts only if it will end by then; infinite: all are made.
         max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
         valid_for: s after its observation that a proposal may be followed.
         waypoints: control steps handed to the guard at once.
@@ -468,6 +519,9 @@ class PlannerConfig:
     temperature: float
     icem_std: float
     icem_sweeps: int
+    cem: CemConfig
+    mppi: MppiConfig
+    actor_steps: int
     value_weight: float
     distance_weight: float
     deadline_ms: float
@@ -478,9 +532,12 @@ class PlannerConfig:
     timeout: float
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ('local', 'icem'):
-            raise ConfigError(f'optimizer: expected local or icem, got {self.optimizer!r}')
-        for key in ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'waypoints'):
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(
+                f'optimizer: expected one of {", ".join(OPTIMIZERS)}, got {self.optimizer!r}'
+            )
+        counts = ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'actor_steps')
+        for key in (*counts, 'waypoints'):
             if getattr(self, key) < 1:
                 raise ConfigError(f'{key}: expected >= 1, got {getattr(self, key)}')
         if self.elites > self.candidates // 2:

@@ -1,5 +1,6 @@
 """The searches find the optimum where it is known, keep limits, and stay deterministic."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -8,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_arm.config import ArmConfig, PlannerConfig, SimConfig, load
+from jepa_arm.config import OPTIMIZERS, ArmConfig, PlannerConfig, SimConfig, load
 from jepa_arm.goals import Goal, GoalError, LatentGoal, PositionGoal
 from jepa_arm.motion import make_contract
+from jepa_arm.planning.costs import Task
 from jepa_arm.planning.heads import Heads
-from jepa_arm.planning.optimizers import coloured_noise, effect
+from jepa_arm.planning.noise import coloured_noise
 from jepa_arm.planning.planner import Planner, PlanningError
+from jepa_arm.planning.sampling import MPPI, Gaussian
+from jepa_arm.planning.search import effect
 from jepa_arm.resources import config_path
 
 STEP = 0.05
@@ -47,10 +51,23 @@ def make(
     return Planner(PointMass(), read, heads, contract, config)
 
 
-@pytest.fixture
-def icem(config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig) -> Planner:
-    fine = replace(config, optimizer='icem', icem_sweeps=12, candidates=256, elites=20)
-    return make(fine, arm_config, sim_config, None)
+def fine(config: PlannerConfig, optimizer: str) -> PlannerConfig:
+    """Enough candidates to come close to the optimum."""
+    return replace(
+        config,
+        optimizer=optimizer,
+        icem_sweeps=12,
+        candidates=256,
+        elites=20,
+        mppi=replace(config.mppi, candidates=256, sweeps=20, temperature=0.2),
+    )
+
+
+@pytest.fixture(params=['icem', 'cem', 'mppi'])
+def sampling(
+    request, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> Planner:
+    return make(fine(config, request.param), arm_config, sim_config, None)
 
 
 @pytest.fixture
@@ -65,13 +82,13 @@ NEAR = PositionGoal('object', np.array([0.06, -0.04, 0.02]))
 FAR = PositionGoal('tip', np.array([10.0, 0.0, 0.0]))
 
 
-def test_icem_reaches_a_near_goal_within_a_step(icem: Planner) -> None:
-    plan = icem.plan(ORIGIN, ORIGIN, NEAR)
+def test_sampling_reaches_a_near_goal_within_a_step(sampling: Planner) -> None:
+    plan = sampling.plan(ORIGIN, ORIGIN, NEAR)
     np.testing.assert_allclose(plan.latents[-1], NEAR.position, atol=0.01)
 
 
-def test_icem_goes_all_out_towards_a_far_goal(icem: Planner) -> None:
-    plan = icem.plan(ORIGIN, ORIGIN, FAR)
+def test_sampling_goes_all_out_towards_a_far_goal(sampling: Planner) -> None:
+    plan = sampling.plan(ORIGIN, ORIGIN, FAR)
     assert plan.actions[:, 0].mean() > 0.9
 
 
@@ -109,7 +126,7 @@ def test_more_sweeps_never_cost_more(
     assert costs == sorted(costs, reverse=True)
 
 
-@pytest.mark.parametrize('optimizer', ['local', 'icem'])
+@pytest.mark.parametrize('optimizer', ['local', 'icem', 'cem', 'mppi'])
 def test_plans_keep_to_the_room_that_is_left(
     optimizer: str, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
@@ -134,7 +151,7 @@ def test_a_late_action_does_the_rest_of_its_work_in_the_next_step() -> None:
 
 
 @pytest.mark.parametrize('late', [0.0, 0.6])
-@pytest.mark.parametrize('optimizer', ['local', 'icem'])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_a_plan_predicts_what_late_actions_do(
     late: float,
     optimizer: str,
@@ -150,19 +167,80 @@ def test_a_plan_predicts_what_late_actions_do(
     torch.testing.assert_close(plan.latents, moved[1::2], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize('optimizer', ['icem', 'cem', 'mppi'])
 def test_a_spent_deadline_still_gives_a_plan(
-    config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+    optimizer: str, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
-    settings = replace(config, optimizer='icem', deadline_ms=1e-6, icem_sweeps=10_000)
-    planner = make(settings, arm_config, sim_config, None)
+    endless = replace(
+        config,
+        optimizer=optimizer,
+        deadline_ms=1e-6,
+        icem_sweeps=10_000,
+        cem=replace(config.cem, sweeps=10_000),
+        mppi=replace(config.mppi, sweeps=10_000),
+    )
+    planner = make(endless, arm_config, sim_config, None)
     began = time.perf_counter()
     plan = planner.plan(ORIGIN, ORIGIN, NEAR)
     assert time.perf_counter() - began < 1.0
-    assert plan.candidates < 2 * config.candidates
+    assert plan.candidates <= max(config.cem.candidates, config.candidates + 1)
 
 
-def test_a_nan_candidate_is_never_chosen(
+def test_without_a_deadline_all_sweeps_are_made(
     config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    unhurried = replace(config, optimizer='cem', deadline_ms=float('inf'))
+    plan = make(unhurried, arm_config, sim_config, None).plan(ORIGIN, ORIGIN, NEAR)
+    assert plan.candidates == 300 * 30 + 1  # the last mean is one more
+
+
+@pytest.mark.parametrize('optimizer', ['cem', 'mppi'])
+def test_a_sampling_sweep_more_never_costs_more(
+    optimizer: str, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    costs = []
+    for sweeps in (1, 2, 4, 8):
+        settings = replace(
+            config,
+            optimizer=optimizer,
+            cem=replace(config.cem, sweeps=sweeps),
+            mppi=replace(config.mppi, sweeps=sweeps),
+        )
+        costs.append(make(settings, arm_config, sim_config, None).plan(ORIGIN, ORIGIN, NEAR).cost)
+    assert costs == sorted(costs, reverse=True) and costs[-1] < costs[0]
+
+
+def test_mppi_moves_the_mean_to_the_weighted_average(
+    config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    mppi = MPPI(PointMass(), replace(config, mppi=replace(config.mppi, temperature=0.5)), 2, 3)
+    actions = torch.rand(3, 10, 3, generator=torch.Generator().manual_seed(0))
+    around = Gaussian(actions[0], torch.full((10, 3), 0.3), actions[:1])
+    costs = torch.tensor([1.0, 1.0 + 0.5 * math.log(2.0), math.inf])
+    moved = mppi.update(around, actions, costs)
+    torch.testing.assert_close(moved.mean, (2.0 * actions[0] + actions[1]) / 3.0)
+    assert torch.equal(moved.std, around.std)
+
+
+def test_the_actor_alone_answers_with_its_likeliest_action(
+    config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    torch.manual_seed(0)
+    heads = Heads(3, 6, 40).eval().requires_grad_(False)
+    settings = replace(config, optimizer='actor', value_weight=0.0)
+    planner = make(settings, arm_config, sim_config, heads)
+    plan = planner.plan(ORIGIN, ORIGIN, NEAR)
+    task = Task(NEAR, read, heads, 0.0, 1.0)
+    told = torch.tensor([config.actor_steps / 40])
+    block = heads.actor.likeliest(task.features(ORIGIN), torch.zeros(1, 3), told)
+    torch.testing.assert_close(plan.actions[:2], block.view(2, 3))
+    assert plan.candidates == 1 and plan.source == 'actor'
+    assert torch.equal(planner.plan(ORIGIN, ORIGIN, NEAR).actions, plan.actions)
+
+
+@pytest.mark.parametrize('optimizer', ['icem', 'cem', 'mppi'])
+def test_a_nan_candidate_is_never_chosen(
+    optimizer: str, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
     class PartlyBroken(PointMass):
         def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
@@ -171,7 +249,8 @@ def test_a_nan_candidate_is_never_chosen(
             return latents
 
     contract = make_contract(arm_config, sim_config.time)
-    planner = Planner(PartlyBroken(), read, None, contract, replace(config, optimizer='icem'))
+    settings = replace(config, optimizer=optimizer)
+    planner = Planner(PartlyBroken(), read, None, contract, settings)
     assert torch.isfinite(planner.plan(ORIGIN, ORIGIN, NEAR).latents).all()
 
 

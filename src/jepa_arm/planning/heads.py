@@ -101,6 +101,11 @@ class Actor(nn.Module):
         sample = mean[row, mode] + temperature * torch.exp(log_std[row, mode]) * noise
         return sample.clamp(-1.0, 1.0)
 
+    def likeliest(self, features: Tensor, velocity: Tensor, remaining: Tensor) -> Tensor:
+        """(B, K*A) in [-1, 1]: the mean of the mode with the largest weight."""
+        logits, mean, _ = self(features, velocity, remaining)
+        return mean[torch.arange(len(mean)), logits.argmax(-1)].clamp(-1.0, 1.0)
+
 
 class Value(nn.Module):
     """Minus the discounted number of model steps to the goal; twin, the lower one counts."""

@@ -12,7 +12,12 @@ from ..config import Contract, PlannerConfig
 from ..goals import Goal, LatentGoal
 from .costs import ReadOut, Task
 from .heads import Heads
-from .optimizers import ICEM, Dynamics, LocalSearch, Optimizer, Solution, Start
+from .local_search import ActorAlone, LocalSearch
+from .sampling import CEM, ICEM, MPPI
+from .search import Dynamics, Optimizer, Solution, Start
+
+SEARCHES = {'local': LocalSearch, 'actor': ActorAlone, 'icem': ICEM, 'cem': CEM, 'mppi': MPPI}
+NEED_HEADS = ('local', 'actor')
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,16 @@ class Planner:
         contract: Contract,
         config: PlannerConfig,
         seed: int = 0,
+        optimizer: Optimizer | None = None,
     ) -> None:
+        """``optimizer`` takes the place of the configured one."""
         self.config = config
         self._read, self._heads = read, heads
         skip, width = contract.time.frame_skip, contract.action_width
+        configured = SEARCHES[config.optimizer](dynamics, config, skip, width)
+        self._search: Optimizer = optimizer or configured
+        self._needs_heads = optimizer is None and config.optimizer in NEED_HEADS
         self._icem = ICEM(dynamics, config, skip, width)
-        self._local = LocalSearch(dynamics, config, skip, width)
         self._seed = seed
         self.reset()
 
@@ -122,9 +131,7 @@ class Planner:
 
     def _optimizer(self, goal: Goal) -> Optimizer:
         can_propose = self._heads is not None and not isinstance(goal, LatentGoal)
-        if self.config.optimizer == 'local' and can_propose:
-            return self._local
-        return self._icem
+        return self._icem if self._needs_heads and not can_propose else self._search
 
     def _check(self, found: Solution) -> None:
         finite = torch.isfinite(found.actions).all() and found.cost < float('inf')

@@ -1,0 +1,165 @@
+"""What every search for actions shares: start, budget, pricing, and what it finds.
+
+After the first sweep there is a plan; later sweeps only improve it, until the deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .costs import Task
+
+
+class Dynamics(Protocol):
+    """What a search needs of a world model."""
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        """(B, D) next latent after one action block (B, K*A)."""
+        ...
+
+    def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
+        """(B, H, D) latents after each of the action blocks (B, H, K*A), open loop."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a plan starts.
+
+    Attributes:
+        z: (1, D), the latent now. z_prev: (1, past*D), one model step ago, and so on.
+        warm: (T, A) control actions left of the last plan, or None.
+        room: (2, A) how far the sum of the actions may go down and up on each axis, so that
+            what they move stays inside the workspace; None for no bound.
+        late: share of a control step that passes before an action takes effect, in [0, 1].
+        most: candidates to be priced at most, but for the first sweep; the deadline does not
+            count then. None: as many as the deadline allows.
+    """
+
+    z: Tensor
+    z_prev: Tensor
+    warm: Tensor | None
+    room: Tensor | None = None
+    late: float = 0.0
+    most: int | None = None
+
+    def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
+        """``actions`` (S, T, A), cut where their sum would leave the room.
+
+        At the edge of the workspace a model can be asked for what it never saw, and what it
+        then imagines may look better than anything real.
+
+        Args:
+            actions: control actions.
+            done: (S, A) sum of the actions before the first; zeros if left out.
+        """
+        if self.room is None:
+            return actions
+        place = torch.zeros_like(actions[:, 0]) if done is None else done
+        cut = []
+        for action in actions.unbind(1):
+            after = torch.clamp(place + action, self.room[0], self.room[1])
+            cut.append(after - place)
+            place = after
+        return torch.stack(cut, 1)
+
+
+def effect(actions: Tensor, late: float, before: Tensor | None = None) -> Tensor:
+    """(S, T, A) what ``actions`` move in each control step if they come ``late``.
+
+    An action that comes late does the rest of its work in the next step. ``before`` (S, A) is
+    the action before the first; without it that one is at work already, and the latent knows.
+    """
+    first = torch.zeros_like(actions[:, :1]) if before is None else before[:, None]
+    return torch.lerp(actions, torch.cat([first, actions[:, :-1]], dim=1), late)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best sequence found.
+
+    Attributes:
+        actions: (T, A) control actions, T = H * frame_skip, in [-1, 1].
+        latents: (H, D) predicted.
+        cost: of the sequence; terms: each cost term's share.
+        source: 'actor', 'warm_start' or 'search', what gave it.
+        candidates, sweeps: how many were priced, in how many sweeps.
+    """
+
+    actions: Tensor
+    latents: Tensor
+    cost: float
+    terms: dict[str, float]
+    source: str
+    candidates: int
+    sweeps: int
+
+
+class Optimizer(Protocol):
+    """A search for actions."""
+
+    def solve(
+        self, start: Start, task: Task, deadline: float, generator: torch.Generator
+    ) -> Solution:
+        """The best sequence found until ``deadline`` (s, ``time.perf_counter``)."""
+        ...
+
+
+class Population:
+    """Candidates priced so far in one search; remembers the best."""
+
+    def __init__(self, dynamics: Dynamics, start: Start, task: Task, skip: int) -> None:
+        self._dynamics, self._start, self._task, self._skip = dynamics, start, task, skip
+        self.best: Solution | None = None
+        self.candidates = self.sweeps = 0
+        self._began = time.perf_counter()
+
+    def has_time_for(self, count: int, deadline: float) -> bool:
+        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``.
+
+        Where the start says how many may be priced, that counts instead.
+        """
+        if self._start.most is not None:
+            return self.candidates + count <= self._start.most
+        now = time.perf_counter()
+        pace = (now - self._began) / max(1, self.candidates)
+        return now + pace * count <= deadline
+
+    def price(
+        self, actions: Tensor, sources: list[str], latents: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Prices ``actions`` (S, T, A); returns them and their costs (S,).
+
+        Args:
+            actions: control actions in [-1, 1].
+            sources: (S,) where each comes from.
+            latents: (S, H, D) if they are known already.
+        """
+        count, steps, width = actions.shape
+        if latents is None:
+            actions = self._start.feasible(actions)
+            moved = effect(actions, self._start.late)
+            blocks = moved.reshape(count, steps // self._skip, self._skip * width)
+            z = self._start.z.expand(count, -1)
+            latents = self._dynamics.rollout(z, self._start.z_prev.expand(count, -1), blocks)
+        costs, terms = self._task.cost(latents)
+        self.candidates += count
+        self.sweeps += 1
+        i = int(torch.argmin(costs))
+        if self.best is None or float(costs[i]) < self.best.cost:
+            shares = {key: float(value[i]) for key, value in terms.items()}
+            self.best = Solution(actions[i], latents[i], float(costs[i]), shares, sources[i], 0, 0)
+        return actions, costs
+
+    def result(self) -> Solution:
+        """The best, with the counts of the whole search."""
+        assert self.best is not None
+        b = self.best
+        return Solution(
+            b.actions, b.latents, b.cost, b.terms, b.source, self.candidates, self.sweeps
+        )
