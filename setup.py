@@ -103,6 +103,12 @@ setup(
             'stable-worldmodel[train]>=0.1.1,<0.2',
             'imageio>=2.30,<3',  # which it needs and does not list
         ],
+        # Planners that `jepa-arm bench peers` compares with; for an environment of its own.
+        'peers': [
+            'stable-worldmodel>=0.1.1,<0.2',
+            'imageio>=2.30,<3',  # which it needs and does not list
+            'torch-world>=0.2,<0.3',
+        ],
     },
     entry_points={
         'console_scripts': [

@@ -25,6 +25,7 @@ from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
+from .planning.search import Optimizer
 from .surprise import Judgement, Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal, Verdict
 
@@ -91,8 +92,14 @@ class Agent:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, arm: Arm, config: PlannerConfig, seed: int = 0
+        self,
+        checkpoint: Checkpoint,
+        arm: Arm,
+        config: PlannerConfig,
+        seed: int = 0,
+        optimizer: Optimizer | None = None,
     ) -> None:
+        """``optimizer`` takes the place of the configured one."""
         self._arm, self._config = arm, config
         self._model, self._probes = checkpoint.model, checkpoint.probes
         self._time = checkpoint.model.contract.time
@@ -108,6 +115,7 @@ class Agent:
             self._model.contract,
             config,
             seed,
+            optimizer,
         )
         self.goal: Goal | None = None
         self.latency = 0.0
@@ -167,6 +175,11 @@ class Agent:
                 f'{spread * 100:.1f} cm; show it unhidden, or give its place'
             )
         return PositionGoal(subject, self._read(subject, z))
+
+    @torch.inference_mode()
+    def latent_goal(self, observation: Observation) -> LatentGoal:
+        """All that a goal observation shows, the arm's pose too."""
+        return LatentGoal(self._encode(observation)[0].numpy())
 
     @torch.inference_mode()
     def decide(self, observation: Observation) -> Decision:

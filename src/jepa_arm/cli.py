@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import __version__, verbs
-from .config import ConfigError
+from . import __version__, bench_verbs, verbs
+from .config import OPTIMIZERS, ConfigError
 from .verbs import DEFAULT_CHECKPOINT
 
 
@@ -135,7 +135,9 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--task', required=True, help='reach or push')
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
-    p.add_argument('--planner', choices=('local', 'icem'), help='default: config/planner.yaml')
+    planners = (*OPTIMIZERS, 'random', 'scripted')
+    p.add_argument('--planner', choices=planners, help='default: config/planner.yaml')
+    p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
     p.add_argument('--tolerance-cm', type=float, help='default: the task')
     p.add_argument('--ros', action='store_true', help='through the real nodes')
     p.add_argument(
@@ -168,11 +170,7 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--min-equal', type=float, default=0.95, help='share of equal decisions')
     p.add_argument('--json', help='file for the report')
 
-    p = _verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json')
-    _add_common(p)
-    p.add_argument('what', choices=('plan', 'encode', 'sim', 'ros'))
-    p.add_argument('--planner', choices=('local', 'icem'), help='default: config/planner.yaml')
-    p.add_argument('--json', help='file for the figures')
+    _add_benches(_verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json'))
 
     p = _verb(parsers, 'faults', verbs.faults, 'jepa-arm faults --only planner_killed')
     _add_common(p)
@@ -195,6 +193,33 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--hours', type=float, help='in place of --minutes')
     p.add_argument('--seed', type=int, default=0, help='of goals and faults')
     p.add_argument('--json', help='file for the report')
+
+
+def _add_benches(parser: argparse.ArgumentParser) -> None:
+    """What ``jepa-arm bench`` measures."""
+    parsers = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
+    for what, run in (
+        ('plan', verbs.bench),
+        ('encode', verbs.bench),
+        ('sim', verbs.bench),
+        ('ros', verbs.bench),
+        ('energy', bench_verbs.energy),
+        ('peers', bench_verbs.peers),
+    ):
+        p = _verb(parsers, what, run, f'jepa-arm bench {what} --json {what}.json')
+        _add_common(p)
+        p.add_argument('--json', help='file for the figures')
+        if what in ('plan', 'energy'):
+            p.add_argument('--planner', choices=OPTIMIZERS, help='default: config/planner.yaml')
+        if what in ('peers', 'energy'):
+            p.add_argument('--episodes', type=_positive, default=20, help='scenes of each task')
+            p.add_argument('--seed', type=int, default=0, help='scenes: 1000000 + SEED + i')
+        if what == 'peers':
+            p.add_argument('--task', nargs='+', default=['reach', 'push'], help='which')
+            p.add_argument('--only', nargs='+', default=[], metavar='NAME', help='of planners')
+            p.add_argument('--list', action='store_true', help='show the planners, run nothing')
+            p.add_argument('--table', action='store_true', help='show what is there, run nothing')
+            p.add_argument('--out', default='runs/peers', help='folder of results and table')
 
 
 def _verb(parsers: Any, name: str, run: Any, example: str) -> argparse.ArgumentParser:

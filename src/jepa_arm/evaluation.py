@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .agent import Agent, Decider, Decision, control_step
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
-from .goals import GoalError, PositionGoal
+from .goals import Goal, GoalError, PositionGoal
 from .guard import Guard
 from .model.checkpoint import Checkpoint, check_contract
 from .motion import TipMotion, make_contract
@@ -114,23 +114,32 @@ class Evaluator:
         self.task: Task = load_task(task, self.arm, sim, tolerance)
         self.guard = Guard(self.arm, sim.time, guard)
 
-    def run_agent(self, agent: Agent, seed: int, keep_frames: bool = False) -> EpisodeResult:
-        """One episode in which the agent is shown a goal image of scene ``seed``."""
-        scene = self.task.sample(seed)
-        shown = self.world.image_of(scene, self.task.subject)
-        read: PositionGoal | None
+    def run_agent(
+        self,
+        agent: Agent,
+        seed: int,
+        keep_frames: bool = False,
+        read: Callable[[Observation], Goal] | None = None,
+    ) -> EpisodeResult:
+        """One episode in which the agent is shown a goal image of scene ``seed``.
+
+        ``read`` makes the goal of it; by default it is the place of the task's subject.
+        """
+        scene, subject = self.task.sample(seed), self.task.subject
+        shown = self.world.image_of(scene, subject)
+        goal: Goal | None
         try:
-            read = agent.read_goal(shown, self.task.subject)
+            goal = read(shown) if read else agent.read_goal(shown, subject)
         except GoalError:  # counts as failed: the arm stands still
-            read = None
+            goal = None
 
         def start() -> Decider:
             agent.reset(scene.joints)
-            agent.set_goal(read)
+            agent.set_goal(goal)
             return agent
 
-        goal = read or PositionGoal(self.task.subject, scene.goal)
-        return self._run(seed, scene, start, goal, shown.image, keep_frames)
+        place = goal if isinstance(goal, PositionGoal) else PositionGoal(subject, scene.goal)
+        return self._run(seed, scene, start, place, shown.image, keep_frames)
 
     def run_policy(self, name: str, seed: int) -> EpisodeResult:
         """One episode of 'scripted' (the ceiling) or 'random' (the floor)."""
@@ -238,11 +247,13 @@ def evaluate(
     keep_frames: bool = False,
     progress: bool = True,
     blackout: tuple[float, float] = (np.inf, np.inf),
+    policy: str | None = None,
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """The report of DESIGN's schema and the episodes behind it.
 
     Scenes have seeds ``EVALUATION_SEED + seed + i``, which data collection never uses; the
-    agent, the floor and the ceiling get the same ones.
+    agent, the floor and the ceiling get the same ones. ``policy``: 'random' or 'scripted', which
+    takes the agent's place.
 
     Raises:
         CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
@@ -252,20 +263,24 @@ def evaluate(
     agent = Agent(checkpoint, evaluator.arm, planner)
     seeds = [EVALUATION_SEED + seed + i for i in range(episodes)]
     results = []
-    with tqdm(seeds, unit='ep', desc=f'{task} planner', disable=not progress) as bar:
+    name = policy or planner.optimizer
+    with tqdm(seeds, unit='ep', desc=f'{task} {name}', disable=not progress) as bar:
         for scene_seed in bar:
-            results.append(evaluator.run_agent(agent, scene_seed, keep_frames))
+            if policy:
+                results.append(evaluator.run_policy(policy, scene_seed))
+            else:
+                results.append(evaluator.run_agent(agent, scene_seed, keep_frames))
             bar.set_postfix(success=f'{sum(r.success for r in results)}/{len(results)}')
     rates: dict[str, float | None] = {'random': None, 'scripted': None}
     if baselines:
-        for name in rates:
+        for baseline in rates:
             done = [
-                evaluator.run_policy(name, s).success
-                for s in tqdm(seeds, unit='ep', desc=f'{task} {name}', disable=not progress)
+                evaluator.run_policy(baseline, s).success
+                for s in tqdm(seeds, unit='ep', desc=f'{task} {baseline}', disable=not progress)
             ]
-            rates[name] = float(np.mean(done))
+            rates[baseline] = float(np.mean(done))
     evaluator.world.close()
-    report = summarise(results, evaluator.task, planner.optimizer, episodes, seed, rates)
+    report = summarise(results, evaluator.task, name, episodes, seed, rates)
     report['checkpoint'] = f'{checkpoint.folder.name}, trained at {checkpoint.info["git"]}'
     report['git'] = git_hash()
     return report, results

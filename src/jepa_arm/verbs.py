@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import (
+    OPTIMIZERS,
     AblationConfig,
     ArmConfig,
     CollectConfig,
@@ -230,8 +231,13 @@ def ablate(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """The strict protocol, in process or over ROS; table, JSON, pictures."""
     tolerance = None if args.tolerance_cm is None else args.tolerance_cm / 100.0
-    if args.ros and args.blackout:
-        raise ConfigError('--blackout is for episodes in process: expected no --ros')
+    for option in ('blackout', 'planner', 'no_deadline'):
+        if args.ros and getattr(args, option):
+            name = option.replace('_', '-')
+            raise ConfigError(f'--{name} is for episodes in process: expected no --ros')
+    policy = args.planner if args.planner in ('random', 'scripted') else None
+    if policy and (args.html or args.blackout):
+        raise ConfigError(f'--planner {policy} sees no images: expected no --html or --blackout')
     if args.ros:
         from .nodes.environment import prepare_ros
 
@@ -255,6 +261,8 @@ def evaluate(args: argparse.Namespace) -> int:
         from .model.checkpoint import load_checkpoint
 
         planner = _planner(args)
+        if args.no_deadline:
+            planner = replace(planner, deadline_ms=float('inf'))
         torch.set_num_threads(planner.threads)
         report, results = run(
             load_checkpoint(_checkpoint_folder(args)),
@@ -269,6 +277,7 @@ def evaluate(args: argparse.Namespace) -> int:
             baselines=not args.no_baselines,
             keep_frames=bool(args.html),
             blackout=_blackout(args.blackout),
+            policy=policy,
         )
     from .report import format_report, write_report
 
@@ -432,7 +441,7 @@ def _sim() -> SimConfig:
 
 def _planner(args: argparse.Namespace) -> PlannerConfig:
     config = load(PlannerConfig, config_path('planner.yaml'))
-    return replace(config, optimizer=args.planner) if args.planner else config
+    return replace(config, optimizer=args.planner) if args.planner in OPTIMIZERS else config
 
 
 def _checkpoint_folder(args: argparse.Namespace) -> Path:

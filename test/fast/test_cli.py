@@ -14,6 +14,10 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
     [
         (['eval', '--task', 'push', '--checkpoint', 'nowhere'], 'nowhere'),
         (['bench', 'sim', '--arm', 'pandora'], 'panda.yaml'),
+        (['bench', 'peers', '--only', 'nobody'], 'local, actor, icem'),
+        (['bench', 'peers', '--table', '--out', 'nowhere'], 'nowhere'),
+        (['eval', '--task', 'push', '--ros', '--planner', 'cem'], '--planner'),
+        (['eval', '--task', 'push', '--planner', 'random', '--html', 'page'], '--html'),
         (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
     ],

@@ -79,9 +79,13 @@ class Task:
 
     def distance(self, state: WorldState, scene: Scene) -> float:
         """m from the task's subject to the goal; on the table plane for the object."""
+        return float(self.distances(state.tip_position, state.object_position, scene.goal))
+
+    def distances(self, tip: FloatArray, thing: FloatArray, goal: FloatArray) -> FloatArray:
+        """(...) m, as ``distance``, of places (..., 3) of the tip and the object."""
         if self.config.kind == 'push':
-            return float(np.linalg.norm(state.object_position[:2] - scene.goal[:2]))
-        return float(np.linalg.norm(state.tip_position - scene.goal))
+            return np.linalg.norm(thing[..., :2] - goal[:2], axis=-1)
+        return np.linalg.norm(tip - goal, axis=-1)
 
 
 def sample_tip(arm: Arm, rng: np.random.Generator, object_position: FloatArray) -> FloatArray:
