@@ -22,7 +22,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .config import ArmConfig, ConfigError, GuardConfig, PlannerConfig, SimConfig, to_dict
+from .config import (
+    OPTIMIZERS,
+    ArmConfig,
+    ConfigError,
+    GuardConfig,
+    PlannerConfig,
+    SimConfig,
+    to_dict,
+)
 from .evaluation import EpisodeResult, Evaluator, machine
 from .goals import Goal, PositionGoal
 from .metering import MeteredAgent, Rapl, count_flops, peak_memory_mb
@@ -280,9 +288,15 @@ class Run:
             'planner': name,
             'seed': seed,
             'weights': _digest(self._checkpoint),
-            'config': _plain(to_dict(self._planner)) if self._agent else None,
+            'config': self._config() if self._agent else None,
             'package': f'{package} {importlib.metadata.version(package)}' if package else '',
         }
+
+    def _config(self) -> dict[str, Any]:
+        """The planner's configuration, without what is for other searches only."""
+        others = set(OPTIMIZERS) - {self._contender.search}
+        config = {k: v for k, v in to_dict(self._planner).items() if k not in others}
+        return config | {'deadline_ms': None}  # JSON knows no infinity
 
 
 def first_held(distances: FloatArray, tolerance: float, hold_steps: int) -> int | None:
@@ -298,11 +312,6 @@ def first_held(distances: FloatArray, tolerance: float, hold_steps: int) -> int 
 def _digest(checkpoint: Checkpoint) -> str:
     files = sorted(checkpoint.folder.glob('*.safetensors'))
     return hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` as JSON can hold them: an infinite deadline is none."""
-    return {k: None if v == float('inf') else v for k, v in values.items()}
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

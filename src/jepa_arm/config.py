@@ -440,6 +440,21 @@ OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
 
 
 @dataclass(frozen=True)
+class ActorConfig:
+    """The actor alone.
+
+    Attributes:
+        steps: control steps in which it is told to be at the goal.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f'actor.steps: expected >= 1, got {self.steps}')
+
+
+@dataclass(frozen=True)
 class CemConfig:
     """The cross-entropy method.
 
@@ -497,8 +512,7 @@ class PlannerConfig:
             noise_exponent: of its power spectrum.
         temperature: of the actor's samples.
         icem_std, icem_sweeps: start spread and sweeps of iCEM.
-        cem, mppi: of those searches. actor_steps: control steps in which the actor alone is told
-            to be at the goal.
+        actor, cem, mppi: of those searches.
         value_weight: per model step of value; distance_weight: per m of read distance.
         deadline_ms: a new sweep starts only if it will end by then; infinite: all are made.
         max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
@@ -519,9 +533,9 @@ class PlannerConfig:
     temperature: float
     icem_std: float
     icem_sweeps: int
+    actor: ActorConfig
     cem: CemConfig
     mppi: MppiConfig
-    actor_steps: int
     value_weight: float
     distance_weight: float
     deadline_ms: float
@@ -536,8 +550,7 @@ class PlannerConfig:
             raise ConfigError(
                 f'optimizer: expected one of {", ".join(OPTIMIZERS)}, got {self.optimizer!r}'
             )
-        counts = ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'actor_steps')
-        for key in (*counts, 'waypoints'):
+        for key in ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'waypoints'):
             if getattr(self, key) < 1:
                 raise ConfigError(f'{key}: expected >= 1, got {getattr(self, key)}')
         if self.elites > self.candidates // 2:

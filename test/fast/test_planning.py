@@ -231,7 +231,7 @@ def test_the_actor_alone_answers_with_its_likeliest_action(
     planner = make(settings, arm_config, sim_config, heads)
     plan = planner.plan(ORIGIN, ORIGIN, NEAR)
     task = Task(NEAR, read, heads, 0.0, 1.0)
-    told = torch.tensor([config.actor_steps / 40])
+    told = torch.tensor([config.actor.steps / 40])
     block = heads.actor.likeliest(task.features(ORIGIN), torch.zeros(1, 3), told)
     torch.testing.assert_close(plan.actions[:2], block.view(2, 3))
     assert plan.candidates == 1 and plan.source == 'actor'

@@ -90,7 +90,7 @@ class LocalSearch:
 class ActorAlone:
     """What the actor would do, unsearched: goal-conditioned behaviour cloning.
 
-    Its likeliest mode, told to be there in ``actor_steps`` control steps, again and again.
+    Its likeliest mode, told to be there in so many control steps, again and again.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ActorAlone:
     ) -> Solution:
         """See ``Optimizer.solve``."""
         act = _heads(task).actor.likeliest
-        steps = torch.full((self._config.horizon, 1), float(self._config.actor_steps))
+        steps = torch.full((self._config.horizon, 1), float(self._config.actor.steps))
         actions, latents = roll_out(
             self._dynamics, start, task, act, steps, self._skip, self._width
         )
