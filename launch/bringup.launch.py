@@ -1,26 +1,22 @@
 """Guard and planner beside a physical arm's driver: ros2 launch jepa_arm bringup.launch.py.
 
-The driver publishes joint states and runs a joint_trajectory_controller; a camera driver
-publishes images. Their topics are given by the arguments below.
+The driver publishes joint states and runs a controller of ros2_control; a camera driver publishes
+images. Their topics are given by the arguments below.
 """
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from jepa_arm.nodes.description import CONTROLLERS, bringup
+from jepa_arm.nodes.launching import check_names, describe, node
 
-from jepa_arm.nodes.graph import bringup
-from jepa_arm.resources import checkpoint_path, config_path
-
-COMMANDS = 'joint_trajectory_controller/joint_trajectory'
-BOOLEAN = ['false', 'true']
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
+    'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
+    'commands': ('', "topic of the controller; empty: the controller's usual one"),
     'joint_states': ('joint_states', 'topic of the measured joints'),
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
-    'commands': (COMMANDS, 'topic of the trajectory controller'),
+    'dry_run': ('false', 'plan and show, but send nothing to the guard'),
+    'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
     'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes'),
 }
@@ -28,47 +24,25 @@ TOPICS = {
     'joint_states': 'joint_states',
     'image': 'camera/image_raw',
     'camera_info': 'camera/camera_info',
-    'commands': COMMANDS,
 }
 
 
 def generate_launch_description():
-    declared = [
-        DeclareLaunchArgument(
-            name,
-            default_value=default,
-            description=text,
-            choices=BOOLEAN if default in BOOLEAN else None,
-        )
-        for name, (default, text) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+    return describe(ARGUMENTS, start)
 
 
-def start(context: LaunchContext):
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    check(given)
-    remappings = {topic: given[name] for name, topic in TOPICS.items() if given[name] != topic}
-    return [
-        Node(
-            package='jepa_arm',
-            executable=spec.executable,
-            name=spec.name,
-            namespace=given['namespace'],
-            parameters=[dict(spec.parameters)],
-            remappings=list(spec.remappings.items()),
-            output='screen',
-            on_exit=Shutdown(reason=f'{spec.name} ended'),
-        )
-        for spec in bringup(
-            given['arm'], given['checkpoint'], remappings, given['autostart'] == 'true'
-        )
-    ]
-
-
-def check(given: dict[str, str]) -> None:
-    """Raises before any node starts: one that ends early would end the other in its start."""
-    arm = given['arm']
-    config_path(arm if arm.endswith('.yaml') else f'arms/{arm}.yaml')
-    if given['checkpoint']:
-        checkpoint_path(given['checkpoint'])
+def start(given):
+    check_names(given['arm'], given['checkpoint'])
+    names = {topic: given[name] for name, topic in TOPICS.items()}
+    commands = CONTROLLERS[given['controller']]
+    names[commands] = given['commands'] or commands
+    specs = bringup(
+        arm=given['arm'],
+        checkpoint=given['checkpoint'],
+        remappings={usual: name for usual, name in names.items() if name != usual},
+        autostart=given['autostart'] == 'true',
+        dry_run=given['dry_run'] == 'true',
+        controller=given['controller'],
+        use_sim_time=given['use_sim_time'] == 'true',
+    )
+    return [node(spec, given['namespace']) for spec in specs]

@@ -1,16 +1,13 @@
 """RViz beside a running graph: ros2 launch jepa_arm view.launch.py."""
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from jepa_arm.arm import read_urdf
 from jepa_arm.config import ArmConfig, load
+from jepa_arm.nodes.launching import describe
 from jepa_arm.resources import config_path
 from jepa_arm.sim.camera import optical_quaternion
 
-BOOLEAN = ['false', 'true']
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'sim_time': ('true', 'follow /clock, as beside the virtual arm'),
@@ -19,20 +16,10 @@ ARGUMENTS = {
 
 
 def generate_launch_description():
-    declared = [
-        DeclareLaunchArgument(
-            name,
-            default_value=default,
-            description=text,
-            choices=BOOLEAN if default in BOOLEAN else None,
-        )
-        for name, (default, text) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+    return describe(ARGUMENTS, start)
 
 
-def start(context: LaunchContext):
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+def start(given):
     file = given['arm'] if given['arm'].endswith('.yaml') else f'arms/{given["arm"]}.yaml'
     arm = load(ArmConfig, config_path(file))
     clock = {'use_sim_time': given['sim_time'] == 'true'}

@@ -88,6 +88,7 @@ class Agent:
     Attributes:
         goal: what is pursued; None holds.
         latency: s from an observation to the first command of its proposal; 0 in lock-step.
+        speed: share of the tip's full speed to plan with, in (0, 1].
         effort: candidates priced for a plan at most, whatever the time; None: until the deadline.
     """
 
@@ -119,8 +120,18 @@ class Agent:
         )
         self.goal: Goal | None = None
         self.latency = 0.0
+        self.speed = 1.0
         self.effort: int | None = None
         self.reset(arm.home)
+
+    @property
+    def deadline_ms(self) -> float:
+        """ms, of each plan."""
+        return self._planner.deadline_ms
+
+    @deadline_ms.setter
+    def deadline_ms(self, deadline: float) -> None:
+        self._planner.deadline_ms = deadline
 
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
@@ -231,7 +242,7 @@ class Agent:
         goal = self._seen_goal(z)
         told, is_continued = self._motion.joints, self._planner.has_warm_start
         room = self._motion_room()  # predict, plan
-        plan = self._planner.plan(z, z_prev, goal, room, self._late, self.effort)
+        plan = self._planner.plan(z, z_prev, goal, room, self._late, self.speed, self.effort)
         self._target_before = self._motion.target
         actions = plan.actions.numpy().astype(float)
         waypoints = self._motion.preview(actions[: self._config.waypoints])

@@ -57,7 +57,12 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--task', default='push', help='reach or push')
     p.add_argument('--seed', type=int, default=500_000, help='of the scene')
     p.add_argument('--gui', action='store_true', help='open the window of the simulator')
-    p.add_argument('--namespace', default='', help='of all nodes')
+    p.add_argument('--controller', default='joint_trajectory', help='or forward_position')
+    p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
+    p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
+
+    p = _verb(parsers, 'reference', verbs.reference, 'jepa-arm reference --out docs/nodes.md')
+    p.add_argument('--out', help='Markdown file; default: print')
 
     p = _verb(parsers, 'record', verbs.record, 'jepa-arm record --out run.mcap --duration 60')
     p.add_argument('topics', nargs='*', help='default: what matters of the graph')

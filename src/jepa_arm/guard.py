@@ -78,6 +78,17 @@ class Guard:
         return self._stream.speed_scale
 
     @property
+    def most_speed(self) -> float:
+        """The same at most, in (0, 1]; a faster arm slows down within its limits."""
+        return self._stream.most_speed
+
+    @most_speed.setter
+    def most_speed(self, share: float) -> None:
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f'most_speed: expected a share in (0, 1], got {share}')
+        self._stream.most_speed = share
+
+    @property
     def is_blocked(self) -> bool:
         """Whether every proposal is refused: held, latched, or not started."""
         return self._state is GuardState.INACTIVE or self._is_held or self._is_latched

@@ -116,7 +116,7 @@ class Replay:
         if step.told is not None:
             self._agent.start_from(step.told, step.is_continued)
             self._is_in_step = self._is_in_step or not step.is_continued
-        self._agent.latency = step.latency_s
+        self._agent.latency, self._agent.speed = step.latency_s, step.speed
         refused = '' if self._goal is None else self.read[self._goal]
         decision, problem = None, refused if isinstance(refused, str) else ''
         try:

@@ -29,11 +29,13 @@ class GuardedStream:
 
     Attributes:
         speed_scale: share of the velocity limits in force at the last step.
+        most_speed: the same at most, in (0, 1]; a stop needs no leave.
     """
 
     def __init__(self, arm: Arm, dt: float, sweep: Sweep, config: GuardConfig) -> None:
         self._arm, self._sweep, self._config = arm, sweep, config
         self._streamer = JointStreamer(arm, dt)
+        self.most_speed = 1.0
         self.reset(arm.home)
 
     def reset(self, q: FloatArray) -> None:
@@ -60,7 +62,7 @@ class GuardedStream:
         """
         before = self.command
         begin = self._pose or self._sweep.scene.at(before.position)
-        self.speed_scale = self._scale(begin, target)
+        self.speed_scale = min(self._scale(begin, target), self.most_speed)
         try:
             self._streamer.step(target, self.speed_scale)
         except StreamError as error:

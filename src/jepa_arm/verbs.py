@@ -58,6 +58,21 @@ def up(args: argparse.Namespace) -> int:
     return run_graph(args)
 
 
+def reference(args: argparse.Namespace) -> int:
+    """Topics, services and parameters of the nodes, as a page in Markdown."""
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.reference import reference as write
+
+    text = write()
+    if args.out:
+        Path(args.out).write_text(text)
+    else:
+        print(text, end='')
+    return 0
+
+
 def record(args: argparse.Namespace) -> int:
     """What the graph says into one MCAP file, until Ctrl-C; it opens in Foxglove."""
     from .nodes.environment import prepare_ros
@@ -432,7 +447,8 @@ def _blackout(given: list[float] | None) -> tuple[float, float]:
 
 
 def _arm(args: argparse.Namespace) -> ArmConfig:
-    return load(ArmConfig, config_path(f'arms/{args.arm}.yaml'))
+    file = args.arm if args.arm.endswith('.yaml') else f'arms/{args.arm}.yaml'
+    return load(ArmConfig, config_path(file))
 
 
 def _sim() -> SimConfig:

@@ -1,4 +1,4 @@
-"""The launch files start the nodes of ``nodes/graph.py`` with their arguments.
+"""The launch files start the nodes of ``nodes/description.py`` with their arguments.
 
 ``ros2 launch`` is not on PyPI: a few lines stand in for what the files use of it.
 """
@@ -7,13 +7,13 @@ import runpy
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from jepa_arm.nodes.graph import bringup, simulation
+from jepa_arm.nodes.description import LIVED_S, bringup, simulation
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
 
@@ -46,7 +46,7 @@ def load(monkeypatch):
     """The nodes that a launch file starts, by name, given arguments."""
     contents = {
         'launch': ('LaunchContext', 'LaunchDescription'),
-        'launch.actions': ('DeclareLaunchArgument', 'OpaqueFunction', 'Shutdown'),
+        'launch.actions': ('DeclareLaunchArgument', 'LogInfo', 'OpaqueFunction', 'Shutdown'),
         'launch_ros.actions': ('Node',),
     }
     for name in ('launch_ros', 'launch.substitutions', *contents):
@@ -60,6 +60,7 @@ def load(monkeypatch):
         LaunchConfiguration,
         raising=False,
     )
+    monkeypatch.delitem(sys.modules, 'jepa_arm.nodes.launching', raising=False)
 
     def load(file, **given):
         description = runpy.run_path(str(LAUNCH / file))['generate_launch_description']()
@@ -68,7 +69,8 @@ def load(monkeypatch):
         assert all(d.options['description'] for d in declared)
         choices = {d.args[0]: d.options.get('choices') for d in declared}
         boolean = {name for name, value in defaults.items() if value in ('true', 'false')}
-        assert {name for name, values in choices.items() if values} == boolean
+        limited = {name for name, values in choices.items() if values}
+        assert limited - {'controller'} == boolean
         assert set(given) <= set(defaults)
         return start.options['function']({**defaults, **given})
 
@@ -88,6 +90,33 @@ def test_sim_launch_starts_the_simulation(load):
 def test_without_autostart_guard_and_planner_wait_for_a_lifecycle_manager(load, file):
     nodes = {n.options['name']: n.options['parameters'][0] for n in load(file, autostart='false')}
     assert nodes['guard']['autostart'] is False and nodes['planner']['autostart'] is False
+
+
+def test_the_end_of_a_node_ends_the_launch_but_a_planner_that_lived_comes_again_inactive(load):
+    sim, guard, planner = load('sim.launch.py')
+    event, context = SimpleNamespace(returncode=-9), SimpleNamespace(is_shutdown=False)
+    for node in (sim, guard, planner):  # the planner too: it ended in its start
+        [action] = node.options['on_exit'](event, context)
+        assert type(action).__name__ == 'Shutdown'
+    assert [s.again(LIVED_S + 1.0) is not None for s in simulation()] == [False, False, True]
+    again = simulation(seed=3)[2].again(LIVED_S + 1.0)
+    assert again.parameters == {**simulation(seed=3)[2].parameters, 'autoactivate': False}
+    assert again.again(LIVED_S + 1.0) is not None and again.again(LIVED_S - 1.0) is None
+
+
+def test_in_a_namespace_the_virtual_arm_has_a_clock_of_its_own(load):
+    for node in load('sim.launch.py', namespace='left'):
+        assert dict(node.options['remappings']) == {'/clock': '/left/clock'}
+    assert not any(node.options['remappings'] for node in load('sim.launch.py'))
+
+
+def test_bringup_launch_commands_the_controller_that_is_chosen(load):
+    nodes = load('bringup.launch.py', controller='forward_position', commands='arm/commands')
+    guard = {n.options['name']: n for n in nodes}['guard'].options
+    assert guard['parameters'][0]['controller'] == 'forward_position'
+    assert dict(guard['remappings']) == {'forward_position_controller/commands': 'arm/commands'}
+    [planner] = [n.options for n in load('bringup.launch.py', dry_run='true')[1:]]
+    assert planner['parameters'][0]['dry_run'] is True
 
 
 def test_bringup_launch_starts_guard_and_planner_on_the_topics_given(load):

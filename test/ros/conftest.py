@@ -14,7 +14,8 @@ prepare_ros()
 os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 
 from jepa_arm.nodes.client import GraphClient  # noqa: E402
-from jepa_arm.nodes.graph import NodeSpec, Supervisor  # noqa: E402
+from jepa_arm.nodes.description import NodeSpec  # noqa: E402
+from jepa_arm.nodes.graph import Supervisor  # noqa: E402
 
 TIMEOUT_S = 20.0
 SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/status'}

@@ -18,7 +18,8 @@ from jepa_arm.model.checkpoint import add_module, save_checkpoint
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.motion import make_contract
-from jepa_arm.nodes.graph import Supervisor, simulation
+from jepa_arm.nodes.description import simulation
+from jepa_arm.nodes.graph import Supervisor
 from jepa_arm.nodes.parameters import STATUS
 from jepa_arm.planning.heads import Heads
 from jepa_arm.resources import CHECKPOINTS, config_path

@@ -5,10 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from jepa_arm_msgs.action import MoveToGoal
+from planner_bench import pose
+from rclpy.action import ActionClient
+from sensor_msgs.msg import JointState
 
-from jepa_arm.nodes.graph import GraphError, NodeSpec, Supervisor, simulation
+from jepa_arm.nodes.description import NodeSpec, simulation
+from jepa_arm.nodes.graph import GraphError, Supervisor
+from jepa_arm.nodes.parameters import SENSOR
+from jepa_arm.nodes.reference import reference
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 SPECS = simulation(with_planner=False)
@@ -82,7 +91,8 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
         'from pathlib import Path\n'
         'from jepa_arm.nodes.environment import prepare_ros\n'
         'prepare_ros()\n'
-        'from jepa_arm.nodes.graph import Supervisor, simulation\n'
+        'from jepa_arm.nodes.description import simulation\n'
+        'from jepa_arm.nodes.graph import Supervisor\n'
         'graph = Supervisor(simulation(with_planner=False), log_dir=Path(sys.argv[1]))\n'
         'graph.start()\n'
         'graph.wait_ready()\n'
@@ -98,3 +108,50 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     parent.kill()
     parent.wait()
     assert wait_gone(pids)
+
+
+def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path):
+    """One is commanded by trajectories, the other by positions."""
+    controllers = {'left': 'joint_trajectory', 'right': 'forward_position'}
+    graphs = {
+        space: Supervisor(
+            simulation(namespace=space, controller=controller), space, tmp_path / space
+        )
+        for space, controller in controllers.items()
+    }
+    joints = {n: harness.record(JointState, f'{n}/joint_states', SENSOR) for n in graphs}
+    with graphs['left'] as left, graphs['right'] as right:
+        left.wait_ready()
+        right.wait_ready()
+        topics = dict(harness.node.get_topic_names_and_types())
+        assert {'/left/clock', '/right/clock'} <= set(topics)
+        assert not harness.node.count_publishers('/clock')
+        for space, other in (('left', 'right'), ('right', 'left')):
+            rest = np.array(joints[other][-1][1].position)
+            move(harness, space, joints[space])
+            assert np.abs(np.array(joints[other][-1][1].position) - rest).max() < 1e-3
+    assert left.exit_codes == right.exit_codes == {'planner': 0, 'guard': 0, 'sim': 0}
+
+
+def move(harness, namespace, joints):
+    """Sends a goal for the tip, and cancels it once the arm is on its way."""
+    action = f'{namespace}/move_to_goal'
+    client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, action))
+    try:
+        assert client.wait_for_server(20.0)
+        start = np.array(joints[-1][1].position)
+        sent = client.send_goal_async(MoveToGoal.Goal(goal=pose(0.45, 0.20, 0.10)))
+        harness.wait(sent.done, 'acceptance')
+        is_away = lambda: np.abs(np.array(joints[-1][1].position) - start).max() > 0.1  # noqa: E731
+        harness.wait(is_away, 'motion')
+        sent.result().cancel_goal_async()
+        result = sent.result().get_result_async()
+        harness.wait(result.done, 'result')
+        assert result.result().result.outcome == MoveToGoal.Result.CANCELED
+    finally:
+        harness.make(client.destroy)
+
+
+def test_the_reference_of_the_nodes_is_up_to_date():
+    """If not: jepa-arm reference --out docs/nodes.md."""
+    assert reference() == (Path(__file__).parents[2] / 'docs' / 'nodes.md').read_text()

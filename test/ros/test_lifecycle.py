@@ -18,7 +18,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from jepa_arm.nodes.graph import NodeSpec, Supervisor
+from jepa_arm.nodes.description import NodeSpec
+from jepa_arm.nodes.graph import Supervisor
 from jepa_arm.nodes.lifecycle import ManagedNode
 from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.nodes.vitals import resident_mb

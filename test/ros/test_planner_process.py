@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
@@ -109,3 +110,11 @@ def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm):
     assert holding[0] - died <= 0.3, 'the command was not at rest'
     velocities = np.array([msg.velocity for at, msg in bench.joints if at >= died])
     assert np.all(np.abs(velocities) <= arm.velocity_limit / arm.config.velocity_scale)
+
+    assert bench.graph.ended() == 'planner' and bench.graph.respawn('planner')
+    lifecycle = 'planner/get_state'
+    bench.harness.wait(
+        lambda: bench.harness.call(GetState, lifecycle).current_state.label == 'inactive',
+        'a planner that waits to be activated',
+    )
+    assert bench.speed() < AT_REST

@@ -8,7 +8,8 @@ from contextlib import suppress
 import pytest
 
 from jepa_arm.nodes.client import GraphClient
-from jepa_arm.nodes.graph import GraphError, Supervisor, simulation
+from jepa_arm.nodes.description import simulation
+from jepa_arm.nodes.graph import GraphError, Supervisor
 from policy import permissions
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]

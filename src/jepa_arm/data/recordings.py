@@ -67,7 +67,7 @@ class Step:
     Attributes:
         published: s of the system clock, when the planner told of it; plan_ms: of its search.
         told, is_continued, latency_s: what it started from; see ``agent.Decision``. ``told`` is
-            None where nothing was decided.
+            None where nothing was decided. speed: share of the full speed it was planned with.
         seen: that it was made from; joints alone where no image had come in time.
         state: of the planner. source: of its plan. candidates: priced for it.
         distance: m, read distance to the goal; surprise: see ``agent.Decision``.
@@ -79,6 +79,7 @@ class Step:
     told: FloatArray | None
     is_continued: bool
     latency_s: float
+    speed: float
     seen: Observation | JointSample
     state: PlannerState
     source: str
@@ -311,6 +312,7 @@ def _steps(
                 told,
                 status.is_continued,
                 status.latency_ms / 1000.0,
+                getattr(status, 'speed_scale', 0.0) or 1.0,  # older recordings have none
                 seen,
                 state,
                 status.source,

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, PoseArray
 from jepa_arm_msgs.msg import Goal, GuardStatus
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -204,21 +203,6 @@ def poses_to_msg(
         q = pose.orientation
         q.x, q.y, q.z, q.w = map(float, quaternion)
         msg.poses.append(pose)
-    return msg
-
-
-def diagnostics_to_msg(
-    name: str, problems: Sequence[str], values: Mapping[str, object], stamp: Time
-) -> DiagnosticArray:
-    """One status: OK, or WARN with the ``problems``; ``values`` as text."""
-    status = DiagnosticStatus(
-        name=name,
-        level=DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
-        message='; '.join(problems) or 'ok',
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-    )
-    msg = DiagnosticArray(status=[status])
-    msg.header.stamp = stamp
     return msg
 
 

@@ -28,9 +28,10 @@ from ..resources import config_path
 from ..types import FloatArray, GuardState, Proposal
 from . import conversions as convert
 from .client import GraphClient
+from .description import simulation
 from .domain import own_domain
 from .goal_server import OUTCOME_NAMES
-from .graph import GraphError, Supervisor, simulation
+from .graph import GraphError, Supervisor
 from .parameters import COMMAND, COMMAND_TOPIC, STATUS
 
 FAR = (0.60, 0.18, 0.08), (0.38, -0.18, 0.12)

@@ -27,7 +27,8 @@ from ..resources import config_path
 from ..types import JointSample, Proposal
 from . import conversions as convert
 from .attendant import Attendant
-from .graph import GraphError, Supervisor, simulation
+from .description import simulation
+from .graph import GraphError, Supervisor
 from .noise import Noise, interface
 from .parameters import COMMAND_TOPIC, SENSOR
 from .session import own_domain

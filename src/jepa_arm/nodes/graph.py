@@ -1,4 +1,4 @@
-"""The graph as data, and what starts it where there is no ``ros2 launch``: ``jepa-arm up``."""
+"""Starts, watches and ends the processes of a graph where there is no ``ros2 launch``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from .description import NodeSpec, simulation
+
 if TYPE_CHECKING:
     from rclpy.node import Node
-
-Value = str | bool | int | float
 
 READY_TIMEOUT_S = 60.0
 LOOK_AROUND_S = 0.5
@@ -37,90 +36,9 @@ class GraphError(RuntimeError):
     """The graph cannot be started or did not come up; the message names the node."""
 
 
-@dataclass(frozen=True)
-class NodeSpec:
-    """One node and how it is started.
-
-    Attributes:
-        name: of the node and its module in ``jepa_arm.nodes``.
-        parameters: ROS parameters.
-        shows: a topic it publishes once it works.
-        remappings: topic names, from -> to.
-    """
-
-    name: str
-    parameters: Mapping[str, Value]
-    shows: str
-    remappings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def executable(self) -> str:
-        """Name of the installed executable."""
-        return f'jepa_arm_{self.name}'
-
-    def arguments(self, namespace: str = '') -> list[str]:
-        """Command-line arguments behind the executable."""
-        out = ['--ros-args']
-        if namespace:
-            out += ['-r', f'__ns:=/{namespace.strip("/")}']
-        for old, new in self.remappings.items():
-            out += ['-r', f'{old}:={new}']
-        for key, value in self.parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            out += ['-p', f'{key}:={text}']
-        return out
-
-
-def simulation(
-    arm: str = 'panda',
-    checkpoint: str = '',
-    task: str = 'push',
-    seed: int = 0,
-    lock_step: bool = False,
-    gui: bool = False,
-    with_planner: bool = True,
-    autostart: bool = True,
-) -> tuple[NodeSpec, ...]:
-    """The virtual arm, the guard and the planner, in the order in which they start."""
-    shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step}
-    managed: dict[str, Value] = {**shared, 'use_sim_time': True, 'autostart': autostart}
-    sim = NodeSpec('sim', {**shared, 'task': task, 'seed': seed, 'gui': gui}, 'joint_states')
-    nodes = [sim, _guard(managed)]
-    if with_planner:
-        nodes.append(_planner(managed, checkpoint))
-    return tuple(nodes)
-
-
-def bringup(
-    arm: str = 'panda',
-    checkpoint: str = '',
-    remappings: Mapping[str, str] | None = None,
-    autostart: bool = True,
-) -> tuple[NodeSpec, ...]:
-    """Guard and planner beside the driver of a physical arm."""
-    managed: dict[str, Value] = {'arm': arm, 'autostart': autostart}
-    return _guard(managed, remappings), _planner(managed, checkpoint, remappings)
-
-
-def _guard(
-    parameters: Mapping[str, Value], remappings: Mapping[str, str] | None = None
-) -> NodeSpec:
-    return NodeSpec('guard', parameters, 'guard/status', remappings or {})
-
-
-def _planner(
-    parameters: Mapping[str, Value],
-    checkpoint: str,
-    remappings: Mapping[str, str] | None = None,
-) -> NodeSpec:
-    chosen: dict[str, Value] = {'checkpoint': checkpoint} if checkpoint else {}
-    return NodeSpec('planner', {**parameters, **chosen}, 'planner/status', remappings or {})
-
-
 class Supervisor:
     """Starts the processes of a graph, watches them, and ends them in reverse order.
 
-    The end of any one ends all: without guard nothing may move, without planner nothing does.
     They end too when this process dies. As a context manager: started on entry, ended on exit.
 
     Attributes:
@@ -149,6 +67,7 @@ class Supervisor:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.exit_codes: dict[str, int] = {}
         self._logs: dict[str, TextIO] = {}
+        self._started_at: dict[str, float] = {}
 
     def __enter__(self) -> Supervisor:
         try:
@@ -174,7 +93,18 @@ class Supervisor:
 
     def start_node(self, name: str) -> subprocess.Popen[bytes]:
         """Starts the process of one node, for the first time or again."""
+        return self._start(next(s for s in self._specs if s.name == name))
+
+    def respawn(self, name: str) -> bool:
+        """Starts a node that ended by itself again, inactive, if that is how it is meant."""
         spec = next(s for s in self._specs if s.name == name)
+        again = spec.again(time.monotonic() - self._started_at[name])
+        if again is not None:
+            self._start(again)
+        return again is not None
+
+    def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
+        name = spec.name
         log = self._logs.setdefault(name, self.log_file(name).open('a'))
         process = subprocess.Popen(
             [sys.executable, '-m', f'jepa_arm.nodes.{name}', *spec.arguments(self._namespace)],
@@ -185,7 +115,7 @@ class Supervisor:
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
             preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
         )
-        self.processes[name] = process
+        self.processes[name], self._started_at[name] = process, time.monotonic()
         self.exit_codes.pop(name, None)
         return process
 
@@ -283,8 +213,20 @@ class Supervisor:
 
 
 def run_graph(args: argparse.Namespace) -> int:
-    """``jepa-arm up``: starts the simulation and keeps it up until Ctrl-C; the exit code."""
-    specs = simulation(args.arm, str(args.checkpoint), args.task, args.seed, gui=args.gui)
+    """``jepa-arm up``: starts the simulation and keeps it up until Ctrl-C; the exit code.
+
+    The end of simulator or guard ends all: without them nothing may move.
+    """
+    specs = simulation(
+        args.arm,
+        str(args.checkpoint),
+        args.task,
+        args.seed,
+        gui=args.gui,
+        dry_run=args.dry_run,
+        controller=args.controller,
+        namespace=args.namespace,
+    )
     _end_on_sigterm()
     supervisor = Supervisor(specs, args.namespace)
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
@@ -292,10 +234,18 @@ def run_graph(args: argparse.Namespace) -> int:
         with supervisor:
             supervisor.wait_ready()
             print('ready: send a goal to the action move_to_goal. Ctrl-C ends all.', flush=True)
-            name = supervisor.watch()
-            print(f'{name} ended with {supervisor.exit_codes[str(name)]}; ending the others')
-            print(supervisor.tail(str(name)))
-            return 1
+            while True:
+                name = str(supervisor.watch())
+                code = supervisor.exit_codes[name]
+                print(supervisor.tail(name))
+                if not supervisor.respawn(name):
+                    print(f'{name} ended with {code}; ending the others')
+                    return 1
+                print(
+                    f'{name} ended with {code}; it is there again, inactive: activate it when the '
+                    f'cause is known (ros2 lifecycle set /{name} activate)',
+                    flush=True,
+                )
     except KeyboardInterrupt:
         return max((abs(code) for code in supervisor.exit_codes.values()), default=0)
     except GraphError as error:

@@ -12,14 +12,13 @@ has answered the observation of that time on ``planner/status`` (if there is a p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from time import monotonic, sleep
+from typing import Any
 
 import numpy as np
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -31,23 +30,21 @@ from ..guard import Guard
 from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
+from .command_output import command_output
+from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
+from .guard_settings import GuardSettings
 from .guard_watch import ClockJumps, Pause, Rivals
 from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
 from .parameters import (
     COMMAND,
-    COMMAND_TOPIC,
     SENSOR,
     STATUS,
-    declare,
-    declare_arm,
-    declare_priority,
-    declare_sim_config,
     load_arm,
     load_sim_config,
 )
-from .process import Diagnostics, return_large_memory, steady_timer, use_real_time
+from .process import return_large_memory, steady_timer, use_real_time
 
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
@@ -58,29 +55,6 @@ AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.
 NOT_ACTIVE = 'inactive: the guard is not active; activate it (ros2 lifecycle set)'
 
 
-@dataclass(frozen=True)
-class GuardSettings:
-    """The parameters of the node, by their names."""
-
-    arm: str
-    sim_config: str
-    guard_config: str
-    lock_step: bool
-    priority: int
-
-    @classmethod
-    def read(cls, node: Node) -> GuardSettings:
-        """Declares them, or reads them again."""
-        text = 'what is let through: config/<file>, or a path'
-        return cls(
-            declare_arm(node),
-            declare_sim_config(node),
-            str(declare(node, 'guard_config', 'guard.yaml', text)),
-            bool(declare(node, 'lock_step', False, 'ticks are asked for by /clock')),
-            declare_priority(node, 20),
-        )
-
-
 class GuardPart:
     """Adapts topics, services and timers to ``Guard``."""
 
@@ -89,23 +63,28 @@ class GuardPart:
         self._arm = load_arm(settings.arm)
         self._time = load_sim_config(settings.sim_config).time
         self._config = load(GuardConfig, config_path(settings.guard_config))
+        self._output = command_output(settings.controller, settings.lock_step)
         self._lock_step = LockStep(self._time) if settings.lock_step else None
+        self._most_speed = settings.speed_scale
         self._is_active = False
         self._begin()
         self._make_topics()
         self._make_services()
         self._make_timers()
         use_real_time(node, settings.priority)
-        self._diagnostics = Diagnostics(node, self._problems, self._values)
+        self._diagnostics = Diagnostics(node, self._problems, self._values, self._is_stuck)
 
     def _begin(self) -> None:
         """Knows nothing of the robot yet."""
         self._guard = Guard(self._arm, self._time, self._config)
+        self._guard.most_speed = self._most_speed
         self._joints_at = self._joints_stamp = -np.inf
         self._command_pub: Publisher | None = None
-        self._command_msg: JointTrajectory | None = None
+        self._command_msg: Any = None
         self._ticked_at = -np.inf
         self._deviations: deque[float] = deque(maxlen=1000)
+        self._latencies: deque[float] = deque(maxlen=100)
+        self._joint_rate, self._proposal_rate = Rate(), Rate()
         self._missed, self._jitter = 0, 0.0
         self._obs_to_command, self._is_fresh_plan = np.nan, False
         self._published: tuple[object, ...] = ()
@@ -114,9 +93,14 @@ class GuardPart:
         self._pause = Pause()
         self._clock_jumps: ClockJumps | None = None
 
+    def set_live(self, values: Mapping[str, Any]) -> None:
+        """Goes on at another speed."""
+        self._guard.most_speed = self._most_speed = values['speed_scale']
+
     def activate(self) -> None:
         """Listens for others, then takes over the arm where it stands."""
-        self._rivals, self._clock_jumps = Rivals(self._node, COMMAND_TOPIC), ClockJumps(self._node)
+        self._rivals = Rivals(self._node, self._output.kind, self._output.topic)
+        self._clock_jumps = ClockJumps(self._node)
         self._is_active = True
 
     def deactivate(self) -> None:
@@ -240,6 +224,7 @@ class GuardPart:
     # What comes in.
 
     def _on_joints(self, msg: JointState) -> None:
+        self._joint_rate.count()
         try:
             sample = convert.joints_from_msg(msg, self._arm.joint_names)
         except convert.ConversionError as error:
@@ -270,9 +255,11 @@ class GuardPart:
             self._node.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
         rivals.stop_listening()
-        self._command_pub = self._node.create_publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
+        output = self._output
+        self._command_pub = self._node.create_publisher(output.kind, output.topic, COMMAND)
 
     def _on_proposal(self, msg: JointTrajectory) -> None:
+        self._proposal_rate.count()
         try:
             proposal = convert.proposal_from_msg(msg, self._guard.config.ros_validity)
         except convert.ConversionError as error:
@@ -341,12 +328,13 @@ class GuardPart:
         verdict = self._guard.tick(now)
         if verdict.command is not None and self._command_pub is not None:
             stamp = None if self._lock_step is None else convert.to_time(now)
-            self._command_msg = convert.command_to_msg(
+            self._command_msg = self._output.make(
                 verdict.command, self._arm.joint_names, self._time.stream_dt, stamp
             )
             self._command_pub.publish(self._command_msg)
         if self._is_fresh_plan and self._guard.proposal is not None:
             self._obs_to_command = self._age_ms(self._guard.proposal.stamp)
+            self._latencies.append(self._obs_to_command)
             self._is_fresh_plan = False
         if (verdict.state, verdict.reasons) != self._published:
             self._log_change(verdict)
@@ -379,6 +367,7 @@ class GuardPart:
             verdict, guard.command, guard.proposal, names, stamp, base
         )
         msg.accepted, msg.rejected = guard.accepted, guard.rejected
+        msg.speed_scale = guard.most_speed
         msg.missed_ticks, msg.tick_jitter_ms = self._missed, self._jitter * 1000.0
         msg.obs_to_command_ms = float(self._obs_to_command)
         return msg
@@ -388,18 +377,22 @@ class GuardPart:
         if not self._is_active:
             problems.append(NOT_ACTIVE)
         if self._command_pub is not None and self._rivals is not None and self._rivals.count():
-            problems.append(f'{self._rivals.count()} other publishers on {COMMAND_TOPIC}')
+            problems.append(f'{self._rivals.count()} other publishers on {self._output.topic}')
         return problems
 
+    def _is_stuck(self) -> bool:
+        return self._is_active and self._guard.is_blocked
+
     def _values(self) -> dict[str, object]:
-        deviations = np.array(self._deviations or [0.0]) * 1000.0
-        p50, p99 = np.quantile(deviations, [0.5, 0.99])
         return {
             'state': self._guard.state.name,
             'accepted': self._guard.accepted,
             'rejected': self._guard.rejected,
-            'tick jitter p50 ms': f'{p50:.2f}',
-            'tick jitter p99 ms': f'{p99:.2f}',
+            'joint states Hz': f'{self._joint_rate.hz():.0f}',
+            'proposals Hz': f'{self._proposal_rate.hz():.1f}',
+            'image to command p50 / p99 ms': percentiles(self._latencies),
+            'tick jitter p50 / p99 ms': percentiles([d * 1000.0 for d in self._deviations]),
+            'speed scale': f'{self._guard.most_speed:.2f}',
             'missed ticks': self._missed,
             'tracking error rad': f'{self._guard.tracking_error():.4f}',
         }

@@ -70,6 +70,12 @@ class GuardView:
         """s from the stamp of an observation to the robot's first command, a running mean."""
         return self._latency
 
+    @property
+    def speed(self) -> float:
+        """Share of the velocity limits that the guard lets the arm use; 1 before it is heard."""
+        share = 1.0 if self.status is None else self.status.speed_scale
+        return share if 0.0 < share <= 1.0 else 1.0
+
     def sent(self) -> None:
         """Notes that a proposal is on its way: only what the guard says later is about it."""
         self._counts = self._counted()

@@ -9,7 +9,6 @@ from rclpy.clock import JumpThreshold, TimeJump  # pyright: ignore[reportPrivate
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.subscription import Subscription
-from trajectory_msgs.msg import JointTrajectory
 
 from ..config import ConfigError
 from ..guard import Guard
@@ -34,12 +33,13 @@ DRAIN_S = 0.05
 class Rivals:
     """Other publishers of commands: none may be there at the start, a later one is news."""
 
-    def __init__(self, node: Node, topic: str) -> None:
+    def __init__(self, node: Node, kind: type, topic: str) -> None:
+        """Listens to ``topic``, whose messages are of ``kind``."""
         self._node, self._topic = node, topic
         self._began = self._looked_at = monotonic()
         self._known = 0
         self._listener: Subscription | None = node.create_subscription(
-            JointTrajectory, topic, self._on_other, COMMAND
+            kind, topic, self._on_other, COMMAND
         )
 
     @property
@@ -76,7 +76,7 @@ class Rivals:
             'call guard/resume'
         )
 
-    def _on_other(self, msg: JointTrajectory) -> None:
+    def _on_other(self, msg: object) -> None:
         raise ConfigError(
             f'expected to be the only publisher of {self._topic}, but commands come on it: is '
             'another guard up? End it, or choose another namespace or ROS_DOMAIN_ID'

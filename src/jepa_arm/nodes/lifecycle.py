@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from rcl_interfaces.msg import SetParametersResult
@@ -17,7 +17,7 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from .parameters import declare
+from .parameters import check_known, declare, is_live
 from .process import BAD_SETTING, run
 
 S = TypeVar('S')
@@ -35,6 +35,9 @@ class Part(Protocol):
     def close(self) -> None:
         """Frees what is not an entity of the node."""
 
+    def set_live(self, values: Mapping[str, Any]) -> None:
+        """Takes new values of the parameters that may change at any time, by name."""
+
     def end(self) -> bool:
         """Called again and again once a signal came; True when the process may end."""
         ...
@@ -44,7 +47,10 @@ class ManagedNode(LifecycleNode):
     """A lifecycle node around a part that is made by configuring."""
 
     def __init__(
-        self, name: str, read: Callable[[Node], S], make: Callable[[ManagedNode, S], Part]
+        self,
+        name: str,
+        read: Callable[[Node], S],
+        make: Callable[[ManagedNode, S], Part],
     ) -> None:
         """Stands unconfigured.
 
@@ -52,6 +58,9 @@ class ManagedNode(LifecycleNode):
             name: of the node.
             read: declares the parameters, or reads them again where they are declared.
             make: the part, from what was read.
+
+        Raises:
+            ConfigError: a parameter was given that the node does not have.
         """
         self._part: Part | None = None
         self._is_active = self._is_starting = False
@@ -61,13 +70,18 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         text = 'configure and activate at the start; a setting that cannot be used ends the node'
         self._autostart = bool(declare(self, 'autostart', True, text))
+        text = 'with autostart: activate, too; false: configured, it waits to be activated'
+        self._autoactivate = bool(declare(self, 'autoactivate', True, text))
         own = set(self._parameters)
         read(self)
-        self._settings = set(self._parameters) - own
+        check_known(self)
+        declared = set(self._parameters) - own
+        self._live = {n for n in declared if is_live(self, n)}
+        self._settings = declared - self._live
         self.add_on_set_parameters_callback(self._on_set)
 
     def start(self) -> None:
-        """Configures and activates, where the parameter ``autostart`` says so.
+        """Configures and activates, where ``autostart`` and ``autoactivate`` say so.
 
         Raises:
             Exception: what failed.
@@ -76,11 +90,14 @@ class ManagedNode(LifecycleNode):
             self.get_logger().info('unconfigured: waits for its lifecycle manager')
             return
         self._is_starting = True
-        for trigger in (self.trigger_configure, self.trigger_activate):
+        triggers = [self.trigger_configure, self.trigger_activate]
+        for trigger in triggers if self._autoactivate else triggers[:1]:
             if trigger() is not Return.SUCCESS:
                 assert self._problem is not None
                 raise self._problem
         self._is_starting = False
+        if not self._autoactivate:
+            self.get_logger().info('configured: waits to be activated')
 
     def end(self) -> bool:
         """An ordered end after a signal; True when the process may end."""
@@ -190,11 +207,17 @@ class ManagedNode(LifecycleNode):
         if names and self._part is not None:
             reason = f'{", ".join(names)}: read when the node is configured; clean it up before'
             return SetParametersResult(successful=False, reason=reason)
+        changed = {p.name: p.value for p in parameters if p.name in self._live}
+        if changed and self._part is not None:
+            self._part.set_live(changed)
+            self.get_logger().info(', '.join(f'{n} is {v:g} now' for n, v in changed.items()))
         return SetParametersResult(successful=True)
 
 
 def run_managed(
-    name: str, read: Callable[[Node], S], make: Callable[[ManagedNode, S], Part]
+    name: str,
+    read: Callable[[Node], S],
+    make: Callable[[ManagedNode, S], Part],
 ) -> None:
     """Runs a managed node until SIGINT or SIGTERM; ends the process as ``run`` does.
 

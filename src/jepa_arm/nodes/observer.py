@@ -17,6 +17,7 @@ from ..config import CameraConfig
 from ..sight import Motion, Stillness, camera_difference, image_fault
 from ..types import FloatArray, JointSample, Observation
 from . import conversions as convert
+from .diagnostics import Rate
 
 JOINTS_KEPT = 500
 MOST_SECONDS = 2**31 - 2
@@ -78,9 +79,11 @@ class Observer:
         self._image: Image | None = None
         self._is_new = False
         self.has_intrinsics = False
+        self.image_rate = Rate()
 
     def put_image(self, msg: Image) -> None:
         """Takes the newest image."""
+        self.image_rate.count()
         with self._changed:
             if self._image is None or msg.header.stamp != self._image.header.stamp:
                 self._stamp_at = monotonic()

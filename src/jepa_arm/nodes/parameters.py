@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -10,6 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ..arm import Arm
 from ..config import ArmConfig, ConfigError, SimConfig, load
 from ..resources import config_path
+from .description import CONTROLLERS
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Images and joints: the newest wins."""
@@ -21,21 +22,56 @@ LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 """What seldom changes: who comes later gets the last one."""
-COMMAND_TOPIC = 'joint_trajectory_controller/joint_trajectory'
+BY_OTHERS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
+"""Parameters that rclpy has in every node."""
+LIVE = 'may be set at any time'
+COMMAND_TOPIC = CONTROLLERS['joint_trajectory']
 
 
 def declare(
-    node: Node, name: str, default: str | bool | int | float, description: str
+    node: Node,
+    name: str,
+    default: str | bool | int | float,
+    description: str,
+    span: tuple[float, float] | None = None,
+    is_live: bool = False,
 ) -> str | bool | int | float:
     """Declares a parameter of the default's type, if it is not yet; returns its value.
 
     It is read-only, but for managed nodes, which read theirs anew when they are configured.
+
+    Args:
+        node, name, default, description: what is declared.
+        span: lowest and highest value of a number, which rclpy keeps.
+        is_live: a managed node takes new values at any time.
     """
     if node.has_parameter(name):
         return node.get_parameter(name).value
     is_managed = isinstance(node, LifecycleNodeMixin)
     descriptor = ParameterDescriptor(description=description, read_only=not is_managed)
+    descriptor.additional_constraints = LIVE if is_live else ''
+    if span is not None:
+        lowest, highest = span
+        descriptor.floating_point_range = [FloatingPointRange(from_value=lowest, to_value=highest)]
     return node.declare_parameter(name, default, descriptor).value
+
+
+def is_live(node: Node, name: str) -> bool:
+    """Whether a declared parameter may be set at any time."""
+    return node.describe_parameter(name).additional_constraints == LIVE
+
+
+def check_known(node: Node) -> None:
+    """Call it when all parameters are declared.
+
+    Raises:
+        ConfigError: the command line or a parameter file names one that the node does not have.
+    """
+    given = node._parameter_overrides  # rclpy drops what is not declared without a word
+    unknown = [n for n in given if not node.has_parameter(n) and not n.startswith(BY_OTHERS)]
+    if unknown:
+        names = [n for n in sorted(node._parameters) if not n.startswith(BY_OTHERS)]
+        raise ConfigError(f'unknown parameter {unknown[0]!r}, expected one of {names}')
 
 
 def declare_arm(node: Node) -> str:

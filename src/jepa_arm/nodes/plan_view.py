@@ -38,6 +38,7 @@ class PlanView:
         age: float = np.nan,
         replans: int = 0,
         latency: float = 0.0,
+        speed: float = 1.0,
     ) -> None:
         """Publishes one status.
 
@@ -47,6 +48,7 @@ class PlanView:
             decision: made of it. age: s, of the observation when the proposal was sent.
             replans: plans made for the goal.
             latency: s, assumed from the observation to the first command.
+            speed: share of the tip's full speed that was planned with.
         """
         plan = None if decision is None else decision.plan
         msg = PlannerStatus(
@@ -64,6 +66,7 @@ class PlanView:
             observation_stamp=convert.to_time(stamp),
             told=[] if decision is None or decision.told is None else decision.told.tolist(),
             is_continued=decision is not None and decision.is_continued,
+            speed_scale=speed,
             latency_ms=latency * 1000.0,
         )
         msg.header.stamp = self._node.get_clock().now().to_msg()

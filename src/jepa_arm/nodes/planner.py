@@ -5,12 +5,14 @@ Callbacks only store what comes; ``PlanningLoop`` does the rest on its own threa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any
 
 import numpy as np
-from jepa_arm_msgs.msg import GuardStatus
+from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from jepa_arm_msgs.srv import Imagine, SaveState
 from rclpy.node import Node
 from rclpy.task import Future
@@ -25,6 +27,7 @@ from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
 from ..types import Proposal
 from . import conversions as convert
+from .diagnostics import Diagnostics, percentiles
 from .environment import prepare_ros
 from .goal_server import GoalServer, Outcome
 from .guard_view import GuardView
@@ -43,13 +46,14 @@ from .parameters import (
 )
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
-from .process import Diagnostics
 
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
-
-
+TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
+TOLERANCE_SPAN = (0.0, 0.2)
+DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config'
+DEADLINE_SPAN = (0.0, 1000.0)
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
 
@@ -71,6 +75,8 @@ class PlannerSettings:
     observation_timeout: float
     progress_timeout: float
     guard_timeout: float
+    goal_tolerance: float
+    deadline_ms: float
 
     @classmethod
     def read(cls, node: Node) -> PlannerSettings:
@@ -82,8 +88,10 @@ class PlannerSettings:
         def flag(name: str, description: str) -> bool:
             return bool(declare(node, name, False, description))
 
-        def number(name: str, default: float, description: str) -> float:
-            return float(declare(node, name, default, description))
+        def number(
+            name: str, default: float, description: str, span: tuple[float, float] | None = None
+        ) -> float:
+            return float(declare(node, name, default, description, span, span is not None))
 
         return cls(
             declare_arm(node),
@@ -100,6 +108,8 @@ class PlannerSettings:
             number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
             number('progress_timeout', 8.0, 's, a goal ends when no nearer so long'),
             number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
+            number('goal_tolerance', 0.0, TOLERANCE_TEXT, TOLERANCE_SPAN),
+            number('deadline_ms', 0.0, DEADLINE_TEXT, DEADLINE_SPAN),
         )
 
     def check(self) -> None:
@@ -131,9 +141,10 @@ class PlannerPart:
         config = load(PlannerConfig, config_path(settings.planner_config))
         self._checkpoint = _load_checkpoint(settings.checkpoint, self._arm, time)
         self._period_ms = time.control_dt * 1000.0
-        is_lock_step = settings.lock_step
+        is_lock_step, self._is_dry_run = settings.lock_step, settings.dry_run
         if is_lock_step:
             config = replace(config, deadline_ms=float('inf'))
+        self._deadline_ms = config.deadline_ms
 
         def steady(limit: float) -> float:
             """A limit on the steady clock, which means nothing in lock-step."""
@@ -174,8 +185,19 @@ class PlannerPart:
             )
             stack.callback(self._loop.stop)
             self._at_end = stack.pop_all()
+        self.set_live(
+            {'goal_tolerance': settings.goal_tolerance, 'deadline_ms': settings.deadline_ms}
+        )
         self._listen()
         self._ending_since = 0.0
+
+    def set_live(self, values: Mapping[str, Any]) -> None:
+        """Another tolerance for goals to come, another deadline for plans to come."""
+        self._loop.tolerance = values.get('goal_tolerance', self._loop.tolerance)
+        if 'deadline_ms' in values and np.isfinite(
+            self._deadline_ms
+        ):  # in lock-step there is none
+            self._loop.deadline_ms = values['deadline_ms'] or self._deadline_ms
 
     def activate(self) -> None:
         """Takes goals from now on."""
@@ -207,7 +229,7 @@ class PlannerPart:
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
-        self._diagnostics = Diagnostics(self._node, self._problems, self._values)
+        self._diagnostics = Diagnostics(self._node, self._problems, self._values, self._is_stuck)
 
     def _send(self, proposal: Proposal) -> None:
         self._proposal_pub.publish(convert.proposal_to_msg(proposal))
@@ -273,6 +295,10 @@ class PlannerPart:
             problems.append('no intrinsics in camera/camera_info: they were not checked')
         return problems
 
+    def _is_stuck(self) -> bool:
+        is_pursuing = self._goals.active is not None and not self._is_dry_run
+        return is_pursuing and self._view.last.state != PlannerStatus.PLANNING
+
     def _values(self) -> dict[str, object]:
         last, pursuit = self._view.last, self._goals.active
         return {
@@ -280,7 +306,9 @@ class PlannerPart:
             'goal': 'none' if pursuit is None or pursuit.goal is None else str(pursuit.goal),
             'distance m': f'{last.distance:.3f}',
             'surprise': f'{last.surprise:.2f}',
-            'plan ms': f'{last.plan_ms:.1f}',
+            'images Hz': f'{self._observer.image_rate.hz():.1f}',
+            'plan p50 / p99 ms': percentiles(self._loop.latencies_ms),
+            'deadline ms': f'{self._loop.deadline_ms:g}',
             'late plans': self._loop.late_plans,
             'observation age ms': f'{last.observation_age_ms:.1f}',
             'saved states': ', '.join(sorted(self._loop.saved)) or 'none',

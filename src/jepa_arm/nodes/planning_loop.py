@@ -71,7 +71,8 @@ class PlanningLoop:
         saved: observations by name, for goals of kind SAVED.
         recent: the newest observations, about one model step of them.
         late_plans: that took longer than their deadline, so far.
-        slowest_ms: of a plan since somebody set it to 0.
+        slowest_ms: of a plan since somebody set it to 0. latencies_ms: of the newest ones.
+        tolerance: m, of goals without one of their own; 0: that of the task.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class PlanningLoop:
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
         self.recent: deque[Observation] = deque(maxlen=time.frame_skip + 1)
-        self.late_plans, self.slowest_ms = 0, 0.0
+        self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
+        self.latencies_ms: deque[float] = deque(maxlen=100)
         self._blind_since: float | None = monotonic()
         self._stepped_at = -np.inf
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -118,6 +120,15 @@ class PlanningLoop:
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def deadline_ms(self) -> float:
+        """ms, of each plan."""
+        return self._agent.deadline_ms
+
+    @deadline_ms.setter
+    def deadline_ms(self, deadline: float) -> None:
+        self._agent.deadline_ms = deadline
 
     def put(self, job: Callable[[], None]) -> None:
         """Has ``job`` done on the planning thread, between two plans."""
@@ -212,6 +223,8 @@ class PlanningLoop:
             raise GoalError(
                 f'goal: expected tolerance and timeout >= 0, got {tolerance} and {timeout}'
             )
+        if tolerance == 0.0:
+            tolerance = self.tolerance
         if tolerance == 0.0:
             tolerance = load(TaskConfig, config_path(f'tasks/{TASKS[subject]}.yaml')).tolerance
         error = 0.0
@@ -320,6 +333,7 @@ class PlanningLoop:
         if stopped:
             pursuit.end(Outcome.GUARD_STOPPED, stopped)
         self._agent.latency = self._guard.latency
+        self._agent.speed = self._guard.speed
         standing = self._guard.lost_track()
         if standing is not None:
             self._agent.resync(standing)
@@ -328,7 +342,8 @@ class PlanningLoop:
         self, proposal: Proposal, decision: Decision, pursuit: Pursuit, note: str
     ) -> None:
         assert pursuit.goal is not None and decision.plan is not None
-        self.late_plans += decision.plan.latency_ms > self._config.deadline_ms
+        self.late_plans += decision.plan.latency_ms > self.deadline_ms
+        self.latencies_ms.append(decision.plan.latency_ms)
         self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
         if self._send is not None:
@@ -338,8 +353,8 @@ class PlanningLoop:
             self._send(proposal)
             self._guard.sent()
         age, stamp = self._observer.age(proposal.stamp), proposal.stamp
-        latency = self._agent.latency
-        self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency)
+        latency, speed = self._agent.latency, self._agent.speed
+        self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
         self._view.plan(decision, pursuit.goal, pursuit.reach, stamp)
         pursuit.feedback(
             distance=decision.distance,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
@@ -25,8 +24,6 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 
 from ..arm import ArmError
 from ..config import ConfigError
-from .conversions import diagnostics_to_msg
-from .parameters import STATUS
 
 N = TypeVar('N', bound=Node)
 
@@ -153,20 +150,11 @@ def steady_timer(node: Node, period: float, phase: float, callback: Callable[[],
     return node.create_timer(period, callback, clock=clock)
 
 
-class Diagnostics:
-    """Publishes one status a second on ``/diagnostics``."""
-
-    def __init__(
-        self,
-        node: Node,
-        problems: Callable[[], list[str]],
-        values: Callable[[], dict[str, object]],
-    ) -> None:
-        self._node, self._problems, self._values = node, problems, values
-        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', STATUS)
-        node.create_timer(1.0, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _publish(self) -> None:
-        name = self._node.get_fully_qualified_name().lstrip('/')
-        stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(diagnostics_to_msg(name, self._problems(), self._values(), stamp))
+def resident_mb(pid: int) -> float | None:
+    """MB of memory a process uses; None if it is gone."""
+    try:
+        with open(f'/proc/{pid}/status') as file:
+            fields = dict(line.split(':', 1) for line in file if ':' in line)
+        return int(fields['VmRSS'].split()[0]) / 1024.0
+    except (OSError, KeyError):
+        return None

@@ -35,9 +35,10 @@ from ..sim.tasks import Task, load_task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
 from .client import ASK_AGAIN_S, ask
+from .description import simulation
 from .domain import own_domain
 from .goal_server import OUTCOME_NAMES
-from .graph import GraphError, Supervisor, simulation
+from .graph import GraphError, Supervisor
 from .parameters import COMMAND_TOPIC, SENSOR, STATUS
 from .watch import Watch
 

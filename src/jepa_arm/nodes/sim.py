@@ -27,12 +27,15 @@ from ..sim.tasks import load_task
 from ..types import JointSample
 from . import conversions as convert
 from .controller import CommandError
+from .description import CONTROLLERS
+from .diagnostics import Diagnostics
 from .environment import prepare_ros
 from .parameters import (
     COMMAND,
     COMMAND_TOPIC,
     SENSOR,
     STATUS,
+    check_known,
     declare,
     declare_arm,
     declare_priority,
@@ -40,7 +43,7 @@ from .parameters import (
     load_arm,
     load_sim_config,
 )
-from .process import Diagnostics, return_large_memory, run, steady_timer, use_real_time
+from .process import return_large_memory, run, steady_timer, use_real_time
 from .virtual_arm import FaultError, VirtualArm
 
 MAX_CATCH_UP = 5
@@ -62,7 +65,9 @@ class SimNode(Node):
         seed = declare(self, 'seed', 0, 'seed of the first scene')
         self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
         gui = bool(declare(self, 'gui', False, 'show the physics engine in a window'))
-        use_real_time(self, declare_priority(self, 10))
+        priority = declare_priority(self, 10)
+        check_known(self)
+        use_real_time(self, priority)
         first_task = load_task(str(task), self._arm, self._config)
         self._virtual = VirtualArm(self._arm, self._config, gui)
         self._ticks_to_go = 0
@@ -90,7 +95,7 @@ class SimNode(Node):
 
     def _make_subscriptions(self) -> None:
         self.create_subscription(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, COMMAND)
-        topic = 'forward_position_controller/commands'
+        topic = CONTROLLERS['forward_position']
         self.create_subscription(Float64MultiArray, topic, self._on_positions, COMMAND)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         waits = ReentrantCallbackGroup()  # while a step is under way the rest goes on

@@ -23,8 +23,9 @@ from ..config import ArmConfig, SimConfig, load
 from ..evaluation import machine
 from ..resources import config_path
 from .attendant import Attendant, place_goal
+from .description import simulation
 from .faults import FAULTS
-from .graph import GraphError, Supervisor, simulation
+from .graph import GraphError, Supervisor
 from .parameters import STATUS
 from .session import own_domain
 from .vitals import GROWTH, CommandWatch, MemoryLog

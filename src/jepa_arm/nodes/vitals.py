@@ -15,6 +15,7 @@ from ..fuzzing.oracle import StreamOracle
 from ..types import Command, FloatArray
 from .graph import Supervisor
 from .parameters import COMMAND_TOPIC
+from .process import resident_mb
 
 GROWTH = 0.02
 """Share by which a process's memory may grow after its warm-up."""
@@ -135,13 +136,3 @@ class MemoryLog:
                 'growth': round(last / first - 1.0, 4),
             }
         return out
-
-
-def resident_mb(pid: int) -> float | None:
-    """MB of memory a process uses; None if it is gone."""
-    try:
-        with open(f'/proc/{pid}/status') as file:
-            fields = dict(line.split(':', 1) for line in file if ':' in line)
-        return int(fields['VmRSS'].split()[0]) / 1024.0
-    except (OSError, KeyError):
-        return None

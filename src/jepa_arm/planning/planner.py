@@ -50,6 +50,9 @@ class Planner:
 
     The same seed, goal and latents give the same plans, as long as no sweep is cut short by
     the deadline.
+
+    Attributes:
+        deadline_ms: of each plan.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Planner:
         optimizer: Optimizer | None = None,
     ) -> None:
         """``optimizer`` takes the place of the configured one."""
-        self.config = config
+        self.config, self.deadline_ms = config, config.deadline_ms
         self._read, self._heads = read, heads
         skip, width = contract.time.frame_skip, contract.action_width
         configured = SEARCHES[config.optimizer](dynamics, config, skip, width)
@@ -91,12 +94,14 @@ class Planner:
         goal: Goal,
         room: Tensor | None = None,
         late: float = 0.0,
+        speed: float = 1.0,
         most: int | None = None,
     ) -> Plan:
         """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
 
         ``room`` (2, A) bounds the sum of the actions on each axis, ``late`` is the share of a
-        control step that passes before an action takes effect, and ``most`` is the number of
+        control step that passes before an action takes effect, ``speed`` bounds each action, and
+        ``most`` is the number of
         candidates that takes the place of the deadline; see ``Start``.
 
         Raises:
@@ -106,7 +111,7 @@ class Planner:
             self._warm = None
             raise PlanningError('the latent to plan from is not finite')
         began = time.perf_counter()
-        deadline = began + self.config.deadline_ms / 1000.0
+        deadline = began + self.deadline_ms / 1000.0
         task = Task(
             goal,
             self._read,
@@ -114,7 +119,7 @@ class Planner:
             self.config.value_weight,
             self.config.distance_weight,
         )
-        start = Start(z, z_prev, self._warm, room, late, most)
+        start = Start(z, z_prev, self._warm, room, late, speed, most)
         found = self._optimizer(goal).solve(start, task, deadline, self._generator)
         self._check(found)
         self._warm = torch.cat([found.actions[1:], found.actions[-1:]])

@@ -37,6 +37,7 @@ class Start:
         room: (2, A) how far the sum of the actions may go down and up on each axis, so that
             what they move stays inside the workspace; None for no bound.
         late: share of a control step that passes before an action takes effect, in [0, 1].
+        speed: largest action on each axis, in (0, 1].
         most: candidates to be priced at most, but for the first sweep; the deadline does not
             count then. None: as many as the deadline allows.
     """
@@ -46,10 +47,11 @@ class Start:
     warm: Tensor | None
     room: Tensor | None = None
     late: float = 0.0
+    speed: float = 1.0
     most: int | None = None
 
     def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
-        """``actions`` (S, T, A), cut where their sum would leave the room.
+        """``actions`` (S, T, A), none faster than ``speed``, cut where their sum leaves the room.
 
         At the edge of the workspace a model can be asked for what it never saw, and what it
         then imagines may look better than anything real.
@@ -58,6 +60,8 @@ class Start:
             actions: control actions.
             done: (S, A) sum of the actions before the first; zeros if left out.
         """
+        if self.speed < 1.0:
+            actions = actions.clamp(-self.speed, self.speed)
         if self.room is None:
             return actions
         place = torch.zeros_like(actions[:, 0]) if done is None else done

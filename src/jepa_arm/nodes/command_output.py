@@ -1,0 +1,56 @@
+"""What the guard's commands look like to the controllers of ros2_control that may stand behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from ..config import ConfigError
+from ..types import Command
+from . import conversions as convert
+from .description import CONTROLLERS
+
+
+@dataclass(frozen=True)
+class CommandOutput:
+    """One way to command.
+
+    Attributes:
+        topic: where the commands go. kind: of their messages.
+        make: a message of a command, the joints' names, the tick in s, and a stamp or None.
+    """
+
+    topic: str
+    kind: type
+    make: Callable[[Command, Sequence[str], float, Time | None], Any]
+
+
+def _positions(
+    command: Command, names: Sequence[str], dt: float, stamp: Time | None
+) -> Float64MultiArray:
+    """Carries no names: the controller must list the joints in the order of the arm's file."""
+    return Float64MultiArray(data=command.position.tolist())
+
+
+FORMS = {
+    'joint_trajectory': (JointTrajectory, convert.command_to_msg),
+    'forward_position': (Float64MultiArray, _positions),
+}
+
+
+def command_output(controller: str, is_lock_step: bool) -> CommandOutput:
+    """The output for ``controller``.
+
+    Raises:
+        ConfigError: no such controller, or one whose commands have no stamp in lock-step.
+    """
+    if controller not in FORMS:
+        raise ConfigError(f'controller: expected one of {sorted(FORMS)}, got {controller!r}')
+    if is_lock_step and controller != 'joint_trajectory':
+        raise ConfigError(f'controller: expected joint_trajectory in lock-step, got {controller}')
+    return CommandOutput(CONTROLLERS[controller], *FORMS[controller])

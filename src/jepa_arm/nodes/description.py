@@ -1,0 +1,131 @@
+"""The graph as data: which nodes there are, how each is started, and what follows from its end.
+
+``jepa-arm up`` and the launch files both read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+Value = str | bool | int | float
+
+CONTROLLERS = {
+    'joint_trajectory': 'joint_trajectory_controller/joint_trajectory',
+    'forward_position': 'forward_position_controller/commands',
+}
+"""Topics of the robot's commands, by the controller of ros2_control that takes them."""
+LIVED_S = 5.0
+"""A node that ends sooner is not started again: it would only end again."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node and how it is started.
+
+    Attributes:
+        name: of the node and its module in ``jepa_arm.nodes``.
+        parameters: ROS parameters.
+        shows: a topic it publishes once it works.
+        remappings: topic names, from -> to.
+        respawns: whether it is started again, inactive, where it ends by itself; else its end
+            ends all.
+    """
+
+    name: str
+    parameters: Mapping[str, Value]
+    shows: str
+    remappings: Mapping[str, str] = field(default_factory=dict)
+    respawns: bool = False
+
+    @property
+    def executable(self) -> str:
+        """Name of the installed executable."""
+        return f'jepa_arm_{self.name}'
+
+    def arguments(self, namespace: str = '') -> list[str]:
+        """Command-line arguments behind the executable."""
+        out = ['--ros-args']
+        if namespace:
+            out += ['-r', f'__ns:=/{namespace.strip("/")}']
+        for old, new in self.remappings.items():
+            out += ['-r', f'{old}:={new}']
+        for key, value in self.parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            out += ['-p', f'{key}:={text}']
+        return out
+
+    def again(self, lived: float) -> NodeSpec | None:
+        """How it is started again after ``lived`` s; None: it is not.
+
+        It waits to be activated: what ended it may do so again, and somebody should look first.
+        """
+        if not self.respawns or lived < LIVED_S:
+            return None
+        return replace(self, parameters={**self.parameters, 'autoactivate': False})
+
+
+def simulation(
+    arm: str = 'panda',
+    checkpoint: str = '',
+    task: str = 'push',
+    seed: int = 0,
+    lock_step: bool = False,
+    gui: bool = False,
+    with_planner: bool = True,
+    autostart: bool = True,
+    dry_run: bool = False,
+    controller: str = 'joint_trajectory',
+    namespace: str = '',
+) -> tuple[NodeSpec, ...]:
+    """The virtual arm, the guard and the planner, in the order in which they start.
+
+    In a namespace they have a clock of their own, so that there may be several.
+    """
+    shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step}
+    managed: dict[str, Value] = {**shared, 'use_sim_time': True, 'autostart': autostart}
+    space = namespace.strip('/')
+    clock = {'/clock': f'/{space}/clock'} if space else {}
+    parameters: dict[str, Value] = {**shared, 'task': task, 'seed': seed, 'gui': gui}
+    nodes = [
+        NodeSpec('sim', parameters, 'joint_states', clock),
+        _guard(managed, controller, clock),
+    ]
+    if with_planner:
+        nodes.append(_planner(managed, checkpoint, dry_run, clock))
+    return tuple(nodes)
+
+
+def bringup(
+    arm: str = 'panda',
+    checkpoint: str = '',
+    remappings: Mapping[str, str] | None = None,
+    autostart: bool = True,
+    dry_run: bool = False,
+    controller: str = 'joint_trajectory',
+    use_sim_time: bool = False,
+) -> tuple[NodeSpec, ...]:
+    """Guard and planner beside the driver of a physical arm."""
+    managed: dict[str, Value] = {'arm': arm, 'autostart': autostart}
+    if use_sim_time:
+        managed['use_sim_time'] = True
+    names = remappings or {}
+    return _guard(managed, controller, names), _planner(managed, checkpoint, dry_run, names)
+
+
+def _guard(
+    parameters: Mapping[str, Value], controller: str, remappings: Mapping[str, str]
+) -> NodeSpec:
+    return NodeSpec('guard', {**parameters, 'controller': controller}, 'guard/status', remappings)
+
+
+def _planner(
+    parameters: Mapping[str, Value],
+    checkpoint: str,
+    dry_run: bool,
+    remappings: Mapping[str, str],
+) -> NodeSpec:
+    chosen: dict[str, Value] = {'checkpoint': checkpoint} if checkpoint else {}
+    if dry_run:
+        chosen['dry_run'] = True
+    return NodeSpec('planner', {**parameters, **chosen}, 'planner/status', remappings, True)

@@ -1,0 +1,88 @@
+"""What every node tells of itself on ``/diagnostics``, once a second."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
+from rclpy.node import Node
+
+from .parameters import STATUS
+from .process import resident_mb
+
+PERIOD_S = 1.0
+
+
+class Diagnostics:
+    """Publishes one status a second: OK, WARN with problems, ERROR where nothing goes on."""
+
+    def __init__(
+        self,
+        node: Node,
+        problems: Callable[[], Sequence[str]],
+        values: Callable[[], Mapping[str, object]],
+        is_stuck: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Publishes from now on.
+
+        Args:
+            node: that tells of itself.
+            problems: what is wrong; nothing if all is well.
+            values: what else there is to know, by name; the process's memory is added.
+            is_stuck: whether the node does not do its work until somebody acts.
+        """
+        self._node, self._problems, self._values, self._is_stuck = node, problems, values, is_stuck
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', STATUS)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(PERIOD_S, self._publish, clock=clock)
+
+    def _publish(self) -> None:
+        problems = self._problems()
+        level = DiagnosticStatus.OK
+        if problems:
+            level = DiagnosticStatus.ERROR if self._is_stuck() else DiagnosticStatus.WARN
+        values = {**self._values(), 'memory MB': f'{resident_mb(os.getpid()) or np.nan:.0f}'}
+        status = DiagnosticStatus(
+            name=self._node.get_fully_qualified_name().lstrip('/'),
+            level=level,
+            message='; '.join(problems) or 'ok',
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        msg = DiagnosticArray(status=[status])
+        msg.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(msg)
+
+
+class Rate:
+    """How often something comes, over the last ``span`` s."""
+
+    def __init__(self, span: float = 2.0) -> None:
+        self._span, self._times = span, deque[float]()
+
+    def count(self) -> None:
+        """It came."""
+        self._times.append(monotonic())
+        self._forget()
+
+    def hz(self) -> float:
+        """1/s, of late."""
+        self._forget()
+        return len(self._times) / self._span
+
+    def _forget(self) -> None:
+        while self._times and self._times[0] < monotonic() - self._span:
+            self._times.popleft()
+
+
+def percentiles(values: Iterable[float]) -> str:
+    """Median and 99th percentile as text; '-' without values."""
+    known = list(values)
+    if not known:
+        return '-'
+    p50, p99 = np.quantile(known, [0.5, 0.99])
+    return f'{p50:.1f} / {p99:.1f}'

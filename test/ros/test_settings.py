@@ -1,0 +1,102 @@
+"""Parameters of the nodes: unknown ones, and those that change while a node works."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from guard_bench import Bench as GuardBench
+from guard_bench import assert_smooth
+from jepa_arm_msgs.msg import PlannerStatus
+from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_arm.motion import ACTION_METRES
+from jepa_arm.nodes.parameters import COMMAND
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+
+def set_parameter(harness, node, name, value):
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return harness.call(SetParameters, f'{node}/set_parameters', request).results[0]
+
+
+@pytest.mark.parametrize('node', ['sim', 'guard', 'planner'])
+def test_a_parameter_that_a_node_does_not_have_ends_it_and_is_named(node):
+    command = [sys.executable, '-m', f'jepa_arm.nodes.{node}', '--ros-args', '-p', 'amr:=panda']
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and 'Traceback' not in ended.stderr
+    assert "unknown parameter 'amr'" in ended.stderr and "'arm'" in ended.stderr
+
+
+def test_the_guard_slows_the_arm_down_while_it_moves(harness, arm):
+    bench = GuardBench(harness, arm)
+    bench.follow()
+    fast = np.abs(bench.robot.velocities()[-30:]).max()
+    assert set_parameter(harness, 'guard', 'speed_scale', 0.1).successful
+    bench.follow()
+    slow = np.abs(bench.robot.velocities()[-30:])
+    assert np.all(slow <= 0.1 * arm.velocity_limit + 1e-6) and slow.max() < 0.5 * fast
+    for value in (0.0, 1.5, float('nan'), 'fast', 1):
+        assert not set_parameter(harness, 'guard', 'speed_scale', value).successful
+    assert not set_parameter(harness, 'guard', 'arm', 'other').successful  # not while configured
+    assert harness.wait(lambda: bench.status[-1][1].speed_scale == 0.1, 'status')
+    assert set_parameter(harness, 'guard', 'speed_scale', 1.0).successful
+    bench.follow()
+    assert_smooth(bench.robot, arm)
+
+
+@pytest.fixture(scope='module')
+def bench(shared_harness, arm, arm_config, sim_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('graph')
+    checkpoint = usable_checkpoint(folder, arm_config, sim_config)
+    bench = Bench(shared_harness, arm, checkpoint, folder)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.sim
+def test_a_planner_plans_as_slowly_as_the_guard_lets_the_arm_move(bench, arm):
+    harness, share = bench.harness, 0.2
+    proposals = harness.record(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+    assert set_parameter(harness, 'guard', 'speed_scale', share).successful
+    harness.wait(lambda: bench.guard[-1][1].speed_scale == share, 'status of the guard')
+    handle = bench.send(pose(*FAR[0]))
+    harness.wait(lambda: len(proposals) > 10, 'proposals')
+    handle.cancel_goal_async()
+    bench.result(handle)
+    planned = [m for _, m in bench.status if m.state == PlannerStatus.PLANNING]
+    assert planned and all(m.speed_scale == share for m in planned)
+    for _, msg in proposals:
+        tips = [arm.tip_position(np.array(p.positions)) for p in msg.points]
+        steps = [np.abs(b - a).max() for a, b in pairwise(tips)]
+        assert max(steps) <= share * ACTION_METRES + 1e-3
+    assert set_parameter(harness, 'guard', 'speed_scale', 1.0).successful
+
+
+@pytest.mark.sim
+def test_deadline_and_tolerance_of_a_planner_change_while_it_works(bench):
+    bench.reset()
+    harness = bench.harness
+
+    def candidates(deadline):
+        assert set_parameter(harness, 'planner', 'deadline_ms', deadline).successful
+        count = len(bench.status)
+        harness.wait(lambda: len(bench.status) > count + 3, 'plans')
+        assert bench.status[-1][1].state == PlannerStatus.PLANNING
+        return bench.status[-1][1].candidates
+
+    bench.go(tolerance=1e-4)  # never near enough
+    one_sweep = candidates(0.1)
+    assert 0 < one_sweep < candidates(500.0)
+    assert candidates(0.1) == one_sweep
+    assert not set_parameter(harness, 'planner', 'deadline_ms', -1.0).successful
+    assert set_parameter(harness, 'planner', 'deadline_ms', 0.0).successful
+    assert set_parameter(harness, 'planner', 'goal_tolerance', 0.2).successful
+    status, result = bench.result(bench.send(pose(*FAR[1])))
+    assert result.outcome == Outcome.SUCCEEDED and result.final_distance > 0.02
+    assert set_parameter(harness, 'planner', 'goal_tolerance', 0.0).successful
