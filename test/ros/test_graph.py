@@ -127,10 +127,16 @@ def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path)
         assert {'/left/clock', '/right/clock'} <= set(topics)
         assert not harness.node.count_publishers('/clock')
         for space, other in (('left', 'right'), ('right', 'left')):
-            rest = np.array(joints[other][-1][1].position)
+            log = joints[other]
+            harness.wait(lambda log=log: is_still(log), 'rest')
+            rest = np.array(log[-1][1].position)
             move(harness, space, joints[space])
             assert np.abs(np.array(joints[other][-1][1].position) - rest).max() < 1e-3
     assert left.exit_codes == right.exit_codes == {'planner': 0, 'guard': 0, 'sim': 0}
+
+
+def is_still(joints):
+    return all(np.abs(msg.velocity).max() < 1e-3 for _, msg in joints[-10:])
 
 
 def move(harness, namespace, joints):
@@ -142,8 +148,9 @@ def move(harness, namespace, joints):
         start = np.array(joints[-1][1].position)
         sent = client.send_goal_async(MoveToGoal.Goal(goal=pose(0.45, 0.20, 0.10)))
         harness.wait(sent.done, 'acceptance')
-        is_away = lambda: np.abs(np.array(joints[-1][1].position) - start).max() > 0.1  # noqa: E731
-        harness.wait(is_away, 'motion')
+        harness.wait(
+            lambda: np.abs(np.array(joints[-1][1].position) - start).max() > 0.1, 'motion'
+        )
         sent.result().cancel_goal_async()
         result = sent.result().get_result_async()
         harness.wait(result.done, 'result')
