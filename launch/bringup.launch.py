@@ -4,14 +4,16 @@ The driver publishes joint states and runs a controller of ros2_control; a camer
 images. Their topics are given by the arguments below.
 """
 
+from jepa_arm.config import ArmConfig, load
 from jepa_arm.nodes.description import CONTROLLERS, bringup
 from jepa_arm.nodes.launching import check_names, describe, node
+from jepa_arm.resources import arm_path
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
     'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
-    'commands': ('', "topic of the controller; empty: the controller's usual one"),
+    'commands': ('', "topic of the controller; empty: that of the arm's driver"),
     'joint_states': ('joint_states', 'topic of the measured joints'),
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
@@ -34,8 +36,10 @@ def generate_launch_description():
 def start(given):
     check_names(given['arm'], given['checkpoint'])
     names = {topic: given[name] for name, topic in TOPICS.items()}
-    commands = CONTROLLERS[given['controller']]
-    names[commands] = given['commands'] or commands
+    arm = load(ArmConfig, arm_path(given['arm']))
+    usual = CONTROLLERS[given['controller']]
+    drivers = {'joint_trajectory': f'{arm.controller}/joint_trajectory'}
+    names[usual] = given['commands'] or drivers.get(given['controller'], usual)
     specs = bringup(
         arm=given['arm'],
         checkpoint=given['checkpoint'],

@@ -5,7 +5,7 @@ from launch_ros.actions import Node
 from jepa_arm.arm import read_urdf
 from jepa_arm.config import ArmConfig, load
 from jepa_arm.nodes.launching import describe
-from jepa_arm.resources import config_path
+from jepa_arm.resources import arm_path, config_path
 from jepa_arm.sim.camera import optical_quaternion
 
 ARGUMENTS = {
@@ -20,8 +20,7 @@ def generate_launch_description():
 
 
 def start(given):
-    file = given['arm'] if given['arm'].endswith('.yaml') else f'arms/{given["arm"]}.yaml'
-    arm = load(ArmConfig, config_path(file))
+    arm = load(ArmConfig, arm_path(given['arm']))
     clock = {'use_sim_time': given['sim_time'] == 'true'}
     rviz = config_path('rviz/jepa_arm.rviz')
     place = dict(zip(('--x', '--y', '--z'), arm.camera.position, strict=True))
@@ -46,7 +45,7 @@ def start(given):
             package='rviz2',
             executable='rviz2',
             namespace=given['namespace'],
-            arguments=['-d', str(rviz)],
+            arguments=['-d', str(rviz), '-f', arm.base_link],
             parameters=[clock],
         ),
     ]

@@ -1,4 +1,4 @@
-"""What many tests need: the Panda, the simulator's settings, a world."""
+"""What many tests need: the Panda and the other arms, settings of simulator and guard, a world."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -6,14 +6,34 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jepa_arm.arm import Arm
-from jepa_arm.config import ArmConfig, SimConfig, load
+from jepa_arm.config import ArmConfig, GuardConfig, SimConfig, load
 from jepa_arm.resources import config_path
+
+ARM_NAMES = sorted(path.stem for path in config_path('arms/panda.yaml').parent.glob('*.yaml'))
 
 
 @pytest.fixture(scope='session')
 def arm_config() -> ArmConfig:
     """The Panda."""
     return load(ArmConfig, config_path('arms/panda.yaml'))
+
+
+@pytest.fixture(scope='session', params=ARM_NAMES)
+def each_arm_config(request: pytest.FixtureRequest) -> ArmConfig:
+    """Each arm of config/arms in turn."""
+    return load(ArmConfig, config_path(f'arms/{request.param}.yaml'))
+
+
+@pytest.fixture(scope='session')
+def each_arm(each_arm_config: ArmConfig) -> Arm:
+    """The kinematics of each arm in turn."""
+    return Arm(each_arm_config)
+
+
+@pytest.fixture(scope='session')
+def guard_config() -> GuardConfig:
+    """What the guard lets through."""
+    return load(GuardConfig, config_path('guard.yaml'))
 
 
 @pytest.fixture(scope='session')

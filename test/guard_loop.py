@@ -54,9 +54,10 @@ class Loop:
         raise AssertionError(f'still {verdict.state} after {limit} ticks')
 
     def proposal(self, **changes):
-        """A fresh proposal that turns joints 1 and 7, with ``changes``."""
+        """A fresh proposal that turns the first and the last joint, with ``changes``."""
         start = self.guard.command.position
-        slope = np.array([0.02, 0, 0, 0, 0, 0, 0.1])
+        slope = np.zeros_like(start)
+        slope[[0, -1]] = 0.02, 0.1
         values = {
             'joint_names': self.arm.joint_names,
             'positions': start + np.arange(1, 11)[:, None] * slope,

@@ -58,14 +58,15 @@ def _expand(path: Path) -> str:
     Raises:
         ArmError: it lies elsewhere.
     """
-    if not path.resolve().is_relative_to((share_dir() / 'urdf').resolve()):
+    real = path.resolve()  # what it includes lies beside the file itself, not beside a link to it
+    if not real.is_relative_to((share_dir() / 'urdf').resolve()):
         raise ArmError(
             f'{path}: xacro files are programs and only expanded in {share_dir() / "urdf"}; if '
             f'you trust it: xacro {path.name} > {path.stem}'
         )
     import xacro
 
-    return xacro.process_file(str(path)).toprettyxml(indent=' ')
+    return xacro.process_file(str(real)).toprettyxml(indent=' ')
 
 
 class Arm:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import ArmConfig, ConfigError, GuardConfig, PlannerConfig, SimConfig, load
-from .resources import checkpoint_path, config_path
+from .resources import arm_path, checkpoint_path, config_path
 
 if TYPE_CHECKING:
     from .comparison import Scene
@@ -80,7 +80,7 @@ def _scene(args: argparse.Namespace) -> Scene:
     from .comparison import Scene
 
     return Scene(
-        load(ArmConfig, config_path(f'arms/{args.arm}.yaml')),
+        load(ArmConfig, arm_path(args.arm)),
         load(SimConfig, config_path('sim.yaml')),
         load(GuardConfig, config_path('guard.yaml')),
     )

@@ -15,7 +15,7 @@ from .data.episodes import DataError, EpisodeWriter
 from .motion import JointStreamer, TipMotion, make_contract
 from .sim.bullet import BulletWorld
 from .sim.policies import PUSH_HEIGHT, Play
-from .sim.tasks import TIP_CLEARANCE, joints_at, sample_colour, sample_tip
+from .sim.tasks import TIP_CLEARANCE, joints_at, object_region, sample_colour, sample_tip
 from .sim.world import Scene
 
 Episode = dict[str, NDArray]
@@ -60,7 +60,7 @@ def collect(
 def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int) -> Episode:
     """Episode ``index`` of play: T+1 observations, T actions; the same for (seed, index)."""
     rng = np.random.default_rng([config.seed, index])
-    region = np.array([config.object_min, config.object_max])
+    region = object_region(arm, config.object_min, config.object_max)
     scene = sample_scene(arm, rng, region)
     motion, streamer = TipMotion(arm), JointStreamer(arm, world.config.time.stream_dt)
     motion.reset(scene.joints)

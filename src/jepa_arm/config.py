@@ -116,6 +116,7 @@ class ArmConfig:
         urdf: file name in ``urdf/`` or an absolute path; ``.xacro`` is expanded in ``urdf/`` only.
         joints: names in command order (J,).
         base_link, tip_link: frames of the URDF; tip poses are given in ``base_link``.
+        controller: name of the trajectory controller that the arm's driver starts.
         home: (J,) rad.
         acceleration: (J,) rad/s^2, the maker's limits.
         jerk: (J,) rad/s^3, the maker's limits.
@@ -145,6 +146,7 @@ class ArmConfig:
     position_min: tuple[float, ...] = ()
     position_max: tuple[float, ...] = ()
     velocity_max: tuple[float, ...] = ()
+    controller: str = 'joint_trajectory_controller'
 
     def __post_init__(self) -> None:
         n = len(self.joints)
@@ -198,7 +200,8 @@ class TaskConfig:
         kind: 'reach' (the tip goes to a place) or 'push' (the object goes to a place).
         tolerance: m; time_limit: s.
         hold_steps: control steps the tolerance must be held.
-        object_min, object_max: (x, y) m, where objects and their goals lie.
+        object_min, object_max: (x, y) m, where objects and their goals lie, as far as the arm's
+            workspace allows.
         distance_min, distance_max: m, from start to goal.
     """
 
@@ -229,7 +232,8 @@ class CollectConfig:
     Attributes:
         episodes, frames: how many, and observations in each (actions: one less).
         seed: episode ``i`` depends on (seed, i) alone, however many workers there are.
-        object_min, object_max: (x, y) m, where objects start and are pushed to.
+        object_min, object_max: (x, y) m, where objects start and are pushed to, as far as the
+            arm's workspace allows.
     """
 
     episodes: int

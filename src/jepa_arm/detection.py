@@ -22,7 +22,7 @@ from .motion import JointStreamer, TipMotion, make_contract, proprioception
 from .sim.anomalies import ANOMALIES, Anomaly
 from .sim.bullet import BulletWorld
 from .sim.policies import Play
-from .sim.tasks import EVALUATION_SEED
+from .sim.tasks import EVALUATION_SEED, object_region
 from .surprise import Surprise
 from .types import FloatArray, ImageArray
 
@@ -81,7 +81,7 @@ class Detector:
     def watch(self, seed: int, anomaly: Anomaly | None) -> Watched:
         """One episode of play with ``anomaly``; the same until it begins for a seed."""
         rng, chance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-        region = np.array([self._play.object_min, self._play.object_max])
+        region = object_region(self._arm, self._play.object_min, self._play.object_max)
         scene = sample_scene(self._arm, rng, region)
         world, told, done = self._world, TipMotion(self._arm), TipMotion(self._arm)
         streamer = JointStreamer(self._arm, self._time.stream_dt)

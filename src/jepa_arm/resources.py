@@ -83,6 +83,16 @@ def config_path(name: str) -> Path:
     return _existing_file('config', name)
 
 
+def arm_path(name: str) -> Path:
+    """Path of ``config/arms/<name>.yaml``; a ``name`` that ends in .yaml is a path itself.
+
+    Raises:
+        FileNotFoundError: see ``config_path``.
+    """
+    own = os.path.abspath(os.path.expanduser(name))
+    return config_path(own if name.endswith('.yaml') else f'arms/{name}.yaml')
+
+
 def urdf_path(name: str) -> Path:
     """Path of ``urdf/<name>``; an absolute path is taken as it is.
 

@@ -131,12 +131,20 @@ def test_bringup_launch_starts_guard_and_planner_on_the_topics_given(load):
         assert 'use_sim_time' not in node.options['parameters'][0]
 
 
+def test_bringup_launch_sends_commands_to_the_controller_of_the_arms_driver(load):
+    guard, _ = load('bringup.launch.py', arm='xarm6')
+    topics = dict(guard.options['remappings'])
+    assert topics == {
+        'joint_trajectory_controller/joint_trajectory': 'xarm6_traj_controller/joint_trajectory'
+    }
+
+
 def test_view_launch_describes_the_arm_and_its_camera(load):
     nodes = {n.options['package']: n.options for n in load('view.launch.py')}
     assert '<robot' in nodes['robot_state_publisher']['parameters'][0]['robot_description']
     assert 'camera_optical_frame' in nodes['tf2_ros']['arguments']
-    flag, file = nodes['rviz2']['arguments']
-    assert flag == '-d'
+    flag, file, *frame = nodes['rviz2']['arguments']
+    assert flag == '-d' and frame == ['-f', 'panda_link0']
     displays = yaml.safe_load(Path(file).read_text())['Visualization Manager']['Displays']
     topics = [d.get('Topic', d.get('Description Topic', {})).get('Value') for d in displays]
     assert [t for t in topics if t] == [

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..arm import Arm
 from ..config import ArmConfig, GuardConfig, SimConfig, load
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from .storm import EPISODE, Storm, Tally
 
 TOGETHER = 8
@@ -87,6 +87,6 @@ def _run_episodes(seeds: range, length: int, arm: str) -> Iterator[Tally]:
 
 @cache
 def _arms(name: str) -> dict[str, Arm]:
-    config = load(ArmConfig, config_path(f'arms/{name}.yaml'))
+    config = load(ArmConfig, arm_path(name))
     wide = replace(config, workspace_min=WIDE_MIN, workspace_max=WIDE_MAX)
     return {'narrow': Arm(config), 'wide': Arm(wide)}

@@ -10,7 +10,7 @@ import cv2
 
 from ..config import ArmConfig, load
 from ..report import write_report
-from ..resources import config_path
+from ..resources import arm_path
 from ..types import FloatArray, ImageArray
 from .evaluate import evaluate_over_ros
 
@@ -42,7 +42,7 @@ def run_demo(
         arm=arm,
         on_frame=live_view(),
     )
-    camera = load(ArmConfig, config_path(f'arms/{arm}.yaml')).camera
+    camera = load(ArmConfig, arm_path(arm)).camera
     page = write_report(out, f'jepa_arm demo: {task} over ROS 2', report, results, camera)
     return page, sum(r.success for r in results), len(results)
 

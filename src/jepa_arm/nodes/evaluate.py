@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
 from ..evaluation import EpisodeResult, Evaluator, machine, summarise
-from ..resources import config_path, git_hash
+from ..resources import arm_path, config_path, git_hash
 from ..sim.tasks import EVALUATION_SEED
 from ..types import FloatArray, ImageArray
 from .session import Session
@@ -127,7 +127,7 @@ def _baseline_rates(
 ) -> dict[str, float | None]:
     """Success of the floor and the ceiling on the same scenes, in process."""
     evaluator = Evaluator(
-        load(ArmConfig, config_path(f'arms/{arm}.yaml')),
+        load(ArmConfig, arm_path(arm)),
         load(SimConfig, config_path('sim.yaml')),
         load(GuardConfig, config_path('guard.yaml')),
         task,

@@ -24,7 +24,7 @@ from ..arm import Arm
 from ..config import ArmConfig, SimConfig, load
 from ..fault_measures import AT_REST_JOINTS, Recording
 from ..goals import PositionGoal
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from ..types import FloatArray, GuardState, Proposal
 from . import conversions as convert
 from .client import GraphClient
@@ -63,7 +63,7 @@ class Stage:
 
     def __init__(self, checkpoint: Path, arm: str = 'panda') -> None:
         self.checkpoint, self.arm_name = checkpoint, arm
-        self.arm = Arm(load(ArmConfig, config_path(f'arms/{arm}.yaml')))
+        self.arm = Arm(load(ArmConfig, arm_path(arm)))
         self.time = load(SimConfig, config_path('sim.yaml')).time
         self._specs = simulation(arm, str(checkpoint), 'push', SCENE)
         self._stack = ExitStack()

@@ -23,7 +23,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ..arm import Arm
 from ..config import ArmConfig, SimConfig, load
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from ..types import JointSample, Proposal
 from . import conversions as convert
 from .attendant import Attendant
@@ -86,7 +86,7 @@ class RosStorm:
         self._graph, self._attendant, self._seed = graph, attendant, seed
         self._rng = np.random.default_rng(seed)
         self._noise = Noise(self._rng)
-        self._arm = Arm(load(ArmConfig, config_path(f'arms/{arm}.yaml')))
+        self._arm = Arm(load(ArmConfig, arm_path(arm)))
         self._dt = load(SimConfig, config_path('sim.yaml')).time.stream_dt
         self._watch = CommandWatch(attendant.node, self._arm, self._dt, foreign=MARK)
         self._memory = MemoryLog(graph)

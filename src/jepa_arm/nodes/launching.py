@@ -20,7 +20,7 @@ from launch.substitutions import LaunchConfiguration  # pyright: ignore
 from launch_ros.actions import Node  # pyright: ignore
 
 from ..config import ConfigError
-from ..resources import checkpoint_path, config_path
+from ..resources import arm_path, checkpoint_path
 from .description import NodeSpec
 
 BOOLEAN = ['false', 'true']
@@ -79,7 +79,7 @@ def check_names(arm: str, checkpoint: str) -> None:
     Raises:
         FileNotFoundError, ConfigError: no such arm or checkpoint.
     """
-    config_path(arm if arm.endswith('.yaml') else f'arms/{arm}.yaml')
+    arm_path(arm)
     if checkpoint:
         checkpoint_path(checkpoint)
 

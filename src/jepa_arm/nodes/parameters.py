@@ -9,7 +9,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from ..arm import Arm
 from ..config import ArmConfig, ConfigError, SimConfig, load
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from .description import CONTROLLERS
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -105,8 +105,7 @@ def load_arm(name: str) -> Arm:
     Raises:
         ConfigError, FileNotFoundError, ArmError: no such arm, or it cannot be used.
     """
-    file = name if name.endswith('.yaml') else f'arms/{name}.yaml'
-    return Arm(load(ArmConfig, config_path(file)))
+    return Arm(load(ArmConfig, arm_path(name)))
 
 
 def load_sim_config(file: str) -> SimConfig:

@@ -30,7 +30,7 @@ from visualization_msgs.msg import MarkerArray
 from ..arm import Arm
 from ..config import ArmConfig, SimConfig, load
 from ..evaluation import EpisodeResult
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from ..sim.tasks import Task, load_task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
@@ -88,7 +88,7 @@ class Session:
             lock_step: time waits for every command, so that the speed of the machine and its
                 load do not matter; latencies mean nothing then.
         """
-        config = load(ArmConfig, config_path(f'arms/{arm}.yaml'))
+        config = load(ArmConfig, arm_path(arm))
         self._arm, self._sim = Arm(config), load(SimConfig, config_path('sim.yaml'))
         self.task: Task = load_task(task, self._arm, self._sim, tolerance)
         self._keep_frames = keep_frames

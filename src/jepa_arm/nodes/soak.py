@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..arm import Arm
 from ..config import ArmConfig, SimConfig, load
 from ..evaluation import machine
-from ..resources import config_path
+from ..resources import arm_path, config_path
 from .attendant import Attendant, place_goal
 from .description import simulation
 from .faults import FAULTS
@@ -70,7 +70,7 @@ class Soak:
     def __init__(self, graph: Supervisor, attendant: Attendant, seed: int, arm: str) -> None:
         self._graph, self._attendant, self._seed = graph, attendant, seed
         self._rng = np.random.default_rng(seed)
-        self._arm = Arm(load(ArmConfig, config_path(f'arms/{arm}.yaml')))
+        self._arm = Arm(load(ArmConfig, arm_path(arm)))
         dt = load(SimConfig, config_path('sim.yaml')).time.stream_dt
         node = attendant.node
         self._watch = CommandWatch(node, self._arm, dt)

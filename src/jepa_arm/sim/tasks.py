@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from .world import Scene, WorldState
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes use seeds from here on; data collection never does."""
 
+ROOM = 0.04
+"""m, least horizontal distance of an object's centre from the edge of the tip's workspace."""
 TIP_CLEARANCE = 0.075
 """m, least horizontal distance between a low tip and the object at reset."""
 
@@ -39,13 +42,7 @@ class Task:
         self.config = config
         self._arm = arm
         self._sim = sim
-        low = np.array([*config.object_min, 0.0])
-        high = np.array([*config.object_max, 0.0])
-        if not (arm.in_workspace(low, 0.05) and arm.in_workspace(high, 0.05)):
-            raise ConfigError(
-                f'task {config.name}: objects lie in {config.object_min}..{config.object_max}, '
-                f'outside the workspace of {arm.config.name}'
-            )
+        self._region = object_region(arm, config.object_min, config.object_max)
 
     @property
     def subject(self) -> str:
@@ -56,10 +53,10 @@ class Task:
         """A scene with a start and a goal at the configured distance; the same for a seed."""
         rng = np.random.default_rng(seed)
         while True:
-            position = rng.uniform(self.config.object_min, self.config.object_max)
+            position = rng.uniform(*self._region)
             tip = sample_tip(self._arm, rng, position)
             if self.config.kind == 'push':
-                goal_xy = rng.uniform(self.config.object_min, self.config.object_max)
+                goal_xy = rng.uniform(*self._region)
                 goal = np.array([*goal_xy, self._sim.object_size / 2.0])
                 distance = float(np.linalg.norm(goal_xy - position))
                 goal_tip = sample_tip(self._arm, rng, goal_xy)
@@ -86,6 +83,22 @@ class Task:
         if self.config.kind == 'push':
             return np.linalg.norm(thing[..., :2] - goal[:2], axis=-1)
         return np.linalg.norm(tip - goal, axis=-1)
+
+
+def object_region(arm: Arm, low: Sequence[float], high: Sequence[float]) -> FloatArray:
+    """(2, 2) m, where the tip can go round objects in the region ``low`` to ``high`` (x, y).
+
+    Raises:
+        ConfigError: nothing is left of it.
+    """
+    least = np.maximum(low, arm.workspace_min[:2] + ROOM)
+    most = np.minimum(high, arm.workspace_max[:2] - ROOM)
+    if np.any(least >= most):
+        raise ConfigError(
+            f'objects lie in {tuple(low)} .. {tuple(high)}, outside the workspace of '
+            f'{arm.config.name}; change the workspace in config/arms or the region of the objects'
+        )
+    return np.array([least, most])
 
 
 def sample_tip(arm: Arm, rng: np.random.Generator, object_position: FloatArray) -> FloatArray:
