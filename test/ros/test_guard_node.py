@@ -8,14 +8,17 @@ from array import array
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
 from jepa_arm_msgs.msg import GuardStatus
+from rclpy.context import Context
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.guard_watch import Rivals
 from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.nodes.vitals import resident_mb
 
@@ -272,6 +275,25 @@ def test_another_publisher_of_commands_is_a_hold_until_resume(bench, arm):
     assert bench.call('resume').success
     bench.follow()
     assert_smooth(bench.robot, arm)
+
+
+def test_another_publisher_is_counted_on_a_remapped_topic(harness):
+    """It was looked for by the name before the remapping, where a driver's controller never is."""
+    context = Context()
+    remapped = ['--ros-args', '-r', 'commands:=arm_controller/commands']
+    rclpy.init(args=remapped, context=context)
+    node = rclpy.create_node('like_a_guard', context=context)
+    try:
+        node.create_publisher(JointTrajectory, 'commands', COMMAND)
+        rivals = Rivals(node, JointTrajectory, 'commands')
+        harness.wait(lambda: node.count_publishers(rivals.topic) == 1, 'its own publisher')
+        assert rivals.count() == 0
+        other = ('arm_controller/commands', COMMAND)
+        harness.make(lambda: harness.node.create_publisher(JointTrajectory, *other))
+        harness.wait(lambda: rivals.count() == 1, 'the other publisher')
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_a_guard_that_could_not_run_goes_on_from_where_the_arm_stands(bench, arm):

@@ -96,13 +96,18 @@ class Examiner:
             else:
                 advice = 'end all but one, or use namespaces'
                 yield Finding(topic, Level.FAIL, f'{count} publishers, expected 1', advice)
-        commanders = self._node.get_publishers_info_by_topic(
-            self._node.resolve_topic_name(COMMAND_TOPIC)
-        )
-        names = sorted(f'{i.node_namespace.rstrip("/")}/{i.node_name}' for i in commanders)
-        if len(names) > 1:
-            advice = 'only the guard may command the robot: end the others'
-            yield Finding('command topic', Level.FAIL, f'published by {names}', advice)
+        for topic in self._command_topics():
+            commanders = self._node.get_publishers_info_by_topic(
+                self._node.resolve_topic_name(topic)
+            )
+            names = sorted(f'{i.node_namespace.rstrip("/")}/{i.node_name}' for i in commanders)
+            if len(names) > 1:
+                advice = 'only the guard may command the robot: end the others'
+                yield Finding('command topic', Level.FAIL, f'published by {names}', advice)
+
+    def _command_topics(self) -> set[str]:
+        """Of the virtual arm and of the arm's driver."""
+        return {COMMAND_TOPIC, f'{self._arm.controller}/joint_trajectory'}
 
     def _rates(self) -> Iterator[Finding]:
         time_config = self._sim.time
@@ -123,7 +128,7 @@ class Examiner:
                 yield Finding(topic, Level.FAIL, f'{text}; expected >= {wanted:.0f} Hz', advice)
 
     def _qualities(self) -> Iterator[Finding]:
-        for topic in (*WHO, COMMAND_TOPIC):
+        for topic in (*WHO, *self._command_topics()):
             name = self._node.resolve_topic_name(topic)
             for writer in self._node.get_publishers_info_by_topic(name):
                 for reader in self._node.get_subscriptions_info_by_topic(name):

@@ -377,7 +377,7 @@ class GuardPart:
         if not self._is_active:
             problems.append(NOT_ACTIVE)
         if self._command_pub is not None and self._rivals is not None and self._rivals.count():
-            problems.append(f'{self._rivals.count()} other publishers on {self._output.topic}')
+            problems.append(f'{self._rivals.count()} other publishers on {self._rivals.topic}')
         return problems
 
     def _is_stuck(self) -> bool:

@@ -31,11 +31,15 @@ DRAIN_S = 0.05
 
 
 class Rivals:
-    """Other publishers of commands: none may be there at the start, a later one is news."""
+    """Other publishers of commands: none may be there at the start, a later one is news.
+
+    Attributes:
+        topic: of the commands, as remapped: publishers are counted by that name alone.
+    """
 
     def __init__(self, node: Node, kind: type, topic: str) -> None:
         """Listens to ``topic``, whose messages are of ``kind``."""
-        self._node, self._topic = node, topic
+        self._node, self.topic = node, node.resolve_topic_name(topic)
         self._began = self._looked_at = monotonic()
         self._known = 0
         self._listener: Subscription | None = node.create_subscription(
@@ -45,12 +49,12 @@ class Rivals:
     @property
     def is_clear(self) -> bool:
         """Whether nobody has been heard for long enough to start."""
-        others = self._node.count_publishers(self._topic)
+        others = self._node.count_publishers(self.topic)
         return monotonic() - self._began > (LISTEN_LONGER_S if others else LISTEN_S)
 
     def stop_listening(self) -> None:
         """From now on the commands are the node's own."""
-        self._known = self._node.count_publishers(self._topic)
+        self._known = self._node.count_publishers(self.topic)
         self.close()
 
     def close(self) -> None:
@@ -61,7 +65,7 @@ class Rivals:
 
     def count(self) -> int:
         """Other publishers that are there."""
-        return max(0, self._node.count_publishers(self._topic) - 1)
+        return max(0, self._node.count_publishers(self.topic) - 1)
 
     def news(self, now: float) -> str:
         """What to hold for, when a publisher came since the last look; else empty."""
@@ -72,13 +76,13 @@ class Rivals:
         if self._known <= known:
             return ''
         return (
-            f'held: another publisher on {self._topic}, expected this guard alone; end it, then '
+            f'held: another publisher on {self.topic}, expected this guard alone; end it, then '
             'call guard/resume'
         )
 
     def _on_other(self, msg: object) -> None:
         raise ConfigError(
-            f'expected to be the only publisher of {self._topic}, but commands come on it: is '
+            f'expected to be the only publisher of {self.topic}, but commands come on it: is '
             'another guard up? End it, or choose another namespace or ROS_DOMAIN_ID'
         )
 
