@@ -60,6 +60,7 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--controller', default='joint_trajectory', help='or forward_position')
     p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
     p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
+    p.add_argument('--no-planner', action='store_true', help='simulator and guard alone')
 
     p = _verb(parsers, 'reference', verbs.reference, 'jepa-arm reference --out docs/nodes.md')
     p.add_argument('--out', help='Markdown file; default: print')
@@ -83,7 +84,7 @@ def _add_running(parsers: Any) -> None:
 def _add_learning(parsers: Any) -> None:
     """Verbs that make data, models and checkpoints."""
     p = _verb(parsers, 'collect', verbs.collect, 'jepa-arm collect --out data/play.h5')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--out', required=True, help='HDF5 file to write')
     p.add_argument('--episodes', type=_positive, default=0, help='default: config/collect.yaml')
     p.add_argument('--seed', type=int, help='default: config/collect.yaml')
@@ -99,7 +100,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--no-heads', action='store_true', help='the world model and probes only')
 
     p = _verb(parsers, 'model', verbs.model, 'jepa-arm model --out runs/model')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
@@ -110,7 +111,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
 
     p = _verb(parsers, 'ablate', verbs.ablate, 'jepa-arm ablate --data data/play.h5')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
     p.add_argument('--out', default='runs/ablation', help='folder of the results, one file a run')
     p.add_argument('--rows', default='ablation.yaml', help='config/ROWS, or an absolute path')
@@ -141,7 +142,8 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     planners = (*OPTIMIZERS, 'random', 'scripted')
-    p.add_argument('--planner', choices=planners, help='default: config/planner.yaml')
+    text = 'default: config/planner.yaml; random and scripted need no checkpoint'
+    p.add_argument('--planner', choices=planners, help=text)
     p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
     p.add_argument('--tolerance-cm', type=float, help='default: the task')
     p.add_argument('--ros', action='store_true', help='through the real nodes')
@@ -164,7 +166,7 @@ def _add_judging(parsers: Any) -> None:
 
     p = _verb(parsers, 'replay', verbs.replay, 'jepa-arm replay run.mcap --compare')
     p.add_argument('file', help='MCAP file of jepa-arm record')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--checkpoint', help='a shipped name or a folder; default: as recorded')
     p.add_argument('--planner-config', help='config/FILE, or a path; default: as recorded')
     p.add_argument('--seed', type=int, help='of the search; default: as recorded')
@@ -241,7 +243,7 @@ def _verb(parsers: Any, name: str, run: Any, example: str) -> argparse.ArgumentP
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--arm', default='panda', help='config/arms/ARM.yaml')
+    parser.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     parser.add_argument(
         '--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder'
     )

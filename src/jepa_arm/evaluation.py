@@ -141,7 +141,7 @@ class Evaluator:
         place = goal if isinstance(goal, PositionGoal) else PositionGoal(subject, scene.goal)
         return self._run(seed, scene, start, place, shown.image, keep_frames)
 
-    def run_policy(self, name: str, seed: int) -> EpisodeResult:
+    def run_policy(self, name: str, seed: int, keep_frames: bool = False) -> EpisodeResult:
         """One episode of 'scripted' (the ceiling) or 'random' (the floor)."""
         scene = self.task.sample(seed)
         policy: Policy
@@ -152,10 +152,14 @@ class Evaluator:
         else:
             policy = ScriptedPush(scene.goal)
         goal = PositionGoal(self.task.subject, scene.goal)
-        nothing = np.zeros((1, 1, 3), dtype=np.uint8)
-        return self._run(
-            seed, scene, lambda: PolicyDecider(policy, self.world, scene), goal, nothing, False
-        )
+        shown = np.zeros((1, 1, 3), dtype=np.uint8)
+        if keep_frames:
+            shown = self.world.image_of(scene, self.task.subject).image
+
+        def start() -> Decider:
+            return PolicyDecider(policy, self.world, scene)
+
+        return self._run(seed, scene, start, goal, shown, keep_frames)
 
     def _run(
         self,
@@ -247,13 +251,11 @@ def evaluate(
     keep_frames: bool = False,
     progress: bool = True,
     blackout: tuple[float, float] = (np.inf, np.inf),
-    policy: str | None = None,
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """The report of DESIGN's schema and the episodes behind it.
 
     Scenes have seeds ``EVALUATION_SEED + seed + i``, which data collection never uses; the
-    agent, the floor and the ceiling get the same ones. ``policy``: 'random' or 'scripted', which
-    takes the agent's place.
+    agent, the floor and the ceiling get the same ones.
 
     Raises:
         CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
@@ -262,14 +264,10 @@ def evaluate(
     evaluator = Evaluator(arm, sim, guard, task, tolerance, blackout=blackout)
     agent = Agent(checkpoint, evaluator.arm, planner)
     seeds = [EVALUATION_SEED + seed + i for i in range(episodes)]
-    results = []
-    name = policy or planner.optimizer
+    results, name = [], planner.optimizer
     with tqdm(seeds, unit='ep', desc=f'{task} {name}', disable=not progress) as bar:
         for scene_seed in bar:
-            if policy:
-                results.append(evaluator.run_policy(policy, scene_seed))
-            else:
-                results.append(evaluator.run_agent(agent, scene_seed, keep_frames))
+            results.append(evaluator.run_agent(agent, scene_seed, keep_frames))
             bar.set_postfix(success=f'{sum(r.success for r in results)}/{len(results)}')
     rates: dict[str, float | None] = {'random': None, 'scripted': None}
     if baselines:
@@ -282,6 +280,36 @@ def evaluate(
     evaluator.world.close()
     report = summarise(results, evaluator.task, name, episodes, seed, rates)
     report['checkpoint'] = f'{checkpoint.folder.name}, trained at {checkpoint.info["git"]}'
+    report['git'] = git_hash()
+    return report, results
+
+
+def evaluate_policy(
+    policy: str,
+    arm: ArmConfig,
+    sim: SimConfig,
+    guard: GuardConfig,
+    task: str,
+    episodes: int,
+    seed: int,
+    tolerance: float | None = None,
+    keep_frames: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any], list[EpisodeResult]]:
+    """The same for a ``policy`` that needs no checkpoint: 'scripted', or 'random'.
+
+    The scripted one tells what an arm's kinematics, limits and workspace allow.
+    """
+    evaluator = Evaluator(arm, sim, guard, task, tolerance)
+    seeds = [EVALUATION_SEED + seed + i for i in range(episodes)]
+    results = [
+        evaluator.run_policy(policy, scene_seed, keep_frames)
+        for scene_seed in tqdm(seeds, unit='ep', desc=f'{task} {policy}', disable=not progress)
+    ]
+    evaluator.world.close()
+    rates: dict[str, float | None] = {'random': None, 'scripted': None}
+    report = summarise(results, evaluator.task, policy, episodes, seed, rates)
+    report['checkpoint'] = None
     report['git'] = git_hash()
     return report, results
 
@@ -308,6 +336,7 @@ def summarise(
         'random_rate': rates['random'],
         'scripted_rate': rates['scripted'],
         'median_time_s': float(np.median(times)) if times else None,
+        'distance_cm': _percentiles([100.0 * r.distance for r in results]),
         'plan_ms': _percentiles([ms for r in results for ms in r.plan_ms]),
         'obs_to_command_ms': _percentiles([ms for r in results for ms in r.command_ms]),
         'limit_violations': sum(r.limit_violations for r in results),
@@ -345,8 +374,8 @@ def format_report(report: dict[str, Any]) -> str:
     def share(value: float | None) -> str:
         return '-' if value is None else f'{value:.0%}'
 
-    def ms(value: dict[str, float | None]) -> str:
-        return '-' if value['p50'] is None else f'{value["p50"]:.1f} / {value["p99"]:.1f} ms'
+    def spread(value: dict[str, float | None], unit: str) -> str:
+        return '-' if value['p50'] is None else f'{value["p50"]:.1f} / {value["p99"]:.1f} {unit}'
 
     time_s = report['median_time_s']
     rows = [
@@ -356,8 +385,9 @@ def format_report(report: dict[str, Any]) -> str:
         ('random floor', share(report['random_rate'])),
         ('scripted ceiling', share(report['scripted_rate'])),
         ('median time', '-' if time_s is None else f'{time_s:.1f} s'),
-        ('plan p50 / p99', ms(report['plan_ms'])),
-        ('image to command', ms(report['obs_to_command_ms'])),
+        ('distance at end', spread(report['distance_cm'], 'cm (p50 / p99)')),
+        ('plan p50 / p99', spread(report['plan_ms'], 'ms')),
+        ('image to command', spread(report['obs_to_command_ms'], 'ms')),
         ('limit violations', f'{report["limit_violations"]} of commands, '
                              f'{report["measured_violations"]} of measured joints'),
         ('machine', report['machine']),

@@ -21,7 +21,7 @@ from .config import (
     SimConfig,
     load,
 )
-from .resources import CHECKPOINTS, checkpoint_path, config_path
+from .resources import CHECKPOINTS, arm_path, checkpoint_path, config_path
 
 DEFAULT_CHECKPOINT = 'compact'
 NEXT_STEPS = """
@@ -190,7 +190,10 @@ def model(args: argparse.Namespace) -> int:
             no_heads=False,
         )
     )
-    target = CHECKPOINTS / DEFAULT_CHECKPOINT
+    arm = _arm(args).name
+    target = CHECKPOINTS / (
+        DEFAULT_CHECKPOINT if arm == 'panda' else f'{DEFAULT_CHECKPOINT}_{arm}'
+    )
     shutil.copytree(run / 'checkpoint', target, dirs_exist_ok=True)
     print(f'{target} made in {(time.monotonic() - began) / 60:.1f} minutes')
     return 0
@@ -251,9 +254,23 @@ def evaluate(args: argparse.Namespace) -> int:
             name = option.replace('_', '-')
             raise ConfigError(f'--{name} is for episodes in process: expected no --ros')
     policy = args.planner if args.planner in ('random', 'scripted') else None
-    if policy and (args.html or args.blackout):
-        raise ConfigError(f'--planner {policy} sees no images: expected no --html or --blackout')
-    if args.ros:
+    if policy and args.blackout:
+        raise ConfigError(f'--planner {policy} sees no images: expected no --blackout')
+    if policy:
+        from .evaluation import evaluate_policy
+
+        report, results = evaluate_policy(
+            policy,
+            _arm(args),
+            _sim(),
+            load(GuardConfig, config_path('guard.yaml')),
+            args.task,
+            args.episodes,
+            args.seed,
+            tolerance,
+            keep_frames=bool(args.html),
+        )
+    elif args.ros:
         from .nodes.environment import prepare_ros
 
         prepare_ros()
@@ -292,7 +309,6 @@ def evaluate(args: argparse.Namespace) -> int:
             baselines=not args.no_baselines,
             keep_frames=bool(args.html),
             blackout=_blackout(args.blackout),
-            policy=policy,
         )
     from .report import format_report, write_report
 
@@ -354,13 +370,23 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Looks at machine, installation, checkpoint and running graph; says what to do."""
-    from .doctor import Finding, Level, examine_checkpoint, examine_machine, format_findings
+    """Looks at machine, installation, arm, checkpoint and running graph; says what to do."""
+    from .doctor import (
+        Finding,
+        Level,
+        examine_arm,
+        examine_checkpoint,
+        examine_machine,
+        format_findings,
+    )
     from .nodes.environment import prepare_ros
 
     found = list(examine_machine())
     planner = load(PlannerConfig, config_path('planner.yaml'))
-    found += examine_checkpoint(_checkpoint_folder(args), _arm(args), _sim(), planner)
+    arm, sim = _arm(args), _sim()
+    found += examine_arm(arm, load(GuardConfig, config_path('guard.yaml')), sim.time)
+    if found[-1].name != 'arm':  # it can be used
+        found += examine_checkpoint(_checkpoint_folder(args), arm, sim, planner)
     try:
         prepare_ros()
     except SystemExit as error:
@@ -368,7 +394,7 @@ def doctor(args: argparse.Namespace) -> int:
     else:
         from .nodes.doctor import examine_graph
 
-        found += examine_graph(_arm(args), _sim(), args.namespace)
+        found += examine_graph(arm, sim, args.namespace)
     print(format_findings(found))
     _write_json(args.json, {'findings': [{**asdict(f), 'level': f.level.name} for f in found]})
     failed = sum(f.level is Level.FAIL for f in found)
@@ -447,8 +473,7 @@ def _blackout(given: list[float] | None) -> tuple[float, float]:
 
 
 def _arm(args: argparse.Namespace) -> ArmConfig:
-    file = args.arm if args.arm.endswith('.yaml') else f'arms/{args.arm}.yaml'
-    return load(ArmConfig, config_path(file))
+    return load(ArmConfig, arm_path(args.arm))
 
 
 def _sim() -> SimConfig:

@@ -161,6 +161,8 @@ def test_every_difference_to_the_live_robot_is_listed() -> None:
         'joints: trained with',
         'camera.position: trained with',
         'time.frame_skip: trained with 2, here 4',
+        'jepa-arm model --arm ur5e',
+        '--planner scripted --arm ur5e',
     ):
         assert part in message
     assert 'action_space' not in message

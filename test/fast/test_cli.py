@@ -1,10 +1,12 @@
 """The command line fails with one clear line and a non-zero exit code, and writes nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from jepa_arm.cli import main
+from jepa_arm.resources import config_path
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
 
@@ -17,7 +19,7 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['bench', 'peers', '--only', 'nobody'], 'local, actor, icem'),
         (['bench', 'peers', '--table', '--out', 'nowhere'], 'nowhere'),
         (['eval', '--task', 'push', '--ros', '--planner', 'cem'], '--planner'),
-        (['eval', '--task', 'push', '--planner', 'random', '--html', 'page'], '--html'),
+        (['eval', '--task', 'push', '--planner', 'random', '--blackout', '1', '1'], '--blackout'),
         (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
     ],
@@ -35,6 +37,31 @@ def test_bad_names_are_one_clear_line(
     assert expected in error
     assert 'Traceback' not in error
     assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_the_scripted_planner_needs_no_checkpoint_and_takes_an_arm_of_ones_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = config_path('arms/ur5e.yaml').read_text()
+    (tmp_path / 'mine.yaml').write_text(text.replace('name: ur5e', 'name: mine'))
+    monkeypatch.chdir(tmp_path)
+    words = 'eval --task reach --planner scripted --episodes 1 --seed 50000 --arm'.split()
+    assert main([*words, 'mine.yaml', '--json', 'report.json', '--html', 'page']) == 0
+    assert list(Path('page').glob('*.webp'))
+    assert '100.0%' in capsys.readouterr().out
+    report = json.loads(Path('report.json').read_text())
+    assert report['planner'] == 'scripted' and report['distance_cm']['p99'] < 1.0
+    assert main([*words, 'yours.yaml']) == 1
+    assert 'yours.yaml' in capsys.readouterr().err
+
+
+def test_the_model_of_another_arm_is_refused_with_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main('eval --task reach --episodes 1 --seed 50000 --arm ur5e'.split()) == 1
+    error = capsys.readouterr().err
+    assert 'arm: trained with panda, here ur5e' in error
+    assert 'jepa-arm model --arm ur5e' in error
 
 
 def test_a_data_file_that_is_no_hdf5_is_refused(

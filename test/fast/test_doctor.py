@@ -3,10 +3,13 @@
 import shutil
 from dataclasses import replace
 
+import pytest
+
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.doctor import (
     Finding,
     Level,
+    examine_arm,
     examine_checkpoint,
     examine_machine,
     format_findings,
@@ -30,6 +33,31 @@ def test_every_failure_tells_what_to_do():
         'FAIL  broken thing  it is broken',
         ' ' * 18 + '  -> mend it',
     ]
+
+
+def test_every_arm_that_is_shipped_is_found_good(each_arm_config, guard_config, sim_config):
+    found = list(examine_arm(each_arm_config, guard_config, sim_config.time))
+    assert {f.name for f in found} == {'arm', 'home', 'workspace', 'stop'}
+    assert all(f.level is Level.OK for f in found), format_findings(found)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'name', 'text'),
+    [
+        ({'tip_link': 'nose'}, 'arm', 'nose'),
+        ({'home': (0.0, 0.3, 0.0, -3.0, 0.0, 0.5, 0.0)}, 'home', 'touch'),
+        ({'workspace_max': (0.95, 0.27, 0.25)}, 'workspace', 'not reached'),
+        ({'workspace_min': (0.0, -0.27, 0.015)}, 'workspace', 'places are not'),
+        ({'velocity_scale': 1.0}, 'stop', 'panda_joint2'),
+    ],
+)
+def test_what_does_not_fit_in_an_arms_file_is_named(
+    changes, name, text, arm_config, guard_config, sim_config
+):
+    arm = replace(arm_config, **changes)
+    found = {f.name: f for f in examine_arm(arm, guard_config, sim_config.time)}
+    assert found[name].level is not Level.OK and text in found[name].text
+    assert found[name].advice
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(arm_config, sim_config, tmp_path):

@@ -206,12 +206,18 @@ def check_contract(contract: Contract, live: Contract) -> None:
         for key in sorted(set(trained) | set(present))
         if key not in NOT_COMPARED and not _same(trained.get(key), present.get(key))
     ]
-    if differences:
-        raise CheckpointError(
-            'the checkpoint is for another robot:\n  '
-            + '\n  '.join(differences)
-            + '\nload a checkpoint trained for this one, or change the arm configuration'
+    if not differences:
+        return
+    advice = 'load a checkpoint trained for this one, or change the arm configuration'
+    if contract.arm != live.arm:
+        arm = live.arm
+        advice = (
+            f'load a checkpoint trained for {arm} (to train one: jepa-arm model --arm {arm}); to '
+            f'try the arm without: jepa-arm eval --task reach --planner scripted --arm {arm}'
         )
+    raise CheckpointError(
+        'the checkpoint is for another robot\n  ' + '\n  '.join(differences) + f'\n{advice}'
+    )
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def run_graph(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         controller=args.controller,
         namespace=args.namespace,
+        with_planner=not args.no_planner,
     )
     _end_on_sigterm()
     supervisor = Supervisor(specs, args.namespace)
@@ -233,7 +234,10 @@ def run_graph(args: argparse.Namespace) -> int:
     try:
         with supervisor:
             supervisor.wait_ready()
-            print('ready: send a goal to the action move_to_goal. Ctrl-C ends all.', flush=True)
+            way = 'publish on planner/joint_trajectory'
+            if not args.no_planner:
+                way = 'send a goal to the action move_to_goal'
+            print(f'ready: {way}. Ctrl-C ends all.', flush=True)
             while True:
                 name = str(supervisor.watch())
                 code = supervisor.exit_codes[name]
