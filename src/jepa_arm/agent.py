@@ -7,7 +7,9 @@ in two processes with the same calls.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,10 +29,13 @@ from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .surprise import Judgement, Surprise
-from .types import Command, FloatArray, JointSample, Observation, Proposal, Verdict
+from .types import Command, FloatArray, JointSample, Observation, Proposal
 
 SAME_RAD = 1e-9
 """What is nearer is the same place."""
+LONGEST_LATENCY_S = 0.4
+"""From an observation to its command, that is planned for."""
+TARGETS_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class Agent:
         """Plans on from ``joints`` (J,), where the arm is held."""
         self._motion.reset(joints)
         self._target_before = self._motion.target
+        self._targets: deque[tuple[float, FloatArray]] = deque(maxlen=TARGETS_KEPT)
         self._planner.reset()
         self._belief.forget_sent()
 
@@ -211,7 +217,7 @@ class Agent:
             ValueError: an image or joints of another size than the model's, or an old stamp.
         """
         proprio = self._proprio(observation.joints, observation.stamp)
-        self._belief.late = self._late
+        self._belief.waits, self._belief.late = self._wait
         if self._surprise is None or not isinstance(self._model, WorldModel):
             z, found = self._model.encode(observation.image[None], proprio), None
         else:
@@ -229,7 +235,7 @@ class Agent:
             BlindError: there is no belief to carry on.
             PlanningError: the model gave no finite plan.
         """
-        self._belief.late = self._late
+        self._belief.waits, self._belief.late = self._wait
         proprio = self._proprio(joints.position, joints.stamp)
         self._belief.feel(joints.stamp, proprio)
         return self._decide(joints.stamp, joints.position, None)
@@ -238,14 +244,18 @@ class Agent:
         surprise, channel = (np.nan, '') if judged is None else (judged.value, judged.channel)
         if self.goal is None:
             return Decision(None, surprise=surprise, channel=channel, told=self._motion.joints)
-        z, z_prev = self._belief.now()
+        z, late = self._belief.now()[0], self._wait[1]
+        z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
         told, is_continued = self._motion.joints, self._planner.has_warm_start
         room = self._motion_room()  # predict, plan
-        plan = self._planner.plan(z, z_prev, goal, room, self._late, self.speed, self.effort)
+        plan = self._planner.plan(
+            z_then, z_prev, goal, room, late, before, self.speed, self.effort
+        )
         self._target_before = self._motion.target
         actions = plan.actions.numpy().astype(float)
         waypoints = self._motion.preview(actions[: self._config.waypoints])
+        self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
         self._belief.act(stamp, plan.actions[0])
         return Decision(
@@ -263,8 +273,8 @@ class Agent:
         )
 
     def _proprio(self, joints: FloatArray, stamp: float) -> torch.Tensor:
-        """(1, P) at ``joints`` (J,), with the tip told to go where it was told last."""
-        self._told, last = self._motion.target, self._last
+        """(1, P) at ``joints`` (J,), with the tip told to go where it was told to by then."""
+        self._told, last = self._told_at(stamp), self._last
         velocity = None
         if self._model.sees_velocity:
             velocity = np.zeros_like(joints)
@@ -282,10 +292,28 @@ class Agent:
         proprio = proprioception(observation.joints, tip, tip, velocity if sees else None)
         return self._model.encode(observation.image[None], proprio[None])
 
+    def _told_at(self, stamp: float) -> FloatArray:
+        """(3,) m, the target of the newest decision whose command had come by ``stamp`` (s).
+
+        A decision's own command comes so late that the one before may still wait.
+        """
+        dt = self._time.control_dt
+        told = self._motion.target
+        for decided, before in reversed(self._targets):
+            if decided <= stamp - (self._wait[0] + 0.5) * dt:
+                break
+            told = before
+        return told
+
     @property
-    def _late(self) -> float:
-        """Share of a control step, at most all of it, that passes before an action is at work."""
-        return min(self.latency / self._time.control_dt, 1.0)
+    def _wait(self) -> tuple[int, float]:
+        """Whole control steps until an action begins to work, and the share of one beyond.
+
+        Up to one step all of it is the share.
+        """
+        steps = min(self.latency, LONGEST_LATENCY_S) / self._time.control_dt
+        whole = max(0, math.ceil(steps - 1e-6) - 1)
+        return whole, steps - whole
 
     def _doubt(self) -> float:
         """m, of the goal's subject."""
@@ -352,23 +380,48 @@ class Robot(Protocol):
         ...
 
 
+class Line:
+    """The way of proposals to the guard, which takes ``delay`` s."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self._delay, self._sent = delay, deque[tuple[float, Proposal]]()
+
+    def put(self, proposal: Proposal, now: float) -> None:
+        """Sends ``proposal`` at ``now`` (s)."""
+        self._sent.append((now + self._delay, proposal))
+
+    def arrived(self, now: float) -> list[Proposal]:
+        """What has come by ``now`` (s), the oldest first."""
+        out = []
+        while self._sent and self._sent[0][0] <= now + 1e-6:
+            out.append(self._sent.popleft()[1])
+        return out
+
+
 def control_step(
-    agent: Decider, guard: Guard, robot: Robot, ticks: int, is_blind: bool = False
+    agent: Decider,
+    guard: Guard,
+    robot: Robot,
+    ticks: int,
+    is_blind: bool = False,
+    line: Line | None = None,
 ) -> Decision:
     """One control period of the closed loop, in lock-step: what the whole product does.
 
-    ``is_blind``: there is no image.
+    ``is_blind``: there is no image. ``line``: the way to the guard; none takes no time.
     """
+    line = Line() if line is None else line
     if is_blind:
         decision = agent.decide_blind(JointSample(*robot.joints(), robot.time))
     else:
         decision = agent.decide(robot.observe())
-    verdict: Verdict | None = None
     if decision.proposal is not None:
-        verdict = guard.submit(decision.proposal, now=robot.time, ros_now=robot.time)
-        if verdict.reasons and guard.command is not None:
-            agent.resync(guard.command.position)
+        line.put(decision.proposal, robot.time)
     for _ in range(ticks):
+        for proposal in line.arrived(robot.time):
+            verdict = guard.submit(proposal, now=robot.time, ros_now=robot.time)
+            if verdict.reasons and guard.command is not None:
+                agent.resync(guard.command.position)
         position, velocity = robot.joints()
         guard.observe(JointSample(position, velocity, robot.time), now=robot.time)
         command: Command | None = guard.tick(now=robot.time).command

@@ -7,6 +7,7 @@ where it belongs, and what was believed since is worked out anew.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -63,6 +64,10 @@ class Belief:
 
     The predictor wants the latent exactly one model step before another; what lies between two
     samples is interpolated linearly.
+
+    Attributes:
+        waits: whole control steps from a decision until its action begins to work; late: the
+            share of a control step that passes beyond them, in [0, 1].
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class Belief:
         self._steps: deque[Step] = deque(maxlen=size)
         self._sent: deque[tuple[float, Tensor]] = deque(maxlen=size)
         self._seen_at: float | None = None
-        self.late = 0.0
+        self.waits, self.late = 0, 0.0
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -169,6 +174,25 @@ class Belief:
         """(z, z_prev), (1, D) and (1, past*D): the newest latent and those before."""
         return self._before(self._steps[-1].stamp)
 
+    def ahead(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(z, z_prev, before) when the next action will begin to work; see ``Start``.
+
+        Predicted over the actions that wait, as far as that is ahead of the newest step.
+        """
+        begins = self._steps[-1].stamp + self.waits * self._time.control_dt
+        if self.waits == 0:
+            return *self.now(), None
+        stamps = [begins - ago * self._time.model_dt for ago in range(self._past + 1)]
+        z, *past = [self._expected(stamp) for stamp in stamps]
+        return z, torch.cat(past, dim=-1), self._sent[-1][1] if self._sent else None
+
+    def _expected(self, stamp: float) -> Tensor:
+        """(1, D) at ``stamp`` (s), predicted where it lies ahead."""
+        ahead = stamp - self._steps[-1].stamp
+        if ahead < self._time.control_dt / 2.0:
+            return self._interpolate(stamp)
+        return self.prior(stamp, math.ceil(ahead / self._time.model_dt - 1e-6)).predicted
+
     def doubt(self) -> Tensor:
         """(2,) m, standard deviation on each axis of what is read now of tip and object."""
         if self._heads is None or not self._steps:
@@ -221,7 +245,8 @@ class Belief:
         if not self._sent:
             return torch.zeros(1, count * self._width)
         decided = torch.tensor([d for d, _ in self._sent], dtype=torch.float64)
-        shares = (1.0 - (begins[:, None] - decided).abs() / dt).clamp(min=0.0).float()
+        begun = decided + self.waits * dt
+        shares = (1.0 - (begins[:, None] - begun).abs() / dt).clamp(min=0.0).float()
         actions = shares @ torch.stack([action for _, action in self._sent])
         return effect(actions[None], self.late).flatten(1)
 

@@ -154,6 +154,10 @@ def _add_judging(parsers: Any) -> None:
         metavar=('FROM', 'FOR'),
         help='s of each episode without images, in process; FOR 0: until its end',
     )
+    text = 'ms from each image to the guard, simulated, in process'
+    p.add_argument('--delay', type=float, default=0.0, help=text)
+    text = 'with --delay: the planner takes no account of it'
+    p.add_argument('--unknown-delay', action='store_true', help=text)
     p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
     p.add_argument('--json', help='file for the report')
     p.add_argument('--html', help='folder for a page with an animation per episode')

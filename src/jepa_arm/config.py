@@ -744,6 +744,8 @@ class GuardConfig:
         max_future: s, how far a proposal's stamp may lie ahead of the clock.
         max_validity: s after its stamp for which a proposal may be followed at most.
         ros_validity: s, the same for proposals over ROS, whose message has no field for it.
+        late_validity: s after it came for which a proposal over ROS may be followed, where that
+            is longer: images or plans may be late, but come in time one after the other.
         max_waypoints: longest proposal.
         max_joint_age: s without a joint state after which the arm is stopped.
         max_step: rad, from the present command to the first waypoint.
@@ -769,6 +771,7 @@ class GuardConfig:
     max_future: float
     max_validity: float
     ros_validity: float
+    late_validity: float
     max_waypoints: int
     max_joint_age: float
     max_step: float
@@ -800,6 +803,12 @@ class GuardConfig:
             raise ConfigError(f'obstacles: expected a name of its own for each, got {names}')
         if self.least_speed > 1.0:
             raise ConfigError(f'least_speed: expected a share in (0, 1], got {self.least_speed}')
+        longest = self.max_proposal_age + self.late_validity
+        if longest > self.max_validity + 1e-9:
+            raise ConfigError(
+                f'max_validity: expected at least max_proposal_age + late_validity ({longest:.3f} '
+                f's), got {self.max_validity}'
+            )
         if self.ros_validity > self.max_validity:
             raise ConfigError(
                 f'ros_validity: expected at most max_validity ({self.max_validity} s), '

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .agent import Agent, Decider, Decision, control_step
+from .agent import Agent, Decider, Decision, Line, control_step
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
 from .goals import Goal, GoalError, PositionGoal
@@ -66,6 +66,24 @@ class EpisodeResult:
     goal_image: ImageArray
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What makes episodes harder.
+
+    Attributes:
+        blackout: s of an episode between which there are no images.
+        delay: s from an observation to the guard's having what was decided of it.
+        is_delay_known: whether the agent plans for it.
+    """
+
+    blackout: tuple[float, float] = (np.inf, np.inf)
+    delay: float = 0.0
+    is_delay_known: bool = True
+
+
+EASY = Conditions()
+
+
 class PolicyDecider:
     """Lets a policy that sees ground truth drive the same loop as the agent."""
 
@@ -106,10 +124,9 @@ class Evaluator:
         task: str,
         tolerance: float | None = None,
         gui: bool = False,
-        blackout: tuple[float, float] = (np.inf, np.inf),
+        conditions: Conditions = EASY,
     ) -> None:
-        """``blackout``: s of an episode between which there are no images."""
-        self.arm, self._blackout = Arm(arm), blackout
+        self.arm, self._conditions = Arm(arm), conditions
         self.world = BulletWorld(self.arm, sim, gui=gui)
         self.task: Task = load_task(task, self.arm, sim, tolerance)
         self.guard = Guard(self.arm, sim.time, guard)
@@ -126,6 +143,7 @@ class Evaluator:
         ``read`` makes the goal of it; by default it is the place of the task's subject.
         """
         scene, subject = self.task.sample(seed), self.task.subject
+        conditions = self._conditions
         shown = self.world.image_of(scene, subject)
         goal: Goal | None
         try:
@@ -136,10 +154,12 @@ class Evaluator:
         def start() -> Decider:
             agent.reset(scene.joints)
             agent.set_goal(goal)
+            agent.latency = conditions.delay if conditions.is_delay_known else 0.0
             return agent
 
         place = goal if isinstance(goal, PositionGoal) else PositionGoal(subject, scene.goal)
-        return self._run(seed, scene, start, place, shown.image, keep_frames)
+        line = Line(conditions.delay)
+        return self._run(seed, scene, start, place, shown.image, keep_frames, line)
 
     def run_policy(self, name: str, seed: int, keep_frames: bool = False) -> EpisodeResult:
         """One episode of 'scripted' (the ceiling) or 'random' (the floor)."""
@@ -169,12 +189,15 @@ class Evaluator:
         goal: PositionGoal,
         goal_image: ImageArray,
         keep_frames: bool,
+        line: Line | None = None,
     ) -> EpisodeResult:
         world, config = self.world, self.task.config
         dt = world.config.time.control_dt
         state = world.reset(scene)
         self.guard.reset(scene.joints, now=world.time)
         decider = start()
+        dark, light = self._conditions.blackout
+        line = Line() if line is None else line
         held, steps, violations = 0, 0, np.zeros(2, dtype=int)
         plan_ms: list[float] = []
         command_ms: list[float] = []
@@ -184,9 +207,8 @@ class Evaluator:
             if keep_frames:
                 frames.append(world.image())
             began = time.perf_counter()
-            is_blind = self._blackout[0] <= steps * dt < self._blackout[1]
-            ticks = world.config.time.ticks
-            decision = control_step(decider, self.guard, world, ticks, is_blind)
+            ticks, is_blind = world.config.time.ticks, dark <= steps * dt < light
+            decision = control_step(decider, self.guard, world, ticks, is_blind, line)
             violations += self._violations()
             steps += 1
             state = world.state()
@@ -250,7 +272,7 @@ def evaluate(
     baselines: bool = True,
     keep_frames: bool = False,
     progress: bool = True,
-    blackout: tuple[float, float] = (np.inf, np.inf),
+    conditions: Conditions = EASY,
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """The report of DESIGN's schema and the episodes behind it.
 
@@ -261,7 +283,9 @@ def evaluate(
         CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
     """
     check_contract(checkpoint.contract, make_contract(arm, sim.time))
-    evaluator = Evaluator(arm, sim, guard, task, tolerance, blackout=blackout)
+    valid_for = max(planner.valid_for, conditions.delay + guard.late_validity)
+    planner = replace(planner, valid_for=valid_for)
+    evaluator = Evaluator(arm, sim, guard, task, tolerance, conditions=conditions)
     agent = Agent(checkpoint, evaluator.arm, planner)
     seeds = [EVALUATION_SEED + seed + i for i in range(episodes)]
     results, name = [], planner.optimizer

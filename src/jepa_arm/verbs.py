@@ -249,13 +249,13 @@ def ablate(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """The strict protocol, in process or over ROS; table, JSON, pictures."""
     tolerance = None if args.tolerance_cm is None else args.tolerance_cm / 100.0
-    for option in ('blackout', 'planner', 'no_deadline'):
+    for option in ('blackout', 'delay', 'planner', 'no_deadline'):
         if args.ros and getattr(args, option):
             name = option.replace('_', '-')
             raise ConfigError(f'--{name} is for episodes in process: expected no --ros')
     policy = args.planner if args.planner in ('random', 'scripted') else None
-    if policy and args.blackout:
-        raise ConfigError(f'--planner {policy} sees no images: expected no --blackout')
+    if policy and (args.blackout or args.delay):
+        raise ConfigError(f'--planner {policy} sees no images: expected no --blackout or --delay')
     if policy:
         from .evaluation import evaluate_policy
 
@@ -289,6 +289,7 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         import torch
 
+        from .evaluation import Conditions
         from .evaluation import evaluate as run
         from .model.checkpoint import load_checkpoint
 
@@ -308,7 +309,9 @@ def evaluate(args: argparse.Namespace) -> int:
             tolerance,
             baselines=not args.no_baselines,
             keep_frames=bool(args.html),
-            blackout=_blackout(args.blackout),
+            conditions=Conditions(
+                _blackout(args.blackout), args.delay / 1000.0, not args.unknown_delay
+            ),
         )
     from .report import format_report, write_report
 

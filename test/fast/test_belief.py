@@ -73,6 +73,27 @@ def test_without_images_it_goes_on_as_predicted_and_knows_for_how_long() -> None
     assert belief.blind_for == pytest.approx(0.3)
 
 
+class Sum(Drift):
+    """Latents that move by the actions at work and rest otherwise."""
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        return z + action_block.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize('waits', [0, 1, 2, 3])
+def test_plans_start_where_the_actions_that_still_wait_will_have_led(waits: int) -> None:
+    belief, sent = Belief(Sum(), None, TIME, width=1), [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    belief.waits = waits
+    place = [sum(sent[: max(0, i - waits)], 0.0) for i in range(20)]  # where it is at step i
+    for i, action in enumerate(sent):
+        belief.see(i * 0.1, torch.tensor([[place[i]]]), PROPRIO)
+        belief.act(i * 0.1, torch.tensor([action]))
+    belief.see(0.5, torch.tensor([[place[5]]]), PROPRIO)
+    z, z_prev, before = belief.ahead()
+    assert float(z) == sum(sent) and float(z_prev) == place[5 + waits - 2]
+    assert before is None if waits == 0 else float(before) == sent[-1]
+
+
 def test_the_actions_of_the_last_model_step_are_at_work() -> None:
     belief = fill([0.0, 0.1, 0.2, 0.3])
     belief.act(0.1, torch.tensor([100.0]))  # at work from 0.1 to 0.2: before the model step

@@ -261,7 +261,8 @@ class GuardPart:
     def _on_proposal(self, msg: JointTrajectory) -> None:
         self._proposal_rate.count()
         try:
-            proposal = convert.proposal_from_msg(msg, self._guard.config.ros_validity)
+            stamp = convert.to_seconds(msg.header.stamp)
+            proposal = convert.proposal_from_msg(msg, self._validity(stamp))
         except convert.ConversionError as error:
             verdict = self._guard.refuse(f'schema: {error}')
         else:
@@ -279,6 +280,12 @@ class GuardPart:
         if self._lock_step is not None:
             self._lock_step.proposal_came(convert.to_seconds(msg.header.stamp))
         self._tick_if_due()
+
+    def _validity(self, stamp: float) -> float:
+        """s after ``stamp`` (s) for which a proposal that comes now is followed."""
+        config, age = self._guard.config, self._ros_now() - stamp
+        age = min(max(age, 0.0), config.max_proposal_age)  # beyond, it is refused
+        return max(config.ros_validity, age + config.late_validity)
 
     def _on_clock(self, msg: Clock) -> None:
         assert self._lock_step is not None

@@ -131,7 +131,7 @@ def roll_out(
     z, z_prev = start.z.expand(count, -1), start.z_prev.expand(count, -1)
     chunks, latents = [], []
     done = torch.zeros(count, width)
-    before = None
+    before = None if start.before is None else start.before.expand(count, -1)
     for left in steps:
         block = act(task.features(z), z - z_prev[:, : z.shape[-1]], left / max_steps)
         chunk = start.feasible(block.view(count, skip, width), done)

@@ -94,15 +94,13 @@ class Planner:
         goal: Goal,
         room: Tensor | None = None,
         late: float = 0.0,
+        before: Tensor | None = None,
         speed: float = 1.0,
         most: int | None = None,
     ) -> Plan:
         """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
 
-        ``room`` (2, A) bounds the sum of the actions on each axis, ``late`` is the share of a
-        control step that passes before an action takes effect, ``speed`` bounds each action, and
-        ``most`` is the number of
-        candidates that takes the place of the deadline; see ``Start``.
+        The other arguments are those of ``Start``.
 
         Raises:
             PlanningError: the latent is not finite, or no candidate has a finite cost.
@@ -119,7 +117,7 @@ class Planner:
             self.config.value_weight,
             self.config.distance_weight,
         )
-        start = Start(z, z_prev, self._warm, room, late, speed, most)
+        start = Start(z, z_prev, self._warm, room, late, before, speed, most)
         found = self._optimizer(goal).solve(start, task, deadline, self._generator)
         self._check(found)
         self._warm = torch.cat([found.actions[1:], found.actions[-1:]])

@@ -37,6 +37,8 @@ class Start:
         room: (2, A) how far the sum of the actions may go down and up on each axis, so that
             what they move stays inside the workspace; None for no bound.
         late: share of a control step that passes before an action takes effect, in [0, 1].
+        before: (A,) the action before the first, where ``z`` does not know of what it has left
+            to do; None where it does.
         speed: largest action on each axis, in (0, 1].
         most: candidates to be priced at most, but for the first sweep; the deadline does not
             count then. None: as many as the deadline allows.
@@ -47,8 +49,14 @@ class Start:
     warm: Tensor | None
     room: Tensor | None = None
     late: float = 0.0
+    before: Tensor | None = None
     speed: float = 1.0
     most: int | None = None
+
+    def effect(self, actions: Tensor) -> Tensor:
+        """What ``actions`` (S, T, A) move in each control step, from the start on."""
+        before = None if self.before is None else self.before.expand(len(actions), -1)
+        return effect(actions, self.late, before)
 
     def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
         """``actions`` (S, T, A), none faster than ``speed``, cut where their sum leaves the room.
@@ -147,7 +155,7 @@ class Population:
         count, steps, width = actions.shape
         if latents is None:
             actions = self._start.feasible(actions)
-            moved = effect(actions, self._start.late)
+            moved = self._start.effect(actions)
             blocks = moved.reshape(count, steps // self._skip, self._skip * width)
             z = self._start.z.expand(count, -1)
             latents = self._dynamics.rollout(z, self._start.z_prev.expand(count, -1), blocks)
