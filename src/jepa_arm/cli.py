@@ -203,6 +203,7 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--minutes', type=float, default=20.0, help='how long')
     p.add_argument('--hours', type=float, help='in place of --minutes')
     p.add_argument('--seed', type=int, default=0, help='of goals and faults')
+    p.add_argument('--together', type=_positive, default=1, help='faults at a time')
     p.add_argument('--json', help='file for the report')
 
 

@@ -459,7 +459,8 @@ def soak(args: argparse.Namespace) -> int:
     from .nodes.soak import soak as run
 
     minutes = args.hours * 60.0 if args.hours else args.minutes
-    report = run(minutes, args.seed, _checkpoint_folder(args), args.arm)
+    checkpoint = _checkpoint_folder(args)
+    report = run(minutes, args.seed, checkpoint, args.arm, together=args.together)
     print(format_soak(report))
     _write_json(args.json, report)
     return 1 if report['violations'] else 0

@@ -46,9 +46,14 @@ SHARE = 0.2
 
 
 def soak(
-    minutes: float, seed: int, checkpoint: Path, arm: str = 'panda', progress: bool = True
+    minutes: float,
+    seed: int,
+    checkpoint: Path,
+    arm: str = 'panda',
+    progress: bool = True,
+    together: int = 1,
 ) -> dict[str, Any]:
-    """Keeps the graph at work for ``minutes``.
+    """Keeps the graph at work for ``minutes``, with so many faults ``together``.
 
     Returns:
         a report that explains itself; ``violations`` lists all that must not be.
@@ -59,7 +64,7 @@ def soak(
     with own_domain(), Supervisor(simulation(arm, str(checkpoint))) as graph:
         graph.wait_ready()
         with Attendant(graph) as attendant:
-            run = Soak(graph, attendant, seed, arm)
+            run = Soak(graph, attendant, seed, arm, together)
             run.run(minutes * 60.0, progress)
             return run.report()
 
@@ -67,8 +72,11 @@ def soak(
 class Soak:
     """Goals, faults, and what is seen of them."""
 
-    def __init__(self, graph: Supervisor, attendant: Attendant, seed: int, arm: str) -> None:
+    def __init__(
+        self, graph: Supervisor, attendant: Attendant, seed: int, arm: str, together: int = 1
+    ) -> None:
         self._graph, self._attendant, self._seed = graph, attendant, seed
+        self._together = together
         self._rng = np.random.default_rng(seed)
         self._arm = Arm(load(ArmConfig, arm_path(arm)))
         dt = load(SimConfig, config_path('sim.yaml')).time.stream_dt
@@ -110,6 +118,7 @@ class Soak:
             'what': 'jepa-arm soak: random goals and faults on simulator, guard and planner',
             'minutes': round(self._passed() / 60.0, 2),
             'seed': self._seed,
+            'faults_together': self._together,
             'machine': machine(),
             'goals': {name: dict(counter) for name, counter in self._outcomes.items()},
             'faults': dict(sorted(self._faults.items())),
@@ -149,6 +158,10 @@ class Soak:
         self._fault_at = monotonic() + float(self._rng.uniform(0.3, 2.0)) if fault else np.inf
         must_stop = fault in STOPS
         self._fault_s = FAULT_S if must_stop else float(self._rng.uniform(0.1, FAULT_S))
+        self._more: list[str] = []
+        if fault and self._together > 1:
+            others = sorted(set(FAULTS) - {fault})
+            self._more = self._rng.choice(others, self._together - 1, replace=False).tolist()
 
     def _each(self) -> None:
         """Called again and again while a goal is pursued."""
@@ -162,12 +175,13 @@ class Soak:
             self._end_fault()
 
     def _begin_fault(self) -> None:
-        self._faults[self._fault] += 1
-        if self._fault == PAUSE:
-            self._graph.processes['planner'].send_signal(signal.SIGSTOP)
-        else:
-            request = InjectFault.Request(fault=self._fault, duration=self._fault_s + 1.0)
-            self._attendant.call(self._inject, request)
+        for fault in (self._fault, *self._more):
+            self._faults[fault] += 1
+            if fault == PAUSE:
+                self._graph.processes['planner'].send_signal(signal.SIGSTOP)
+            else:
+                request = InjectFault.Request(fault=fault, duration=self._fault_s + 1.0)
+                self._attendant.call(self._inject, request)
         self._is_on, self._had_fault, self._on_since = True, True, monotonic()
 
     def _end_fault(self) -> None:
@@ -182,7 +196,8 @@ class Soak:
             moved_for = self._watch.moving_at - self._on_since
             if moved_for > STOP_WITHIN_S:
                 self._wrong.append(
-                    f'missed stop: {self._fault}, still moving at {moved_for:.2f} s'
+                    f'missed stop: {", ".join([self._fault, *self._more])}, still moving at '
+                    f'{moved_for:.2f} s'
                 )
         self._is_on, self._fault = False, ''
 
