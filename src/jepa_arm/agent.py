@@ -267,10 +267,15 @@ class Agent:
             channel=channel,
             doubt=self._doubt(),
             contact=self._contact(plan),
-            tip_path=self._probes.read('tip', plan.latents).numpy().astype(float),
+            tip_path=self.tip_paths(plan.latents[None])[0],
             told=told,
             is_continued=is_continued,
         )
+
+    @torch.inference_mode()
+    def tip_paths(self, latents: torch.Tensor) -> FloatArray:
+        """(N, H, 3) m, where the tip is told to be in the predicted ``latents`` (N, H, D)."""
+        return self._probes.read('tip', latents).numpy().astype(float)
 
     def _proprio(self, joints: FloatArray, stamp: float) -> torch.Tensor:
         """(1, P) at ``joints`` (J,), with the tip told to go where it was told to by then."""

@@ -7,8 +7,10 @@ from jepa_arm_msgs.msg import Goal, GuardStatus, PlannerStatus
 from jepa_arm_msgs.srv import Imagine, InjectFault, SaveState
 from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.parameters import STATUS
 from jepa_arm.types import JointSample
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
@@ -191,3 +193,24 @@ def test_status_comes_with_every_image_and_says_what_was_planned(fresh):
     last = planned[-1]
     assert last.candidates > 0 and last.plan_ms > 0.0 and last.distance > 0.0
     assert 0.0 < last.observation_age_ms < 1000.0
+
+
+def places(points):
+    return np.array([[point.x, point.y, point.z] for point in points])
+
+
+def test_the_plan_is_shown_with_others_that_were_thought_of_and_the_workspace(fresh, arm):
+    shown = fresh.harness.record(MarkerArray, 'planner/plan_markers', STATUS)
+    handle = fresh.go()
+    path, goal, fan, box = fresh.harness.wait(lambda: shown and shown[-1][1].markers, 'markers')
+    handle.cancel_goal_async()
+    fresh.result(handle)
+    tips = places([*path.points, *fan.points])
+    assert len(path.points) >= 3 and len(fan.points) >= 2 * (len(path.points) - 1)
+    assert np.all(tips > arm.workspace_min - 0.05) and np.all(tips < arm.workspace_max + 0.05)
+    np.testing.assert_allclose(places([goal.pose.position])[0], FAR[0], atol=1e-6)
+    corners = places(box.points)
+    assert len(corners) == 24
+    np.testing.assert_allclose(corners.min(0), arm.workspace_min)
+    np.testing.assert_allclose(corners.max(0), arm.workspace_max)
+    fresh.harness.wait(lambda: shown[-1][1].markers[0].action == Marker.DELETEALL, 'end of it')

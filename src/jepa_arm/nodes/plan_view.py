@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
+
 import numpy as np
 from geometry_msgs.msg import Vector3
 from jepa_arm_msgs.msg import Goal, PlannerStatus
@@ -11,19 +13,25 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from ..agent import Decision
 from ..goals import PositionGoal
+from ..types import FloatArray
 from . import conversions as convert
 from .parameters import LATCHED, STATUS
 
 GOAL_COLOUR = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.6)
 PATH_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=1.0)
+SURPRISED_COLOUR = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
+FAN_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
+BOX_COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.5)
 LINE_M = 0.004
 
 
 class PlanView:
     """Publishes ``planner/status``, ``planner/goal`` and ``planner/plan_markers``."""
 
-    def __init__(self, node: Node, frame_id: str) -> None:
+    def __init__(self, node: Node, frame_id: str, workspace: FloatArray) -> None:
+        """``workspace``: (2, 3) m, lowest and highest corner of where the tip may be."""
         self._node, self._frame_id = node, frame_id
+        self._edges = _edges(workspace)
         self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
         self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
         self._goal_pub = node.create_publisher(Goal, 'planner/goal', LATCHED)
@@ -78,14 +86,33 @@ class PlanView:
         """Publishes the goal that is pursued from now on."""
         self._goal_pub.publish(msg)
 
-    def plan(self, decision: Decision, goal: PositionGoal, radius: float, stamp: float) -> None:
-        """Draws where the plan takes the tip, and the goal as a sphere of ``radius`` m."""
+    def plan(
+        self,
+        decision: Decision,
+        others: FloatArray,
+        goal: PositionGoal,
+        radius: float,
+        stamp: float,
+    ) -> None:
+        """Draws the plan.
+
+        Args:
+            decision: its path of the tip, the redder the more surprising the observation.
+            others: (N, H, 3) m, paths of the next best candidates.
+            goal: as a sphere of ``radius`` m.
+            stamp: s.
+        """
         assert decision.tip_path is not None
-        path = self._marker(0, Marker.LINE_STRIP, PATH_COLOUR, LINE_M, stamp)
+        path = self._marker(0, Marker.LINE_STRIP, _path_colour(decision.surprise), LINE_M, stamp)
         path.points = [convert.point_to_msg(point) for point in decision.tip_path]
         sphere = self._marker(1, Marker.SPHERE, GOAL_COLOUR, 2.0 * radius, stamp)
         sphere.pose.position = convert.point_to_msg(goal.position)
-        self._markers_pub.publish(MarkerArray(markers=[path, sphere]))
+        fan = self._marker(2, Marker.LINE_LIST, FAN_COLOUR, LINE_M / 4.0, stamp)
+        ends = np.stack([others[:, :-1], others[:, 1:]], axis=2).reshape(-1, 3)
+        fan.points = [convert.point_to_msg(point) for point in ends]
+        box = self._marker(3, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
+        box.points = [convert.point_to_msg(point) for point in self._edges]
+        self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, box]))
 
     def clear(self) -> None:
         """Removes what was drawn."""
@@ -99,3 +126,22 @@ class PlanView:
         marker.scale = Vector3(x=size, y=size, z=size)
         marker.pose.orientation.w = 1.0
         return marker
+
+
+def _path_colour(surprise: float) -> ColorRGBA:
+    """From that of a plan to that of an alarm; of a plan where nothing was seen."""
+    share = float(np.clip(np.nan_to_num(surprise), 0.0, 1.0))
+    calm, alarm = PATH_COLOUR, SURPRISED_COLOUR
+    return ColorRGBA(
+        r=(1.0 - share) * calm.r + share * alarm.r,
+        g=(1.0 - share) * calm.g + share * alarm.g,
+        b=(1.0 - share) * calm.b + share * alarm.b,
+        a=1.0,
+    )
+
+
+def _edges(box: FloatArray) -> FloatArray:
+    """(24, 3) m, both ends of the twelve edges of a box with corners ``box`` (2, 3)."""
+    corners = np.array(list(product((0, 1), repeat=3)))
+    pairs = [(a, b) for a, b in combinations(corners, 2) if np.abs(a - b).sum() == 1]
+    return np.array([[box[c, range(3)] for c in pair] for pair in pairs]).reshape(-1, 3)

@@ -162,7 +162,8 @@ class PlannerPart:
             self._guard = GuardView(len(self._arm.joint_names))
             self._goals = GoalServer(node, NOT_ACTIVE)
             stack.callback(self._goals.destroy)
-            self._view = PlanView(node, self._arm.config.base_link)
+            corners = np.stack([self._arm.workspace_min, self._arm.workspace_max])
+            self._view = PlanView(node, self._arm.config.base_link, corners)
             topic = 'planner/joint_trajectory'
             self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
             self._loop = PlanningLoop(

@@ -355,7 +355,8 @@ class PlanningLoop:
         age, stamp = self._observer.age(proposal.stamp), proposal.stamp
         latency, speed = self._agent.latency, self._agent.speed
         self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
-        self._view.plan(decision, pursuit.goal, pursuit.reach, stamp)
+        others = self._agent.tip_paths(decision.plan.others)
+        self._view.plan(decision, others, pursuit.goal, pursuit.reach, stamp)
         pursuit.feedback(
             distance=decision.distance,
             predicted_distance=decision.predicted_distance,

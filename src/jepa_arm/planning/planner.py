@@ -30,6 +30,7 @@ class Plan:
         cost: of the plan; terms: each cost term's share.
         source: 'actor', 'warm_start' or 'search'.
         candidates: sequences priced; latency_ms: wall-clock time the plan took.
+        others: (N, H, D) predicted under the next best ones.
     """
 
     actions: Tensor
@@ -39,6 +40,7 @@ class Plan:
     source: str
     candidates: int
     latency_ms: float
+    others: Tensor
 
 
 class PlanningError(RuntimeError):
@@ -130,6 +132,7 @@ class Planner:
             found.source,
             found.candidates,
             latency,
+            found.others,
         )
 
     def _optimizer(self, goal: Goal) -> Optimizer:

@@ -6,13 +6,16 @@ After the first sweep there is a plan; later sweeps only improve it, until the d
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .costs import Task
+
+OTHERS = 12
+"""How many of the next best sequences are kept for people to look at."""
 
 
 class Dynamics(Protocol):
@@ -101,6 +104,7 @@ class Solution:
         cost: of the sequence; terms: each cost term's share.
         source: 'actor', 'warm_start' or 'search', what gave it.
         candidates, sweeps: how many were priced, in how many sweeps.
+        others: (N, H, D) latents of the next best ones of the last sweep.
     """
 
     actions: Tensor
@@ -110,6 +114,7 @@ class Solution:
     source: str
     candidates: int
     sweeps: int
+    others: Tensor
 
 
 class Optimizer(Protocol):
@@ -165,13 +170,14 @@ class Population:
         i = int(torch.argmin(costs))
         if self.best is None or float(costs[i]) < self.best.cost:
             shares = {key: float(value[i]) for key, value in terms.items()}
-            self.best = Solution(actions[i], latents[i], float(costs[i]), shares, sources[i], 0, 0)
+            cost, none = float(costs[i]), latents[:0]
+            self.best = Solution(actions[i], latents[i], cost, shares, sources[i], 0, 0, none)
+        self._others = latents, costs
         return actions, costs
 
     def result(self) -> Solution:
         """The best, with the counts of the whole search."""
         assert self.best is not None
-        b = self.best
-        return Solution(
-            b.actions, b.latents, b.cost, b.terms, b.source, self.candidates, self.sweeps
-        )
+        latents, costs = self._others
+        others = latents[costs.argsort()[1 : 1 + OTHERS]]
+        return replace(self.best, candidates=self.candidates, sweeps=self.sweeps, others=others)
