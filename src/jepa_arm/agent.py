@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
-from .surprise import Judgement, Surprise
+from .surprise import Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal
 
 SAME_RAD = 1e-9
@@ -123,6 +123,9 @@ class Agent:
             seed,
             optimizer,
         )
+        self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
+            None
+        )
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -199,33 +202,48 @@ class Agent:
         return LatentGoal(self._encode(observation)[0].numpy())
 
     @torch.inference_mode()
-    def decide(self, observation: Observation) -> Decision:
+    def decide(self, observation: Observation, judges: bool = True) -> Decision:
         """Observe, encode, predict, plan: the proposal for one observation.
+
+        ``judges``: tells surprise at once; else ``judged`` does, once the proposal is on its way.
 
         Raises:
             ValueError: an image or joints of another size than the model's, or an old stamp.
             PlanningError: the model gave no finite plan.
         """
-        surprise = self.observe(observation)  # observe, encode
-        return self._decide(observation.stamp, observation.joints, surprise)
+        self.observe(observation)  # observe, encode
+        decision = self._decide(observation.stamp, observation.joints)
+        return self.judged(decision) if judges else decision
 
     @torch.inference_mode()
-    def observe(self, observation: Observation) -> Judgement | None:
-        """Takes an observation into the belief, one that came late too; how surprising it is.
+    def observe(self, observation: Observation) -> None:
+        """Takes an observation into the belief, one that came late too.
 
         Raises:
             ValueError: an image or joints of another size than the model's, or an old stamp.
         """
         proprio = self._proprio(observation.joints, observation.stamp)
         self._belief.waits, self._belief.late = self._wait
-        if self._surprise is None or not isinstance(self._model, WorldModel):
-            z, found = self._model.encode(observation.image[None], proprio), None
-        else:
+        before, self._unjudged = self._belief.copy(), None
+        if isinstance(self._model, WorldModel):
             z, features = self._model.encode_parts(observation.image[None], proprio)
-            frame = self._belief.frame(observation.stamp, z, proprio, features)
-            found = None if frame is None else self._surprise.of(frame)
+            self._unjudged = before, observation.stamp, z, proprio, features
+        else:
+            z = self._model.encode(observation.image[None], proprio)
         self._belief.see(observation.stamp, z, proprio)
-        return found
+
+    @torch.inference_mode()
+    def judged(self, decision: Decision) -> Decision:
+        """``decision`` with how surprising the newest observation was."""
+        unjudged, self._unjudged = self._unjudged, None
+        if unjudged is None or self._surprise is None:
+            return decision
+        before, stamp, z, proprio, features = unjudged
+        frame = before.frame(stamp, z, proprio, features)
+        if frame is None:
+            return decision
+        found = self._surprise.of(frame)
+        return replace(decision, surprise=found.value, channel=found.channel)
 
     @torch.inference_mode()
     def decide_blind(self, joints: JointSample) -> Decision:
@@ -238,12 +256,12 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         proprio = self._proprio(joints.position, joints.stamp)
         self._belief.feel(joints.stamp, proprio)
-        return self._decide(joints.stamp, joints.position, None)
+        self._unjudged = None
+        return self._decide(joints.stamp, joints.position)
 
-    def _decide(self, stamp: float, joints: FloatArray, judged: Judgement | None) -> Decision:
-        surprise, channel = (np.nan, '') if judged is None else (judged.value, judged.channel)
+    def _decide(self, stamp: float, joints: FloatArray) -> Decision:
         if self.goal is None:
-            return Decision(None, surprise=surprise, channel=channel, told=self._motion.joints)
+            return Decision(None, told=self._motion.joints)
         z, late = self._belief.now()[0], self._wait[1]
         z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
@@ -263,8 +281,6 @@ class Agent:
             plan=plan,
             distance=self._distance(z, goal, joints),
             predicted_distance=self._distance(plan.latents[-1:], goal),
-            surprise=surprise,
-            channel=channel,
             doubt=self._doubt(),
             contact=self._contact(plan),
             tip_path=self.tip_paths(plan.latents[None])[0],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -98,6 +99,12 @@ class Belief:
         self._steps.clear()
         self._seen_at = None
         self.forget_sent()
+
+    def copy(self) -> Belief:
+        """What is believed now, which goes its own way."""
+        other = copy(self)
+        other._steps, other._sent = self._steps.copy(), self._sent.copy()
+        return other
 
     def forget_sent(self) -> None:
         """Takes the arm to have been told nothing."""

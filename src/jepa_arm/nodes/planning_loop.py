@@ -288,7 +288,7 @@ class PlanningLoop:
             self._follow_guard(pursuit, joints)
         try:
             if isinstance(seen, Observation):
-                decision, problem = self._agent.decide(seen), ''
+                decision, problem = self._agent.decide(seen, judges=False), ''
             else:
                 decision, problem = self._agent.decide_blind(seen), ''
         except PlanningError as error:
@@ -296,12 +296,18 @@ class PlanningLoop:
         self._stepped_at = stamp
         if pursuit is not None:
             pursuit.judge(decision.distance, stamp)
-        if pursuit is None or pursuit.ended.done():
+        is_over = pursuit is None or pursuit.ended.done()
+        if not is_over and decision.proposal is not None and self._send is not None:
+            self._send(decision.proposal)
+            self._guard.sent()
+        age = self._observer.age(stamp)
+        decision = self._agent.judged(decision)
+        if pursuit is None or is_over:
             self._view.status(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
         elif decision.proposal is None:
             self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
         else:
-            self._propose(decision.proposal, decision, pursuit, note)
+            self._tell(stamp, age, decision, pursuit, note)
 
     def _remember(self, observation: Observation) -> None:
         """Keeps the observation; starts anew when the clock jumped back."""
@@ -338,9 +344,10 @@ class PlanningLoop:
         if standing is not None:
             self._agent.resync(standing)
 
-    def _propose(
-        self, proposal: Proposal, decision: Decision, pursuit: Pursuit, note: str
+    def _tell(
+        self, stamp: float, age: float, decision: Decision, pursuit: Pursuit, note: str
     ) -> None:
+        """What was decided of an observation at ``stamp`` (s), ``age`` s old when it was sent."""
         assert pursuit.goal is not None and decision.plan is not None
         self.late_plans += decision.plan.latency_ms > self.deadline_ms
         self.latencies_ms.append(decision.plan.latency_ms)
@@ -350,9 +357,6 @@ class PlanningLoop:
             if decision.surprise > 1.0:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
-            self._send(proposal)
-            self._guard.sent()
-        age, stamp = self._observer.age(proposal.stamp), proposal.stamp
         latency, speed = self._agent.latency, self._agent.speed
         self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
         others = self._agent.tip_paths(decision.plan.others)
