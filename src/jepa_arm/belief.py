@@ -191,7 +191,8 @@ class Belief:
             return *self.now(), None
         stamps = [begins - ago * self._time.model_dt for ago in range(self._past + 1)]
         z, *past = [self._expected(stamp) for stamp in stamps]
-        return z, torch.cat(past, dim=-1), self._sent[-1][1] if self._sent else None
+        last = torch.tensor([begins - self._time.control_dt], dtype=torch.float64)
+        return z, torch.cat(past, dim=-1), self._sent_for(last)[0]
 
     def _expected(self, stamp: float) -> Tensor:
         """(1, D) at ``stamp`` (s), predicted where it lies ahead."""
@@ -215,13 +216,13 @@ class Belief:
         model_dt = self._time.model_dt
         early = stamp - steps * model_dt
         z, z_prev = self._before(early)
-        blocks = [self.block(stamp - ago * model_dt) for ago in reversed(range(steps))]
-        predicted = self._dynamics.rollout(z, z_prev, torch.stack(blocks, 1))[:, -1]
+        blocks = self.blocks(stamp, steps)
+        predicted = self._dynamics.rollout(z, z_prev, blocks)[:, -1]
         oldest = early - self._past * model_dt - 1e-6
         recent = [s for s in self._steps if oldest <= s.stamp < stamp]
         is_seen = all(s.is_seen for s in recent) and self._steps[0].stamp < oldest + 2e-6
         felt = min(recent, key=lambda s: abs(s.stamp - early), default=self._steps[-1]).proprio
-        return Prior(z, felt, torch.cat(blocks, -1), predicted, is_seen)
+        return Prior(z, felt, blocks.flatten(1), predicted, is_seen)
 
     def frame(self, stamp: float, z: Tensor, proprio: Tensor, features: Tensor) -> Frame | None:
         """What was expected at ``stamp`` (s), beside what came: (1, D), (1, P) and (1, F).
@@ -242,20 +243,30 @@ class Belief:
             frame, long_before=far.z, long_block=far.block, long_predicted=far.predicted
         )
 
-    def block(self, stamp: float) -> Tensor:
-        """(1, K*A) what was sent in the model step before ``stamp`` (s).
+    def blocks(self, stamp: float, steps: int = 1) -> Tensor:
+        """(1, steps, K*A) what was sent in the model steps before ``stamp`` (s).
+
+        What a late action has left to do passes from one to the next. Before the first the
+        latent knows of it.
+        """
+        dt, count = self._time.control_dt, steps * self._time.frame_skip
+        first = stamp - steps * self._time.model_dt
+        begins = first + dt * torch.arange(count, dtype=torch.float64)
+        moved = effect(self._sent_for(begins)[None], self.late)
+        return moved.reshape(1, steps, self._time.frame_skip * self._width)
+
+    def _sent_for(self, begins: Tensor) -> Tensor:
+        """(N, A) what was sent for the control steps that begin at ``begins`` (N,) s.
 
         An action is at work for a control step; each step gets its share of it.
         """
-        dt, count = self._time.control_dt, self._time.frame_skip
-        begins = stamp - self._time.model_dt + dt * torch.arange(count, dtype=torch.float64)
         if not self._sent:
-            return torch.zeros(1, count * self._width)
+            return torch.zeros(len(begins), self._width)
+        dt = self._time.control_dt
         decided = torch.tensor([d for d, _ in self._sent], dtype=torch.float64)
         begun = decided + self.waits * dt
         shares = (1.0 - (begins[:, None] - begun).abs() / dt).clamp(min=0.0).float()
-        actions = shares @ torch.stack([action for _, action in self._sent])
-        return effect(actions[None], self.late).flatten(1)
+        return shares @ torch.stack([action for _, action in self._sent])
 
     def _before(self, stamp: float) -> tuple[Tensor, Tensor]:
         stamps = [stamp - ago * self._time.model_dt for ago in range(1, self._past + 1)]

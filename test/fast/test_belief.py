@@ -94,6 +94,31 @@ def test_plans_start_where_the_actions_that_still_wait_will_have_led(waits: int)
     assert before is None if waits == 0 else float(before) == sent[-1]
 
 
+def wait(sent: dict[float, float], waits: int) -> Belief:
+    """A belief at 0.5 s, late by half a step beyond ``waits``, of an arm that has not moved yet."""
+    belief = Belief(Sum(), None, TIME, width=1)
+    belief.waits, belief.late = waits, 0.5
+    for i in range(6):
+        belief.see(i * 0.1, torch.zeros(1, 1), PROPRIO)
+    for stamp, action in sent.items():
+        belief.act(stamp, torch.tensor([action]))
+    return belief
+
+
+def test_what_a_late_action_has_left_to_do_is_not_lost_between_two_model_steps() -> None:
+    """The rest of the second action was, where the wait is longer than a model step."""
+    z, _, before = wait({0.1: 1.0, 0.2: 10.0, 0.3: 100.0, 0.4: 1000.0}, waits=3).ahead()
+    torch.testing.assert_close(z, torch.tensor([[111.0 + 0.5 * 1000.0]]))
+    torch.testing.assert_close(before, torch.tensor([1000.0]))
+
+
+def test_an_action_that_is_over_when_the_plan_begins_has_nothing_left_to_do() -> None:
+    """It was done half again where no decision had been made at 0.4 s."""
+    z, _, before = wait({0.3: 1.0}, waits=1).ahead()
+    torch.testing.assert_close(z, torch.tensor([[1.0]]))
+    torch.testing.assert_close(before, torch.tensor([0.0]))
+
+
 def test_the_actions_of_the_last_model_step_are_at_work() -> None:
     belief = fill([0.0, 0.1, 0.2, 0.3])
     belief.act(0.1, torch.tensor([100.0]))  # at work from 0.1 to 0.2: before the model step
