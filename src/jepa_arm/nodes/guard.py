@@ -33,7 +33,7 @@ from . import conversions as convert
 from .command_output import command_output
 from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
-from .guard_settings import GuardSettings
+from .guard_settings import GuardSettings, most_speed
 from .guard_watch import ClockJumps, Pause, Rivals
 from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
@@ -65,7 +65,7 @@ class GuardPart:
         self._config = load(GuardConfig, config_path(settings.guard_config))
         self._output = command_output(settings.controller, settings.lock_step)
         self._lock_step = LockStep(self._time) if settings.lock_step else None
-        self._most_speed = settings.speed_scale
+        self._most_speed = most_speed(settings.speed_scale)
         self._is_active = False
         self._begin()
         self._make_topics()
@@ -95,7 +95,7 @@ class GuardPart:
 
     def set_live(self, values: Mapping[str, Any]) -> None:
         """Goes on at another speed."""
-        self._guard.most_speed = self._most_speed = values['speed_scale']
+        self._guard.most_speed = self._most_speed = most_speed(values['speed_scale'])
 
     def activate(self) -> None:
         """Listens for others, then takes over the arm where it stands."""

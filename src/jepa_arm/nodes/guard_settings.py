@@ -39,3 +39,8 @@ class GuardSettings:
             declare_priority(node, 20),
             float(declare(node, 'speed_scale', 1.0, SPEED_TEXT, SPEED_SPAN, True)),
         )
+
+
+def most_speed(speed_scale: float) -> float:
+    """For the guard; rclpy lets numbers pass that miss the end of the span by a millionth."""
+    return min(speed_scale, SPEED_SPAN[1])
