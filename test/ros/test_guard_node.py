@@ -9,10 +9,12 @@ from array import array
 import numpy as np
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
 from jepa_arm_msgs.msg import GuardStatus
 from rclpy.context import Context
+from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -20,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.guard_watch import Rivals
 from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.nodes.process import harden
 from jepa_arm.nodes.vitals import resident_mb
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -308,6 +311,26 @@ def test_another_publisher_is_counted_on_a_remapped_topic(harness):
         other = ('arm_controller/commands', COMMAND)
         harness.make(lambda: harness.node.create_publisher(JointTrajectory, *other))
         harness.wait(lambda: rivals.count() == 1, 'the other publisher')
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_a_clock_before_zero_does_no_harm_in_a_namespace_either():
+    """It ended a node whose clock is remapped, as that of two virtual arms is."""
+    context = Context()
+    rclpy.init(args=['--ros-args', '-r', '/clock:=/left/clock'], context=context)
+    node = rclpy.create_node(
+        'with_a_clock',
+        context=context,
+        parameter_overrides=[Parameter('use_sim_time', value=True)],
+    )
+    try:
+        harden(node)
+        [clock] = [s for s in node.subscriptions if s.topic_name == '/left/clock']
+        clock.callback(Clock(clock=Time(sec=3)))
+        clock.callback(Clock(clock=Time(sec=-1)))
+        assert node.get_clock().now().nanoseconds == 3 * convert.NANOSECONDS
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)

@@ -88,8 +88,9 @@ def harden(node: Node) -> None:
 
     They are a ``/clock`` before zero and a parameter of a type that does not exist.
     """
+    clock = node.resolve_topic_name('/clock')  # as remapped
     for subscription in node.subscriptions:
-        if subscription.topic_name == '/clock':
+        if subscription.topic_name == clock:
             subscription.callback = _without_negative_time(subscription.callback)
     for service in node.services:
         if service.srv_type in (SetParameters, SetParametersAtomically):
