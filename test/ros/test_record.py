@@ -9,10 +9,11 @@ import pytest
 from planner_bench import Bench, pose
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 
 from jepa_arm.cli import main
-from jepa_arm.nodes.parameters import SENSOR
+from jepa_arm.nodes.parameters import SENSOR, STATUS
 from jepa_arm.nodes.recorder import TOPICS
 from jepa_arm.resources import checkpoint_path
 
@@ -84,11 +85,17 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
 def test_the_recorder_works_in_a_namespace_and_says_when_there_is_nothing(harness, tmp_path):
     nothing = start_recorder('--out', str(tmp_path / 'a.mcap'), '--duration', '1', 'nobodys')
     joints = harness.node.create_publisher(JointState, '/left/joint_states', SENSOR)
-    harness.node.create_timer(0.02, lambda: joints.publish(JointState(name=['a'])))
+    clock = harness.node.create_publisher(Clock, '/left/clock', STATUS)
+
+    def publish():
+        joints.publish(JointState(name=['a']))
+        clock.publish(Clock())
+
+    harness.node.create_timer(0.02, publish)
     path = tmp_path / 'left.mcap'
     recorder = start_recorder('--out', str(path), '--duration', '2', '--namespace', 'left')
     assert recorder.wait(30.0) == 0
-    assert set(read_all(path)) >= {'/left/joint_states'}
+    assert set(read_all(path)) >= {'/left/joint_states', '/left/clock'}
     _, errors = nothing.communicate(timeout=20.0)
     assert nothing.returncode == 1 and 'nothing was published' in errors
     assert [p.name for p in tmp_path.iterdir() if 'a.mcap' in p.name] == []

@@ -158,8 +158,9 @@ class Examiner:
         yield self._clock(sample.stamp, at)
 
     def _clock(self, stamp: float, arrived: float) -> Finding:
-        """Stamps run on /clock where there is one, else on the system's clock."""
-        is_simulated = self._node.count_publishers('/clock') > 0
+        """Stamps run on /clock where there is one, in a namespace perhaps its own; else on the
+        system's clock."""
+        is_simulated = any(self._node.count_publishers(name) for name in ('/clock', 'clock'))
         age = time() - (monotonic() - arrived) - stamp
         if is_simulated:
             return Finding('clock', Level.OK, 'simulated (/clock): nodes need use_sim_time')

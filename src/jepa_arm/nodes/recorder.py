@@ -50,6 +50,7 @@ TOPICS = (
     '/diagnostics',
     '/rosout',
     '/clock',
+    'clock',  # of a virtual arm in a namespace
 )
 """Recorded where no topics are named; those that nobody publishes are left out. The feedback of
 ``move_to_goal`` says nothing that ``planner/status`` does not."""
@@ -91,7 +92,8 @@ class Recorder:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        self._wanted = [self._node.resolve_topic_name(name) for name in topics or TOPICS]
+        names = [self._node.resolve_topic_name(name) for name in topics or TOPICS]
+        self._wanted = list(dict.fromkeys(names))
         self._subscriptions: dict[str, tuple[Subscription, QoSProfile]] = {}
         self._channels: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
