@@ -230,6 +230,7 @@ def run_graph(args: argparse.Namespace) -> int:
     )
     _end_on_sigterm()
     supervisor = Supervisor(specs, args.namespace)
+    space = f'/{args.namespace.strip("/")}'.rstrip('/')
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
     try:
         with supervisor:
@@ -247,7 +248,7 @@ def run_graph(args: argparse.Namespace) -> int:
                     return 1
                 print(
                     f'{name} ended with {code}; it is there again, inactive: activate it when the '
-                    f'cause is known (ros2 lifecycle set /{name} activate)',
+                    f'cause is known (ros2 lifecycle set {space}/{name} activate)',
                     flush=True,
                 )
     except KeyboardInterrupt:
