@@ -19,7 +19,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from .agent import Agent, Decision
+from .agent import Agent
 from .config import (
     AblationConfig,
     AblationRow,
@@ -36,6 +36,7 @@ from .config import (
 )
 from .data.episodes import EpisodeFile
 from .data.windows import WindowSampler
+from .decision import Decision
 from .evaluation import Evaluator, machine
 from .hindsight import fit_heads
 from .model.checkpoint import git_hash, load_checkpoint, save_checkpoint

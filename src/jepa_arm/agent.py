@@ -8,10 +8,8 @@ in two processes with the same calls.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ import torch
 from .arm import Arm
 from .belief import Belief
 from .config import PlannerConfig
+from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
 from .model.belief_heads import SUBJECTS, load_belief_heads
@@ -28,6 +27,7 @@ from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
+from .robot import Line, Robot
 from .surprise import Surprise
 from .types import Command, FloatArray, JointSample, Observation, Proposal
 
@@ -36,55 +36,6 @@ SAME_RAD = 1e-9
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
 TARGETS_KEPT = 8
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the agent makes of one observation.
-
-    Attributes:
-        proposal: the joint trajectory it would like to see; None: hold.
-        plan: in latent space, with its latency; None without a goal.
-        distance, predicted_distance: m (latent units for a latent goal) to the goal, as read
-            from the belief now and at the plan's end; NaN without a goal.
-        surprise: how improbable the observation was; 1 is the level of an alarm. NaN without an
-            image, and without belief heads. channel: what was surprising.
-        doubt: m, standard deviation on each axis of what is read of the goal's subject.
-        contact: probability that arm and object touch within the plan.
-        tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
-        told: (J,) rad, where the arm was told to go before, from which the plan starts.
-        is_continued: whether the plan goes on from the one before it.
-        decided_at: s, ``time.perf_counter`` when the decision was made.
-    """
-
-    proposal: Proposal | None
-    plan: Plan | None = None
-    distance: float = np.nan
-    predicted_distance: float = np.nan
-    surprise: float = np.nan
-    channel: str = ''
-    doubt: float = np.nan
-    contact: float = np.nan
-    tip_path: FloatArray | None = None
-    told: FloatArray | None = None
-    is_continued: bool = False
-    decided_at: float = field(default_factory=time.perf_counter)
-
-
-class Decider(Protocol):
-    """Anything that turns observations into proposals: the agent, or a scripted policy."""
-
-    def decide(self, observation: Observation) -> Decision:
-        """The decision for ``observation``."""
-        ...
-
-    def decide_blind(self, joints: JointSample) -> Decision:
-        """The decision without an image."""
-        ...
-
-    def resync(self, joints: FloatArray) -> None:
-        """Plans on from ``joints`` (J,), where the guard holds the arm."""
-        ...
 
 
 class Agent:
@@ -377,46 +328,6 @@ class Agent:
         times = np.arange(1, len(waypoints) + 1, dtype=float) * self._time.control_dt
         valid_for = self._config.valid_for
         return Proposal(self._arm.joint_names, waypoints, times, stamp, valid_for)
-
-
-class Robot(Protocol):
-    """What ``control_step`` needs of the robot: the virtual arm has it."""
-
-    time: float
-
-    def observe(self) -> Observation:
-        """Camera image and joints now."""
-        ...
-
-    def joints(self) -> tuple[FloatArray, FloatArray]:
-        """Measured positions (J,) rad and velocities (J,) rad/s."""
-        ...
-
-    def command(self, position: FloatArray, velocity: FloatArray) -> None:
-        """Sets the joint servo's target."""
-        ...
-
-    def step(self) -> None:
-        """Lets one stream tick pass."""
-        ...
-
-
-class Line:
-    """The way of proposals to the guard, which takes ``delay`` s."""
-
-    def __init__(self, delay: float = 0.0) -> None:
-        self._delay, self._sent = delay, deque[tuple[float, Proposal]]()
-
-    def put(self, proposal: Proposal, now: float) -> None:
-        """Sends ``proposal`` at ``now`` (s)."""
-        self._sent.append((now + self._delay, proposal))
-
-    def arrived(self, now: float) -> list[Proposal]:
-        """What has come by ``now`` (s), the oldest first."""
-        out = []
-        while self._sent and self._sent[0][0] <= now + 1e-6:
-            out.append(self._sent.popleft()[1])
-        return out
 
 
 def control_step(

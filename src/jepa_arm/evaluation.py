@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .agent import Agent, Decider, Decision, Line, control_step
+from .agent import Agent, control_step
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
+from .decision import Decider, Decision
 from .goals import Goal, GoalError, PositionGoal
 from .guard import Guard
 from .model.checkpoint import Checkpoint, check_contract
 from .motion import TipMotion, make_contract
 from .resources import git_hash
+from .robot import Line
 from .sim.bullet import BulletWorld
 from .sim.policies import Policy, RandomWalk, ScriptedPush, ScriptedReach
 from .sim.tasks import EVALUATION_SEED, Task, load_task

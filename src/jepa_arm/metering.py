@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from .agent import Agent, Decision, control_step
+from .agent import Agent, control_step
+from .decision import Decision
 from .evaluation import Evaluator
 from .goals import Goal
 from .types import Observation

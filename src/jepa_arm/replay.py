@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .agent import Agent, Decision
+from .agent import Agent
 from .arm import Arm
 from .config import CameraConfig
 from .data.mcap_file import RecordingError
 from .data.recordings import Asked, PlannerState, Recording, Step
+from .decision import Decision
 from .goals import GoalError, PositionGoal
 from .planning.planner import PlanningError
 from .sight import camera_difference

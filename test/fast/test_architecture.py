@@ -17,13 +17,13 @@ PACKAGE = 'jepa_arm'
 # module or a subpackage of jepa_arm; inside a subpackage imports are free.
 LAYERS = (
     {'types', 'resources'},
-    {'config', 'messages'},
+    {'config', 'messages', 'robot'},
     {'arm'},
     {'motion', 'collision', 'joint_watch'},
     {'model', 'data', 'sim', 'sweep'},
     {'goals', 'proposals', 'stream', 'sight'},
     {'planning', 'surprise', 'guard'},
-    {'belief'},
+    {'belief', 'decision'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
     {

@@ -95,7 +95,7 @@ def test_plans_start_where_the_actions_that_still_wait_will_have_led(waits: int)
 
 
 def wait(sent: dict[float, float], waits: int) -> Belief:
-    """A belief at 0.5 s, late by half a step beyond ``waits``, of an arm that has not moved yet."""
+    """A belief at 0.5 s, half a step late beyond ``waits``; the arm has not moved yet."""
     belief = Belief(Sum(), None, TIME, width=1)
     belief.waits, belief.late = waits, 0.5
     for i in range(6):

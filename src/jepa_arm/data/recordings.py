@@ -66,11 +66,11 @@ class Step:
 
     Attributes:
         published: s of the system clock, when the planner told of it; plan_ms: of its search.
-        told, is_continued, latency_s: what it started from; see ``agent.Decision``. ``told`` is
+        told, is_continued, latency_s: what it started from; see ``decision.Decision``. ``told`` is
             None where nothing was decided. speed: share of the full speed it was planned with.
         seen: that it was made from; joints alone where no image had come in time.
         state: of the planner. source: of its plan. candidates: priced for it.
-        distance: m, read distance to the goal; surprise: see ``agent.Decision``.
+        distance: m, read distance to the goal; surprise: see ``decision.Decision``.
         proposal: what was sent to the guard; None: nothing.
     """
 

@@ -158,8 +158,7 @@ class Examiner:
         yield self._clock(sample.stamp, at)
 
     def _clock(self, stamp: float, arrived: float) -> Finding:
-        """Stamps run on /clock where there is one, in a namespace perhaps its own; else on the
-        system's clock."""
+        """Stamps run on /clock, or that of the namespace, else on the system's clock."""
         is_simulated = any(self._node.count_publishers(name) for name in ('/clock', 'clock'))
         age = time() - (monotonic() - arrived) - stamp
         if is_simulated:

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ..agent import Decision
+from ..decision import Decision
 from ..goals import PositionGoal
 from ..types import FloatArray
 from . import conversions as convert

@@ -19,10 +19,11 @@ import torch
 from jepa_arm_msgs.msg import PlannerStatus
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from ..agent import Agent, Decision
+from ..agent import Agent
 from ..arm import Arm
 from ..belief import BlindError
 from ..config import ConfigError, PlannerConfig, TaskConfig, load
+from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
 from ..planning.planner import PlanningError
