@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .agent import Agent, control_step
 from .arm import Arm
-from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
+from .config import ArmConfig, ConfigError, GuardConfig, PlannerConfig, SimConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, PositionGoal
 from .guard import Guard
@@ -283,8 +283,14 @@ def evaluate(
 
     Raises:
         CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
+        ConfigError: a delay that cannot be, or of which the guard would refuse everything.
     """
     check_contract(checkpoint.contract, make_contract(arm, sim.time))
+    if not 0.0 <= conditions.delay <= guard.max_proposal_age:
+        raise ConfigError(
+            f'--delay: expected 0 to {guard.max_proposal_age * 1000.0:g} ms, beyond which the '
+            f'guard refuses every proposal, got {conditions.delay * 1000.0:g}'
+        )
     valid_for = max(planner.valid_for, conditions.delay + guard.late_validity)
     planner = replace(planner, valid_for=valid_for)
     evaluator = Evaluator(arm, sim, guard, task, tolerance, conditions=conditions)

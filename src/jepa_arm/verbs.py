@@ -253,6 +253,8 @@ def evaluate(args: argparse.Namespace) -> int:
         if args.ros and getattr(args, option):
             name = option.replace('_', '-')
             raise ConfigError(f'--{name} is for episodes in process: expected no --ros')
+    if args.unknown_delay and not args.delay:
+        raise ConfigError('--unknown-delay: expected a --delay with it')
     policy = args.planner if args.planner in ('random', 'scripted') else None
     if policy and (args.blackout or args.delay):
         raise ConfigError(f'--planner {policy} sees no images: expected no --blackout or --delay')
