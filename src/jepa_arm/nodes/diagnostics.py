@@ -34,7 +34,7 @@ class Diagnostics:
             node: that tells of itself.
             problems: what is wrong; nothing if all is well.
             values: what else there is to know, by name; the process's memory is added.
-            is_stuck: whether the node does not do its work until somebody acts.
+            is_stuck: whether the node does not do its work now.
         """
         self._node, self._problems, self._values, self._is_stuck = node, problems, values, is_stuck
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', STATUS)
