@@ -52,7 +52,7 @@ LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
 TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
 TOLERANCE_SPAN = (0.0, 0.2)
-DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config'
+DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
 DEADLINE_SPAN = (0.0, 1000.0)
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
@@ -141,7 +141,8 @@ class PlannerPart:
         config = load(PlannerConfig, config_path(settings.planner_config))
         self._checkpoint = _load_checkpoint(settings.checkpoint, self._arm, time)
         self._period_ms = time.control_dt * 1000.0
-        is_lock_step, self._is_dry_run = settings.lock_step, settings.dry_run
+        self._is_lock_step = is_lock_step = settings.lock_step
+        self._is_dry_run = settings.dry_run
         if is_lock_step:
             config = replace(config, deadline_ms=float('inf'))
         self._deadline_ms = config.deadline_ms
@@ -195,9 +196,7 @@ class PlannerPart:
     def set_live(self, values: Mapping[str, Any]) -> None:
         """Another tolerance for goals to come, another deadline for plans to come."""
         self._loop.tolerance = values.get('goal_tolerance', self._loop.tolerance)
-        if 'deadline_ms' in values and np.isfinite(
-            self._deadline_ms
-        ):  # in lock-step there is none
+        if 'deadline_ms' in values and not self._is_lock_step:
             self._loop.deadline_ms = values['deadline_ms'] or self._deadline_ms
 
     def activate(self) -> None:
