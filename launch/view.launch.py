@@ -10,7 +10,8 @@ from jepa_arm.sim.camera import optical_quaternion
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
-    'sim_time': ('true', 'follow /clock, as beside the virtual arm'),
+    'sim_time': ('true', 'follow a clock, as beside the virtual arm'),
+    'clock': ('clock', 'its topic; that of the virtual arm is in its namespace'),
     'namespace': ('', 'of all nodes'),
 }
 
@@ -32,12 +33,14 @@ def start(given):
             package='robot_state_publisher',
             executable='robot_state_publisher',
             namespace=given['namespace'],
+            remappings=[('/clock', given['clock'])],
             parameters=[{'robot_description': read_urdf(arm.urdf), **clock}],
         ),
         Node(
             package='tf2_ros',
             executable='static_transform_publisher',
             namespace=given['namespace'],
+            remappings=[('/clock', given['clock'])],
             arguments=pose,
             parameters=[clock],
         ),
@@ -45,6 +48,7 @@ def start(given):
             package='rviz2',
             executable='rviz2',
             namespace=given['namespace'],
+            remappings=[('/clock', given['clock'])],
             arguments=['-d', str(rviz), '-f', arm.base_link],
             parameters=[clock],
         ),

@@ -141,6 +141,7 @@ def test_bringup_launch_sends_commands_to_the_controller_of_the_arms_driver(load
 
 def test_view_launch_describes_the_arm_and_its_camera(load):
     nodes = {n.options['package']: n.options for n in load('view.launch.py')}
+    assert all(n['remappings'] == [('/clock', 'clock')] for n in nodes.values())
     assert '<robot' in nodes['robot_state_publisher']['parameters'][0]['robot_description']
     assert 'camera_optical_frame' in nodes['tf2_ros']['arguments']
     flag, file, *frame = nodes['rviz2']['arguments']
