@@ -15,15 +15,15 @@ Result = dict[str, Any]
 MAIN_CM = {'reach': 1.0, 'push': 3.0}
 """Tolerance at which times, paths and what a solved task costs are told."""
 NOTES = """\
-All planners meet the same scenes with the same weights; a row with fewer episodes has the first of
-them. Success: the tolerance held for 3 control steps within the time limit, with 95 % Wilson
-intervals. Time, path of the tip (medians of solved episodes) and what a solved task costs are told
-at {main}. Simulated time stands still while a planner thinks, so its latency
-costs it nothing here; all sweeps are made. The plan column (wall clock, p50 / p99) says what a robot
-would wait; where other work shared the core, processor time is the better guess. That is of whole
-decisions, encoding and belief included. Operations are matrix products and convolutions, a
-multiplication and an addition counted as two. Memory is the peak of the whole process, simulator and
-libraries included."""
+All planners meet the same scenes with the same weights; a row with fewer episodes has the first
+of them. Success: the tolerance held for 3 control steps within the time limit, with 95 % Wilson
+intervals. Time, path of the tip (medians of solved episodes) and what a solved task costs are
+told at {main}. Simulated time stands still while a planner thinks, so its latency costs it
+nothing here; all sweeps are made. The plan column (wall clock, p50 / p99) says what a robot
+would wait; where other work shared the core, processor time is the better guess. That is of
+whole decisions, encoding and belief included. Operations are matrix products and convolutions, a
+multiplication and an addition counted as two. Memory is the peak of the whole process, simulator
+and libraries included."""
 
 
 def read_results(folder: Path) -> list[Result]:
