@@ -46,6 +46,7 @@ def bench_energy(
         run.close()
         summary = summarise(result)
         figures[f'{task}_success'] = summary['success'][f'{MAIN_CM[task]:g}']['rate']
-        figures |= {f'{task}_{key}': summary[key] for key in FIGURES if key in summary}
+        told = {key: summary[key] for key in FIGURES if summary.get(key) is not None}
+        figures |= {f'{task}_{key}': round(value, 5) for key, value in told.items()}
         figures['machine'] = summary['machine']
     return figures
