@@ -1,16 +1,15 @@
 """Searches of other packages as ours: the same model, start, bounds and costs, their algorithm.
 
 ``jepa-arm bench peers`` loads this file from a checkout; what is not installed is left out there
-by name. Their settings are their defaults. Each plans anew from the last plan, shifted by what
-was executed, as ours do. Their actions know no bounds, so what leaves them is priced as it would
-be executed: cut.
+by name. Their settings are their defaults. With our cost they plan anew at each step, from the
+last plan shifted, as ours do; with the published one as published. Their actions know no bounds,
+so what leaves them is priced as it would be executed: cut.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,20 +22,7 @@ from jepa_arm.comparison import PLACE, Contender, MakeOptimizer
 from jepa_arm.config import PlannerConfig
 from jepa_arm.goals import LatentGoal
 from jepa_arm.planning.costs import Task
-from jepa_arm.planning.search import Dynamics, Population, Solution, Start
-
-Cost = Callable[[Task], Task]
-"""A task with the cost that a peer is to make small."""
-
-
-def as_given(task: Task) -> Task:
-    """Our cost."""
-    return task
-
-
-def published(task: Task) -> Task:
-    """The cost of LeWorldModel's planner (arXiv:2603.19312): see ``LastLatent``."""
-    return LastLatent(task.goal, task.read, task.heads, task.value_weight, task.distance_weight)
+from jepa_arm.planning.search import Dynamics, Optimizer, Population, Solution, Start
 
 
 class LastLatent(Task):
@@ -66,18 +52,12 @@ class StableWorldmodel:
     """A solver of ``stable_worldmodel`` behind our ``Optimizer``."""
 
     def __init__(
-        self,
-        solver: str,
-        cost: Cost,
-        dynamics: Dynamics,
-        config: PlannerConfig,
-        skip: int,
-        width: int,
+        self, solver: str, dynamics: Dynamics, config: PlannerConfig, skip: int, width: int
     ) -> None:
         from gymnasium.spaces import Box
         from stable_worldmodel import solver as solvers
 
-        self._cost, self._dynamics, self._skip, self._width = cost, dynamics, skip, width
+        self._dynamics, self._skip, self._width = dynamics, skip, width
         self._solver = getattr(solvers, solver)(model=None)
         bounds = np.ones((1, width), dtype=np.float32)
         self._solver.configure(
@@ -91,7 +71,6 @@ class StableWorldmodel:
         self, start: Start, task: Task, deadline: float, generator: torch.Generator
     ) -> Solution:
         """Their plan; they know no deadline."""
-        task = self._cost(task)
         population = Population(self._dynamics, start, task, self._skip)
         self._solver.model = Priced(population, self._width)
         self._solver.torch_gen = generator
@@ -107,12 +86,10 @@ class StableWorldmodel:
 class TorchWorld:
     """The CEM of ``torch_world`` behind our ``Optimizer``."""
 
-    def __init__(
-        self, cost: Cost, dynamics: Dynamics, config: PlannerConfig, skip: int, width: int
-    ) -> None:
+    def __init__(self, dynamics: Dynamics, config: PlannerConfig, skip: int, width: int) -> None:
         from torch_world.planning import CEM
 
-        self._cost, self._dynamics, self._skip, self._width = cost, dynamics, skip, width
+        self._dynamics, self._skip, self._width = dynamics, skip, width
         self._cem = CEM(config.horizon, skip * width, bounds=(-1.0, 1.0))
 
     @torch.inference_mode()
@@ -120,7 +97,6 @@ class TorchWorld:
         self, start: Start, task: Task, deadline: float, generator: torch.Generator
     ) -> Solution:
         """Their plan; it knows neither a deadline nor a warm start."""
-        task = self._cost(task)
         skip, width = self._skip, self._width
 
         def rollout(z: Tensor, blocks: Tensor) -> Tensor:
@@ -138,6 +114,36 @@ class TorchWorld:
         return answer(self._dynamics, start, task, skip, blocks.reshape(1, -1, width), count)
 
 
+class AsPublished:
+    """A search as LeWorldModel is planned with (arXiv:2603.19312).
+
+    Towards the latent of the goal image, from nothing, and a whole plan is carried out before the
+    next is made. (With a cost of the last latent alone, who plans anew at each step puts off
+    arriving.)
+    """
+
+    def __init__(self, search: Optimizer, dynamics: Dynamics, skip: int) -> None:
+        self._search, self._dynamics, self._skip = search, dynamics, skip
+        self._left = torch.empty(0)
+
+    @torch.inference_mode()
+    def solve(
+        self, start: Start, task: Task, deadline: float, generator: torch.Generator
+    ) -> Solution:
+        """A new plan, or what is left of the last one."""
+        last = LastLatent(
+            task.goal, task.read, task.heads, task.value_weight, task.distance_weight
+        )
+        if start.warm is None or not len(self._left):
+            found = self._search.solve(replace(start, warm=None), last, deadline, generator)
+            self._left = found.actions[1:]
+            return found
+        plan = torch.zeros_like(start.warm)
+        plan[: len(self._left)] = self._left
+        self._left = self._left[1:]
+        return answer(self._dynamics, start, last, self._skip, plan[None], 0)
+
+
 def answer(
     dynamics: Dynamics, start: Start, task: Task, skip: int, plan: Tensor, candidates: int
 ) -> Solution:
@@ -147,35 +153,36 @@ def answer(
     return replace(population.result(), candidates=candidates)
 
 
-def make(cls: Callable[..., Any], *first: Any) -> MakeOptimizer:
-    """What makes a ``cls`` with ``first`` before the usual arguments."""
-    return lambda dynamics, config, skip, width: cls(*first, dynamics, config, skip, width)
+def swm(solver: str) -> MakeOptimizer:
+    """Makes ``solver`` of stable-worldmodel."""
+    return lambda *given: StableWorldmodel(solver, *given)
 
 
-LAST = 'published: squared distance of the last latent to the goal latent'
+def as_published(make: MakeOptimizer) -> MakeOptimizer:
+    """Makes what ``make`` makes, used as LeWorldModel uses it."""
+    return lambda dynamics, config, skip, width: AsPublished(
+        make(dynamics, config, skip, width), dynamics, skip
+    )
+
+
+LAST = 'published: last latent to goal latent, whole plans carried out'
 SWM, TORCH_WORLD = 'stable-worldmodel', 'torch-world'
-SOLVERS = {'cem': 'CEMSolver', 'icem': 'ICEMSolver', 'mppi': 'MPPISolver'}
-TITLES = {'cem': 'CEM', 'icem': 'iCEM', 'mppi': 'MPPI'}
+
+
+def both(name: str, title: str, make: MakeOptimizer, package: str) -> tuple[Contender, Contender]:
+    """A search with our cost and planning anew at each step, and as published."""
+    return (
+        Contender(name, title, PLACE, make, package=package),
+        Contender(
+            f'{name}-latent', title, LAST, as_published(make), is_latent=True, package=package
+        ),
+    )
+
 
 CONTENDERS = (
-    *(
-        Contender(
-            f'swm-{name}-latent', TITLES[name], LAST,
-            make(StableWorldmodel, solver, published), is_latent=True, package=SWM,
-        )
-        for name, solver in SOLVERS.items()
-    ),
-    *(
-        Contender(
-            f'swm-{name}', TITLES[name], PLACE, make(StableWorldmodel, solver, as_given),
-            package=SWM,
-        )
-        for name, solver in SOLVERS.items()
-    ),
-    Contender(
-        'torch-world-cem-latent', 'CEM', LAST, make(TorchWorld, published), is_latent=True,
-        package=TORCH_WORLD,
-    ),
-    Contender('torch-world-cem', 'CEM', PLACE, make(TorchWorld, as_given), package=TORCH_WORLD),
-)  # fmt: skip
+    *both('swm-cem', 'CEM', swm('CEMSolver'), SWM),
+    *both('swm-icem', 'iCEM', swm('ICEMSolver'), SWM),
+    *both('swm-mppi', 'MPPI', swm('MPPISolver'), SWM),
+    *both('torch-world-cem', 'CEM', TorchWorld, TORCH_WORLD),
+)
 """Who can be compared with."""

@@ -92,7 +92,7 @@ class MeteredAgent(Agent):
 
 
 def count_flops(
-    agent: Agent, evaluator: Evaluator, goal: Goal, seed: int, steps: int = 3
+    agent: Agent, evaluator: Evaluator, goal: Goal, seed: int, steps: int = 10
 ) -> float:
     """Floating-point operations of a decision that goes on from one before, encoding included.
 

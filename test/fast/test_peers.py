@@ -61,8 +61,15 @@ def test_a_peer_reaches_a_near_goal_and_keeps_to_the_room(
     # MPPI does not narrow its noise, and a cost in squared metres is small beside its temperature
     if 'mppi' not in peer.name:
         np.testing.assert_allclose(near.latents[-1], PLACE, atol=0.01)
+    rest = planner.plan(origin, origin, goal(0.0))
+    if peer.is_latent:  # carries out its whole plan
+        assert rest.candidates == 0
+        torch.testing.assert_close(rest.actions[:-1], near.actions[1:], rtol=0, atol=0)
+    else:
+        assert rest.candidates == near.candidates
     planner.reset()
     again = planner.plan(origin, origin, goal(0.0))
     torch.testing.assert_close(again.actions, near.actions, rtol=0, atol=0)
+    planner.reset()
     far = planner.plan(origin, origin, goal(5.0), ROOM).actions
     assert far.abs().max() <= 1.0 and far.cumsum(0)[:, 0].max() <= 0.4 + 1e-5
