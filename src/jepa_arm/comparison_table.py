@@ -141,7 +141,8 @@ def _share(episodes: list[dict[str, Any]], key: str) -> dict[str, float]:
 
 
 def _rate(share: dict[str, float]) -> str:
-    return f'{share["rate"]:.0%} [{100 * share["low"]:.0f}–{100 * share["high"]:.0f}]'
+    low, high = max(share['low'], 0.0), share['high']
+    return f'{share["rate"]:.0%} [{100 * low:.0f}–{100 * high:.0f}]'
 
 
 def _median(values: list[float]) -> float | None:
