@@ -6,7 +6,7 @@ import pytest
 
 from jepa_arm.agent import Agent
 from jepa_arm.config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
-from jepa_arm.evaluation import Evaluator, evaluate
+from jepa_arm.evaluation import Evaluator, evaluate_policy
 from jepa_arm.goals import GoalError
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.resources import checkpoint_path, config_path
@@ -31,18 +31,15 @@ def test_a_misreading_tip_probe_leaves_no_error(
 def test_a_policy_can_take_the_place_of_the_agent(
     policy: str, expected: float, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
-    report, episodes = evaluate(
-        load_checkpoint(checkpoint_path('compact')),
+    report, episodes = evaluate_policy(
+        policy,
         arm_config,
         sim_config,
         load(GuardConfig, config_path('guard.yaml')),
-        load(PlannerConfig, config_path('planner.yaml')),
         'reach',
         episodes=1,
         seed=50_000,
-        baselines=False,
         progress=False,
-        policy=policy,
     )
     assert (report['planner'], report['success_rate']) == (policy, expected)
     assert not episodes[0].plan_ms
