@@ -34,6 +34,30 @@ def test_the_caller_may_change_his_joints_after_the_reset():
     assert loop.tick(5, joints_arrive=False).reasons == ()
 
 
+def test_a_share_of_the_speed_is_kept_from_any_moment_on_and_through_a_reset():
+    loop = Loop()
+    loop.start_moving()
+    assert loop.guard.most_speed == 1.0
+    loop.guard.most_speed = 0.05
+    loop.tick(20)
+    for _ in range(5):
+        loop.submit(loop.proposal())
+        loop.tick(10)
+    slow = np.abs([c.velocity for c in loop.commands[-50:]]) / ARM.velocity_limit
+    assert 0.04 < slow.max() <= 0.05 + 1e-6
+    assert_within_limits(loop.commands)
+    loop.guard.reset(ARM.home, loop.now)
+    assert loop.guard.most_speed == 0.05
+
+
+@pytest.mark.parametrize('share', [0.0, -0.5, 1.01, np.nan])
+def test_a_share_of_the_speed_that_cannot_be_is_refused(share):
+    guard = Guard(ARM, TIME, CONFIG)
+    with pytest.raises(ValueError, match='a share in'):
+        guard.most_speed = share
+    assert guard.most_speed == 1.0
+
+
 @pytest.mark.parametrize('joints', [[0.0] * 6, [np.nan] * 7, [1e300] * 7])
 def test_reset_refuses_joints_that_cannot_be(joints):
     with pytest.raises(ValueError, match='expected 7 finite'):
