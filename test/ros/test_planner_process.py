@@ -92,7 +92,7 @@ def test_a_checkpoint_for_another_camera_is_refused_with_the_difference(
 
 
 # The last one here: for 20 s the graph still lists a node that was killed.
-def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm):
+def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm, monkeypatch):
     start = np.array(bench.joints[-1][1].position)
     bench.go()
 
@@ -111,6 +111,7 @@ def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm):
     velocities = np.array([msg.velocity for at, msg in bench.joints if at >= died])
     assert np.all(np.abs(velocities) <= arm.velocity_limit / arm.config.velocity_scale)
 
+    monkeypatch.setattr('jepa_arm.nodes.description.LIVED_S', 0.0)
     assert bench.graph.ended() == 'planner' and bench.graph.respawn('planner')
     lifecycle = 'planner/get_state'
     bench.harness.wait(
