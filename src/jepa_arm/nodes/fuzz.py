@@ -95,6 +95,7 @@ class RosStorm:
         self._last: deque[str] = deque(maxlen=5)
         self._pending: deque[tuple[float, Client, Any]] = deque()
         self._waiting: Counter[str] = Counter()
+        self._due: list[tuple[str, type, Client]] = []
         self._crashes, self._seconds, self._outcome = 0, 0.0, 'not tried'
         self._find_targets()
 
@@ -226,7 +227,10 @@ class RosStorm:
         return true
 
     def _request(self) -> None:
-        name, kind, client = self._clients[self._rng.integers(len(self._clients))]
+        """To each service in turn, in an order that is drawn anew each time."""
+        if not self._due:
+            self._due = [self._clients[i] for i in self._rng.permutation(len(self._clients))]
+        name, kind, client = self._due.pop()
         if self._waiting[name] >= PENDING:
             return
         future = client.call_async(self._noise.message(kind))
