@@ -100,7 +100,7 @@ def test_memory_of_a_process_is_read_until_it_is_gone():
 
 @pytest.mark.sim
 def test_a_short_soak_reaches_a_goal_and_finds_nothing_wrong():
-    report = soak(0.25, 1, checkpoint_path('compact'), progress=False)
+    report = soak(0.17, 1, checkpoint_path('compact'), progress=False)
     assert report['violations'] == []
     assert sum(sum(c.values()) for c in report['goals'].values()) >= 1
     assert report['commands_judged'] > 500 and report['guard_missed_ticks'] >= 0
