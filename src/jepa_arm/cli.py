@@ -136,31 +136,8 @@ def _add_learning(parsers: Any) -> None:
 
 def _add_judging(parsers: Any) -> None:
     """Verbs that measure, and those that break things on purpose."""
-    p = _verb(parsers, 'eval', verbs.evaluate, 'jepa-arm eval --task push --episodes 100 --seed 0')
-    _add_common(p)
-    p.add_argument('--task', required=True, help='reach or push')
-    p.add_argument('--episodes', type=_positive, default=100, help='scenes')
-    p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
-    planners = (*OPTIMIZERS, 'random', 'scripted')
-    text = 'default: config/planner.yaml; random and scripted need no checkpoint'
-    p.add_argument('--planner', choices=planners, help=text)
-    p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
-    p.add_argument('--tolerance-cm', type=float, help='default: the task')
-    p.add_argument('--ros', action='store_true', help='through the real nodes')
-    p.add_argument(
-        '--blackout',
-        type=float,
-        nargs=2,
-        metavar=('FROM', 'FOR'),
-        help='s of each episode without images, in process; FOR 0: until its end',
-    )
-    text = 'ms from each image to the guard, simulated, in process'
-    p.add_argument('--delay', type=float, default=0.0, help=text)
-    text = 'with --delay: the planner takes no account of it'
-    p.add_argument('--unknown-delay', action='store_true', help=text)
-    p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
-    p.add_argument('--json', help='file for the report')
-    p.add_argument('--html', help='folder for a page with an animation per episode')
+    example = 'jepa-arm eval --task push --episodes 100 --seed 0'
+    _add_eval(_verb(parsers, 'eval', verbs.evaluate, example))
 
     p = _verb(parsers, 'surprise', verbs.surprise, 'jepa-arm surprise --episodes 50 --seed 0')
     _add_common(p)
@@ -205,6 +182,33 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--seed', type=int, default=0, help='of goals and faults')
     p.add_argument('--together', type=_positive, default=1, help='faults at a time')
     p.add_argument('--json', help='file for the report')
+
+
+def _add_eval(p: argparse.ArgumentParser) -> None:
+    _add_common(p)
+    p.add_argument('--task', required=True, help='reach or push')
+    p.add_argument('--episodes', type=_positive, default=100, help='scenes')
+    p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
+    planners = (*OPTIMIZERS, 'random', 'scripted')
+    text = 'default: config/planner.yaml; random and scripted need no checkpoint'
+    p.add_argument('--planner', choices=planners, help=text)
+    p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
+    p.add_argument('--tolerance-cm', type=float, help='default: the task')
+    p.add_argument('--ros', action='store_true', help='through the real nodes')
+    p.add_argument(
+        '--blackout',
+        type=float,
+        nargs=2,
+        metavar=('FROM', 'FOR'),
+        help='s of each episode without images, in process; FOR 0: until its end',
+    )
+    text = 'ms from each image to the guard, simulated, in process'
+    p.add_argument('--delay', type=float, default=0.0, help=text)
+    text = 'with --delay: the planner takes no account of it'
+    p.add_argument('--unknown-delay', action='store_true', help=text)
+    p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
+    p.add_argument('--json', help='file for the report')
+    p.add_argument('--html', help='folder for a page with an animation per episode')
 
 
 def _add_benches(parser: argparse.ArgumentParser) -> None:

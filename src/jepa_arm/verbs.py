@@ -273,48 +273,9 @@ def evaluate(args: argparse.Namespace) -> int:
             keep_frames=bool(args.html),
         )
     elif args.ros:
-        from .nodes.environment import prepare_ros
-
-        prepare_ros()
-        from .nodes.evaluate import evaluate_over_ros
-
-        report, results = evaluate_over_ros(
-            args.task,
-            args.episodes,
-            args.seed,
-            tolerance,
-            _checkpoint_folder(args),
-            baselines=not args.no_baselines,
-            keep_frames=bool(args.html),
-            arm=args.arm,
-        )
+        report, results = _evaluate_over_ros(args, tolerance)
     else:
-        import torch
-
-        from .evaluation import Conditions
-        from .evaluation import evaluate as run
-        from .model.checkpoint import load_checkpoint
-
-        planner = _planner(args)
-        if args.no_deadline:
-            planner = replace(planner, deadline_ms=float('inf'))
-        torch.set_num_threads(planner.threads)
-        report, results = run(
-            load_checkpoint(_checkpoint_folder(args)),
-            _arm(args),
-            _sim(),
-            load(GuardConfig, config_path('guard.yaml')),
-            planner,
-            args.task,
-            args.episodes,
-            args.seed,
-            tolerance,
-            baselines=not args.no_baselines,
-            keep_frames=bool(args.html),
-            conditions=Conditions(
-                _blackout(args.blackout), args.delay / 1000.0, not args.unknown_delay
-            ),
-        )
+        report, results = _evaluate_in_process(args, tolerance)
     from .report import format_report, write_report
 
     print(format_report(report))
@@ -323,6 +284,53 @@ def evaluate(args: argparse.Namespace) -> int:
         title = f'jepa_arm: {args.task}'
         print(write_report(Path(args.html), title, report, results, _arm(args).camera))
     return 0
+
+
+def _evaluate_over_ros(args: argparse.Namespace, tolerance: float | None) -> Any:
+    from .nodes.environment import prepare_ros
+
+    prepare_ros()
+    from .nodes.evaluate import evaluate_over_ros
+
+    return evaluate_over_ros(
+        args.task,
+        args.episodes,
+        args.seed,
+        tolerance,
+        _checkpoint_folder(args),
+        baselines=not args.no_baselines,
+        keep_frames=bool(args.html),
+        arm=args.arm,
+    )
+
+
+def _evaluate_in_process(args: argparse.Namespace, tolerance: float | None) -> Any:
+    import torch
+
+    from .evaluation import Conditions
+    from .evaluation import evaluate as run
+    from .model.checkpoint import load_checkpoint
+
+    planner = _planner(args)
+    if args.no_deadline:
+        planner = replace(planner, deadline_ms=float('inf'))
+    torch.set_num_threads(planner.threads)
+    return run(
+        load_checkpoint(_checkpoint_folder(args)),
+        _arm(args),
+        _sim(),
+        load(GuardConfig, config_path('guard.yaml')),
+        planner,
+        args.task,
+        args.episodes,
+        args.seed,
+        tolerance,
+        baselines=not args.no_baselines,
+        keep_frames=bool(args.html),
+        conditions=Conditions(
+            _blackout(args.blackout), args.delay / 1000.0, not args.unknown_delay
+        ),
+    )
 
 
 def faults(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,7 +31,7 @@ class Gaussian:
     kept: Tensor
 
 
-class Sampling:
+class Sampling(ABC):
     """Sweeps of candidates around a mean, which each sweep moves.
 
     The mean is among the candidates of the sweep after it, and the last one is priced by itself;
@@ -75,9 +76,9 @@ class Sampling:
             population.price(around.mean[None], ['search'])
         return population.result()
 
+    @abstractmethod
     def update(self, around: Gaussian, actions: Tensor, costs: Tensor) -> Gaussian:
         """Where to sample next, after ``actions`` (S, T, A) were found to cost ``costs`` (S,)."""
-        raise NotImplementedError
 
 
 class CEM(Sampling):
