@@ -216,7 +216,7 @@ def pursue(distances, dt=0.1, timeout=5.0, patience=2.0):
     pursuit = Pursuit(MoveToGoal.Goal())
     pursuit.begin(goal=None, reach=0.02, timeout=timeout, patience=patience)
     for i, distance in enumerate(distances):
-        pursuit.judge(distance, 100.0 + i * dt)
+        pursuit.judge(distance, np.nan, 100.0 + i * dt)
     return pursuit
 
 
@@ -234,7 +234,34 @@ def test_a_goal_ends_when_the_time_is_over():
 
 @pytest.mark.parametrize('distances', [[0.1] * 25, 0.1 + np.linspace(0.004, 0, 25), [np.nan] * 25])
 def test_a_goal_that_comes_no_nearer_is_unreachable(distances):
+    assert pursue(distances[:15]).is_waiting, 'half of the patience'
     assert pursue(distances).outcome == Outcome.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ('cost', 'speed', 'is_over'),
+    [
+        (lambda i: 5.0 - 0.1 * i, 1.0, False),  # a way round: the plan gets cheaper
+        (lambda i: 5.0 + 0.4 * (-1) ** i, 1.0, True),  # to and fro
+        (lambda i: 5.0, 0.1, False),  # a slow arm has more time
+        (lambda i: 5.0, 0.0, False),  # so has one that the guard holds
+    ],
+)
+def test_time_counts_as_without_progress_while_the_arm_could_make_some(cost, speed, is_over):
+    pursuit = Pursuit(MoveToGoal.Goal())
+    pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
+    for i in range(30):
+        pursuit.judge(0.1, cost(i), 100.0 + 0.1 * i, speed)
+    assert pursuit.ended.done() == is_over
+    assert pursuit.is_waiting == is_over
+
+
+def test_blindness_is_not_time_without_progress():
+    pursuit = Pursuit(MoveToGoal.Goal())
+    pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
+    for stamp in (100.0, 100.1, 105.0):
+        pursuit.judge(0.1, 5.0, stamp)
+    assert not pursuit.is_waiting and not pursuit.ended.done()
 
 
 def test_only_the_first_outcome_counts():

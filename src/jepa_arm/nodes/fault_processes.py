@@ -29,8 +29,8 @@ PULSE_S, BETWEEN_S, PULSES = 0.12, 0.08, 5
 IN_THE_AIR = (0.50, 0.0, 0.20)
 """m, where nothing can be pushed to."""
 GIVES_UP_S = 30.0
-LAST_S, WANDER_M = 2.0, 0.06
-"""Before a goal is given up: how far the tip may still go in that time."""
+LAST_S, RESTS_S, STILL_M = 1.0, 0.5, 0.005
+"""Before and after a goal is given up: the tip goes no farther than that in that time."""
 ENDS_S = 8.0
 
 
@@ -130,7 +130,7 @@ class WrongCheckpoint:
 class Unreachable:
     """The object is to be where it cannot be pushed to."""
 
-    expected = 'goal: UNREACHABLE; the arm does not go to and fro before, and rests after'
+    expected = f'goal: UNREACHABLE; the arm rests from {LAST_S:g} s before'
 
     def __call__(self, stage: Stage) -> Trial:
         """Tries it on a ``prepare``d stage."""
@@ -138,15 +138,14 @@ class Unreachable:
         goal = convert.position_goal_to_msg(place, '', convert.to_time(0.0))
         result = stage.send(goal, tolerance=0.01, timeout=60.0).get_result_async()
         outcome = stage.outcome(result, GIVES_UP_S)
-        onset = monotonic()
-        wandered = measure(stage, onset - LAST_S)
-        stage.holds(lambda: np.isfinite(measure(stage, onset).hold_s), 1.0)
-        trial = measure(stage, onset)
-        problems = [*wandered.problems, *trial.problems, *late(trial, 0.3, 0.5)]
+        end = monotonic()
+        stage.holds(lambda: False, RESTS_S)
+        trial = measure(stage, end - LAST_S)
+        problems = list(trial.problems)
         if not outcome.startswith('UNREACHABLE'):
             problems.append(outcome)
-        if wandered.travel_m > WANDER_M:
-            problems.append(f'{wandered.travel_m * 100:.1f} cm of way in the last {LAST_S} s')
+        if trial.travel_m > STILL_M:
+            problems.append(f'{trial.travel_m * 100:.1f} cm of way around its end')
         return replace(
             trial, reasons=(f'goal: {outcome}',), after='ended', problems=tuple(problems)
         )

@@ -106,7 +106,9 @@ class PlannerSettings:
             number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most'),
             number('max_blackout', 0.25, 's without an image that the belief is planned from'),
             number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
-            number('progress_timeout', 8.0, 's, a goal ends when no nearer so long'),
+            number(
+                'progress_timeout', 3.0, 's of moving at full speed without progress end a goal'
+            ),
             number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
             number('goal_tolerance', 0.0, TOLERANCE_TEXT, TOLERANCE_SPAN),
             number('deadline_ms', 0.0, DEADLINE_TEXT, DEADLINE_SPAN),

@@ -54,8 +54,8 @@ class Patience:
     """Seconds after which a goal ends.
 
     Attributes:
-        blind: without observation. stuck: without coming nearer. unguarded: without a word of
-            an active guard. Steady clock, but for ``stuck``.
+        blind: without observation. unguarded: without a word of an active guard. Steady clock.
+        stuck: of moving at full speed without coming nearer; the arm waits in the second half.
         unseen: without an image, while the belief is carried on; ROS time.
     """
 
@@ -296,9 +296,11 @@ class PlanningLoop:
             decision, problem = Decision(None), str(error)
         self._stepped_at = stamp
         if pursuit is not None:
-            pursuit.judge(decision.distance, stamp)
+            cost = np.nan if decision.plan is None else decision.plan.cost
+            pursuit.judge(decision.distance, cost, stamp, self._freedom(pursuit))
         is_over = pursuit is None or pursuit.ended.done()
-        if not is_over and decision.proposal is not None and self._send is not None:
+        is_sent = not (is_over or pursuit is None or pursuit.is_waiting)
+        if is_sent and decision.proposal is not None and self._send is not None:
             self._send(decision.proposal)
             self._guard.sent()
         age = self._observer.age(stamp)
@@ -309,6 +311,11 @@ class PlanningLoop:
             self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
         else:
             self._tell(stamp, age, decision, pursuit, note)
+
+    def _freedom(self, pursuit: Pursuit) -> float:
+        """Share of full speed at which the arm may move; 0 while the guard holds it."""
+        is_held = self._guard.resting_at() is not None and not pursuit.is_waiting
+        return 0.0 if is_held else self._guard.speed
 
     def _remember(self, observation: Observation) -> None:
         """Keeps the observation; starts anew when the clock jumped back."""
@@ -354,7 +361,9 @@ class PlanningLoop:
         self.latencies_ms.append(decision.plan.latency_ms)
         self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
-        if self._send is not None:
+        if pursuit.is_waiting:
+            reason = f'no nearer for {pursuit.stuck:.1f} s: waiting'
+        elif self._send is not None:
             if decision.surprise > 1.0:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
