@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from .arm import Arm
 from .config import CameraConfig
-from .sim.camera import intrinsics
+from .sim.camera import intrinsics, project
 from .types import FloatArray, ImageArray, JointSample
 
 DARK, BRIGHT = 8, 247
@@ -84,16 +85,31 @@ class Motion:
         return JointSample(sample.position - self._jumped, sample.velocity, sample.stamp)
 
 
-class Stillness:
-    """Finds a camera that repeats one image, whatever its stamps say, while the arm moves."""
+def tip_in_view(arm: Arm, camera: CameraConfig) -> Callable[[FloatArray], bool]:
+    """Tells of joints (J,) rad whether ``camera`` sees the tip of ``arm``."""
+    size = np.array([camera.width, camera.height])
 
-    def __init__(self, max_motion: float) -> None:
+    def is_seen(joints: FloatArray) -> bool:
+        pixel = project(camera, arm.tip_position(joints)[None])[0]
+        return bool(np.all((pixel >= 0.0) & (pixel < size)))
+
+    return is_seen
+
+
+class Stillness:
+    """Finds a camera that repeats one image, whatever its stamps say, while the arm moves.
+
+    An arm that moves out of sight changes no pixel: nothing can be told then.
+    """
+
+    def __init__(self, max_motion: float, is_seen: Callable[[FloatArray], bool]) -> None:
         """See ``fault``.
 
         Args:
-            max_motion: rad that a joint may move without any pixel changing.
+            max_motion: rad that a joint may move in sight without any pixel changing.
+            is_seen: whether the camera sees the arm's tip at joints (J,).
         """
-        self._max_motion = max_motion
+        self._max_motion, self._is_seen = max_motion, is_seen
         self._image: ImageArray | None = None
 
     def fault(self, image: ImageArray, joints: FloatArray) -> str:
@@ -108,6 +124,8 @@ class Stillness:
             return ''
         moved = float(np.abs(joints - self._joints).max())
         if moved <= self._max_motion:
+            return ''
+        if not (self._is_seen(joints) or self._is_seen(self._joints)):
             return ''
         return (
             f'the image has not changed while a joint moved by {moved:.2f} rad, expected <= '

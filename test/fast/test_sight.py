@@ -1,9 +1,11 @@
 """An image that shows nothing is told from one that does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from jepa_arm.sight import Motion, Stillness, image_fault
+from jepa_arm.sight import Motion, Stillness, image_fault, tip_in_view
 from jepa_arm.sim.tasks import load_task
 from jepa_arm.types import JointSample
 
@@ -37,7 +39,7 @@ def test_black_overexposed_and_half_covered_images_are_named(scenes):
 
 
 def test_a_repeated_image_is_a_fault_once_the_arm_has_moved_and_no_longer_when_it_changes(scenes):
-    stillness, joints = Stillness(0.05), np.zeros(7)
+    stillness, joints = Stillness(0.05, lambda joints: True), np.zeros(7)
     first, second = scenes[:2]
     assert stillness.fault(first, joints) == ''
     assert stillness.fault(first, joints) == '', 'an arm at rest shows the same image'
@@ -47,6 +49,24 @@ def test_a_repeated_image_is_a_fault_once_the_arm_has_moved_and_no_longer_when_i
     )
     assert stillness.fault(second, joints + 0.08) == ''
     assert stillness.fault(second, joints + 0.1) == ''
+
+
+def test_a_repeated_image_is_no_fault_while_the_arm_moves_out_of_sight(arm, sim_config, world):
+    """Seen when the object's goal was high above the table: the images were equal to the bit."""
+    task, camera = load_task('push', arm, sim_config), arm.config.camera
+    high, higher = (arm.ik(np.array([0.32, 0.12, z]), arm.home, 60)[0] for z in (0.25, 0.27))
+    is_seen = tip_in_view(arm, camera)
+    assert not is_seen(high) and not is_seen(higher) and is_seen(arm.home)
+    scene, images = task.sample(0), []
+    for joints in (high, higher):
+        world.reset(replace(scene, joints=joints))
+        images.append(world.image())
+    stillness = Stillness(0.01, is_seen)
+    assert [stillness.fault(*seen) for seen in zip(images, (high, higher), strict=True)] == [
+        '',
+        '',
+    ]
+    assert stillness.fault(images[1], arm.home), 'it would be seen by now'
 
 
 def test_only_what_a_joint_can_do_in_the_time_is_motion():

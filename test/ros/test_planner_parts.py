@@ -27,7 +27,7 @@ def camera(arm_config):
 
 @pytest.fixture
 def observer(camera):
-    return Observer(NAMES, FASTEST, camera, max_image_age=0.2, max_joint_age=0.1, max_clipped=0.3)
+    return Observer(NAMES, FASTEST, camera, 0.2, 0.1, max_clipped=0.3, is_seen=lambda joints: True)
 
 
 def image(camera, stamp, value=70):
@@ -117,7 +117,7 @@ def test_an_encoder_that_jumps_and_comes_back_does_not_make_the_camera_suspect(o
 def test_images_whose_stamps_stand_still_are_not_used(camera):
     """While the clock stood still nothing was said, and a goal waited for ever."""
     hasty = Observer(
-        NAMES, FASTEST, camera, max_image_age=0.02, max_joint_age=0.1, max_clipped=0.3
+        NAMES, FASTEST, camera, 0.02, 0.1, max_clipped=0.3, is_seen=lambda joints: True
     )
     hasty.put_joints(joints(1.0, 0.0, 0.0))
     hasty.put_image(image(camera, 1.0))

@@ -6,7 +6,7 @@ Ages run on the steady clock from the arrival of a message; its stamp says what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition
 from time import monotonic
 
@@ -25,7 +25,7 @@ MOST_SECONDS = 2**31 - 2
 JOINTS_WAIT_S = 0.02
 """How long an image waits for a joint state as new as itself."""
 FROZEN_RAD = 0.05
-"""How far a joint may move while no pixel of the image changes."""
+"""How far a joint may move in sight of the camera while no pixel of the image changes."""
 
 
 class NoObservation(Exception):
@@ -59,6 +59,7 @@ class Observer:
         max_image_age: float,
         max_joint_age: float,
         max_clipped: float,
+        is_seen: Callable[[FloatArray], bool],
     ) -> None:
         """Waits for messages.
 
@@ -67,10 +68,11 @@ class Observer:
             camera: of the model.
             max_image_age, max_joint_age: s, older ones are not planned from.
             max_clipped: share of black or of overexposed pixels, above which neither is.
+            is_seen: whether the camera sees the arm's tip at joints (J,).
         """
         self._names, self._camera = joint_names, camera
         self._max_image_age, self._max_joint_age = max_image_age, max_joint_age
-        self._max_clipped, self._stillness = max_clipped, Stillness(FROZEN_RAD)
+        self._max_clipped, self._stillness = max_clipped, Stillness(FROZEN_RAD, is_seen)
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
         self._motion, self._moved = Motion(velocity_limit), deque[JointSample](maxlen=JOINTS_KEPT)
