@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from .arm import Arm
 from .config import CameraConfig
 from .sim.camera import intrinsics, project
 from .types import FloatArray, ImageArray, JointSample
@@ -85,31 +84,23 @@ class Motion:
         return JointSample(sample.position - self._jumped, sample.velocity, sample.stamp)
 
 
-def tip_in_view(arm: Arm, camera: CameraConfig) -> Callable[[FloatArray], bool]:
-    """Tells of joints (J,) rad whether ``camera`` sees the tip of ``arm``."""
-    size = np.array([camera.width, camera.height])
-
-    def is_seen(joints: FloatArray) -> bool:
-        pixel = project(camera, arm.tip_position(joints)[None])[0]
-        return bool(np.all((pixel >= 0.0) & (pixel < size)))
-
-    return is_seen
-
-
 class Stillness:
     """Finds a camera that repeats one image, whatever its stamps say, while the arm moves.
 
     An arm that moves out of sight changes no pixel: nothing can be told then.
     """
 
-    def __init__(self, max_motion: float, is_seen: Callable[[FloatArray], bool]) -> None:
+    def __init__(
+        self, camera: CameraConfig, tip_of: Callable[[FloatArray], FloatArray], max_motion: float
+    ) -> None:
         """See ``fault``.
 
         Args:
-            max_motion: rad that a joint may move in sight without any pixel changing.
-            is_seen: whether the camera sees the arm's tip at joints (J,).
+            camera: that shows the arm.
+            tip_of: (3,) m, the arm's tip in its base frame at joints (J,) rad.
+            max_motion: pixels that the tip may move in sight without any changing.
         """
-        self._max_motion, self._is_seen = max_motion, is_seen
+        self._camera, self._tip_of, self._max_motion = camera, tip_of, max_motion
         self._image: ImageArray | None = None
 
     def fault(self, image: ImageArray, joints: FloatArray) -> str:
@@ -119,18 +110,22 @@ class Stillness:
             image: the newest.
             joints: (J,) rad, when it was taken as its stamp says, without jumps.
         """
+        pixel = project(self._camera, self._tip_of(joints)[None])[0]
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._joints = image, joints
+            self._image, self._pixel = image, pixel
             return ''
-        moved = float(np.abs(joints - self._joints).max())
-        if moved <= self._max_motion:
-            return ''
-        if not (self._is_seen(joints) or self._is_seen(self._joints)):
+        moved = float(np.linalg.norm(pixel - self._pixel))
+        is_seen = self._is_in_view(pixel) or self._is_in_view(self._pixel)
+        if not is_seen or moved <= self._max_motion:
             return ''
         return (
-            f'the image has not changed while a joint moved by {moved:.2f} rad, expected <= '
+            f'the image has not changed while the tip moved by {moved:.1f} pixels, expected <= '
             f'{self._max_motion}; does the camera repeat itself?'
         )
+
+    def _is_in_view(self, pixel: FloatArray) -> bool:
+        size = (self._camera.width, self._camera.height)
+        return bool(np.all((pixel >= 0.0) & (pixel < size)))
 
 
 def camera_difference(msg: CameraInfo, camera: CameraConfig) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jepa_arm.sight import Motion, Stillness, image_fault, tip_in_view
+from jepa_arm.sight import Motion, Stillness, image_fault
 from jepa_arm.sim.tasks import load_task
 from jepa_arm.types import JointSample
 
@@ -38,30 +38,36 @@ def test_black_overexposed_and_half_covered_images_are_named(scenes):
     assert image_fault(grey, MOST).startswith('the image is without contrast')
 
 
-def test_a_repeated_image_is_a_fault_once_the_arm_has_moved_and_no_longer_when_it_changes(scenes):
-    stillness, joints = Stillness(0.05, lambda joints: True), np.zeros(7)
+def tip_of(joints):
+    """Sideways through the view of the camera; about a pixel for a cm."""
+    return np.array([0.5, joints[0], 0.03])
+
+
+def test_a_repeated_image_is_a_fault_once_the_tip_has_moved_until_it_changes(scenes, arm):
+    stillness = Stillness(arm.config.camera, tip_of, 2.0)
     first, second = scenes[:2]
-    assert stillness.fault(first, joints) == ''
-    assert stillness.fault(first, joints) == '', 'an arm at rest shows the same image'
-    assert stillness.fault(first.copy(), joints + 0.04) == ''
-    assert 'has not changed while a joint moved by 0.06 rad' in stillness.fault(
-        first, joints + 0.06
-    )
-    assert stillness.fault(second, joints + 0.08) == ''
-    assert stillness.fault(second, joints + 0.1) == ''
+
+    def fault(image, moved):
+        return stillness.fault(image, np.full(7, moved))
+
+    assert fault(first, 0.0) == ''
+    assert fault(first, 0.0) == '', 'an arm at rest shows the same image'
+    assert fault(first.copy(), 0.01) == ''
+    assert 'has not changed while the tip moved by' in fault(first, 0.03)
+    assert fault(second, 0.03) == ''
+    assert fault(second, 0.04) == ''
 
 
 def test_a_repeated_image_is_no_fault_while_the_arm_moves_out_of_sight(arm, sim_config, world):
     """Seen when the object's goal was high above the table: the images were equal to the bit."""
-    task, camera = load_task('push', arm, sim_config), arm.config.camera
-    high, higher = (arm.ik(np.array([0.32, 0.12, z]), arm.home, 60)[0] for z in (0.25, 0.27))
-    is_seen = tip_in_view(arm, camera)
-    assert not is_seen(high) and not is_seen(higher) and is_seen(arm.home)
+    task = load_task('push', arm, sim_config)
+    high, higher = (arm.ik(np.array([0.32, 0.12, z]), arm.home, 60)[0] for z in (0.26, 0.29))
     scene, images = task.sample(0), []
     for joints in (high, higher):
         world.reset(replace(scene, joints=joints))
         images.append(world.image())
-    stillness = Stillness(0.01, is_seen)
+    np.testing.assert_array_equal(*images)
+    stillness = Stillness(arm.config.camera, arm.tip_position, 2.0)
     assert [stillness.fault(*seen) for seen in zip(images, (high, higher), strict=True)] == [
         '',
         '',

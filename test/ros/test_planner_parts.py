@@ -20,6 +20,11 @@ NAMES = ('a', 'b')
 FASTEST = np.array([2.0, 2.0])
 
 
+def tip_of(joints):
+    """Sideways through the view of the camera, 0.3 m for a radian."""
+    return np.array([0.5, 0.3 * joints[0], 0.03])
+
+
 @pytest.fixture
 def camera(arm_config):
     return arm_config.camera
@@ -27,7 +32,7 @@ def camera(arm_config):
 
 @pytest.fixture
 def observer(camera):
-    return Observer(NAMES, FASTEST, camera, 0.2, 0.1, max_clipped=0.3, is_seen=lambda joints: True)
+    return Observer(NAMES, FASTEST, camera, 0.2, 0.1, max_clipped=0.3, tip_of=tip_of)
 
 
 def image(camera, stamp, value=70):
@@ -116,9 +121,7 @@ def test_an_encoder_that_jumps_and_comes_back_does_not_make_the_camera_suspect(o
 
 def test_images_whose_stamps_stand_still_are_not_used(camera):
     """While the clock stood still nothing was said, and a goal waited for ever."""
-    hasty = Observer(
-        NAMES, FASTEST, camera, 0.02, 0.1, max_clipped=0.3, is_seen=lambda joints: True
-    )
+    hasty = Observer(NAMES, FASTEST, camera, 0.02, 0.1, max_clipped=0.3, tip_of=tip_of)
     hasty.put_joints(joints(1.0, 0.0, 0.0))
     hasty.put_image(image(camera, 1.0))
     hasty.observe()

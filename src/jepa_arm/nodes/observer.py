@@ -24,8 +24,8 @@ MOST_SECONDS = 2**31 - 2
 """What a stamp can hold."""
 JOINTS_WAIT_S = 0.02
 """How long an image waits for a joint state as new as itself."""
-FROZEN_RAD = 0.05
-"""How far a joint may move in sight of the camera while no pixel of the image changes."""
+FROZEN_PIXELS = 2.0
+"""How far the tip may move in sight of the camera while no pixel of the image changes."""
 
 
 class NoObservation(Exception):
@@ -59,7 +59,7 @@ class Observer:
         max_image_age: float,
         max_joint_age: float,
         max_clipped: float,
-        is_seen: Callable[[FloatArray], bool],
+        tip_of: Callable[[FloatArray], FloatArray],
     ) -> None:
         """Waits for messages.
 
@@ -68,11 +68,12 @@ class Observer:
             camera: of the model.
             max_image_age, max_joint_age: s, older ones are not planned from.
             max_clipped: share of black or of overexposed pixels, above which neither is.
-            is_seen: whether the camera sees the arm's tip at joints (J,).
+            tip_of: (3,) m, the arm's tip in its base frame at joints (J,) rad.
         """
         self._names, self._camera = joint_names, camera
         self._max_image_age, self._max_joint_age = max_image_age, max_joint_age
-        self._max_clipped, self._stillness = max_clipped, Stillness(FROZEN_RAD, is_seen)
+        self._max_clipped = max_clipped
+        self._stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
         self._motion, self._moved = Motion(velocity_limit), deque[JointSample](maxlen=JOINTS_KEPT)

@@ -25,7 +25,6 @@ from ..config import ConfigError, PlannerConfig, TimeConfig, load
 from ..model.checkpoint import Checkpoint, CheckpointError, check_contract, load_checkpoint
 from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
-from ..sight import tip_in_view
 from ..types import Proposal
 from . import conversions as convert
 from .diagnostics import Diagnostics, percentiles
@@ -162,7 +161,7 @@ class PlannerPart:
                 steady(settings.max_image_age),
                 steady(settings.max_joint_age),
                 settings.max_clipped,
-                tip_in_view(self._arm, self._checkpoint.contract.camera),
+                self._arm.tip_position,
             )
             self._guard = GuardView(len(self._arm.joint_names))
             self._goals = GoalServer(node, NOT_ACTIVE)
