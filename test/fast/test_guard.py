@@ -48,6 +48,9 @@ def test_a_share_of_the_speed_is_kept_from_any_moment_on_and_through_a_reset():
     assert_within_limits(loop.commands)
     loop.guard.reset(ARM.home, loop.now)
     assert loop.guard.most_speed == 0.05
+    loop.guard.most_speed = 1.0
+    loop.start_moving()
+    assert (np.abs(loop.guard.command.velocity) / ARM.velocity_limit).max() > 0.1
 
 
 @pytest.mark.parametrize('share', [0.0, -0.5, 1.01, np.nan])
