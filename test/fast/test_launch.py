@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jepa_arm.nodes.description import LIVED_S, bringup, simulation
+from jepa_arm.nodes.description import LIVED_S, SETTING_REFUSED, bringup, simulation
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
 
@@ -98,10 +98,11 @@ def test_the_end_of_a_node_ends_the_launch_but_a_planner_that_lived_comes_again_
     for node in (sim, guard, planner):  # the planner too: it ended in its start
         [action] = node.options['on_exit'](event, context)
         assert type(action).__name__ == 'Shutdown'
-    assert [s.again(LIVED_S + 1.0) is not None for s in simulation()] == [False, False, True]
-    again = simulation(seed=3)[2].again(LIVED_S + 1.0)
+    assert [s.again(LIVED_S + 1.0, -9) is not None for s in simulation()] == [False, False, True]
+    again = simulation(seed=3)[2].again(LIVED_S + 1.0, -9)
     assert again.parameters == {**simulation(seed=3)[2].parameters, 'autoactivate': False}
-    assert again.again(LIVED_S + 1.0) is not None and again.again(LIVED_S - 1.0) is None
+    assert again.again(LIVED_S + 1.0, 1) is not None and again.again(LIVED_S - 1.0, 1) is None
+    assert again.again(LIVED_S + 1.0, SETTING_REFUSED) is None, 'it would be refused again'
 
 
 def test_in_a_namespace_the_virtual_arm_has_a_clock_of_its_own(load):

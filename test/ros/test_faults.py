@@ -7,7 +7,7 @@ import pytest
 from jepa_arm.cli import main
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
-ROWS = ['camera_covered', 'plan_nan', 'clock_back']
+ROWS = ['camera_covered', 'plan_nan', 'clock_pause', 'clock_back']
 
 
 def test_chosen_rows_are_tried_measured_and_passed(tmp_path, capsys):
@@ -22,7 +22,7 @@ def test_chosen_rows_are_tried_measured_and_passed(tmp_path, capsys):
         assert row['passed'] and 0.0 < row['time_to_stop_ms'] < row['time_to_hold_ms']
         assert row['peaks']['velocity'] > 0.0 and row['distance_cm'] > 0.0
         assert row['name'] in files[1].read_text()
-    assert '3 of 3 passed' in said
+    assert '4 of 4 passed' in said
 
 
 def test_rows_can_be_listed_without_a_graph_and_an_unknown_one_is_refused(capsys):

@@ -72,7 +72,7 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path, monkeypatch):
 def test_a_node_that_cannot_start_is_named_with_its_last_words(tmp_path):
     bad = NodeSpec('sim', {'task': 'nonesuch'}, 'joint_states')
     with Supervisor([bad], log_dir=tmp_path) as graph:
-        with pytest.raises(GraphError, match=r'sim ended with exit code 1:\n(.*\n)*.*nonesuch'):
+        with pytest.raises(GraphError, match=r'sim ended with exit code 78:\n(.*\n)*.*nonesuch'):
             graph.wait_ready()
 
 

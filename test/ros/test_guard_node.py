@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.description import SETTING_REFUSED
 from jepa_arm.nodes.guard_watch import Rivals
 from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.nodes.process import harden
@@ -278,7 +279,7 @@ def test_diagnostics_tell_jitter_and_reasons(bench):
 
 def test_a_second_guard_ends_with_a_reason_and_the_first_goes_on(bench):
     second = run_guard('-r', '__node:=guard_2')
-    assert second.returncode == 1
+    assert second.returncode == SETTING_REFUSED
     assert 'another guard' in second.stderr and 'Traceback' not in second.stderr
     assert bench.harness.node.count_publishers(COMMANDS) == 1
     bench.follow()
@@ -374,6 +375,6 @@ def test_a_signal_brings_the_arm_to_rest_and_ends_with_0(bench, arm, number):
 )
 def test_a_setting_that_cannot_be_used_is_one_clear_line(setting, expected):
     result = run_guard('-p', setting)
-    assert result.returncode == 1
+    assert result.returncode == SETTING_REFUSED
     assert result.stderr.startswith('guard: ') and expected in result.stderr
     assert 'Traceback' not in result.stderr

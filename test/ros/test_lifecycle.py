@@ -18,7 +18,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from jepa_arm.nodes.description import NodeSpec
+from jepa_arm.nodes.description import SETTING_REFUSED, NodeSpec
 from jepa_arm.nodes.graph import Supervisor
 from jepa_arm.nodes.lifecycle import ManagedNode
 from jepa_arm.nodes.parameters import COMMAND, STATUS
@@ -153,7 +153,7 @@ def test_an_active_guard_that_another_publisher_commands_beside_does_not_start(g
     while guard.process.poll() is None and time.monotonic() < deadline:
         other.publish(JointTrajectory(points=[JointTrajectoryPoint(positions=arm.home)]))
         time.sleep(0.02)
-    assert guard.process.poll() == 1 and 'another guard' in guard.log()
+    assert guard.process.poll() == SETTING_REFUSED and 'another guard' in guard.log()
 
 
 class Clumsy:

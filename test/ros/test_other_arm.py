@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.motion import ACTION_METRES, TipMotion
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.description import SETTING_REFUSED
 from jepa_arm.nodes.parameters import COMMAND, STATUS, load_arm
 from jepa_arm.types import Proposal
 
@@ -60,6 +61,6 @@ def test_a_ur5e_reaches_a_tip_goal_and_the_shipped_model_is_refused_for_it(harne
     assert status[-1][1].accepted > 5
 
     output, _ = refused.communicate(timeout=30.0)
-    assert refused.returncode == 1 and 'Traceback' not in output
+    assert refused.returncode == SETTING_REFUSED and 'Traceback' not in output
     assert 'arm: trained with panda, here ur5e' in output
     assert 'jepa-arm model --arm ur5e' in output

@@ -12,6 +12,8 @@ from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
 
+from jepa_arm.nodes.description import SETTING_REFUSED
+
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
 
@@ -76,7 +78,7 @@ def test_a_setting_that_cannot_be_used_ends_the_process_with_one_line(parameter,
     is_about_model = parameter.startswith('checkpoint')
     parameters = [parameter] if is_about_model else [f'checkpoint:={checkpoint}', parameter]
     ended = run_planner(*parameters)
-    assert ended.returncode == 1
+    assert ended.returncode == SETTING_REFUSED
     assert word in ended.stderr and 'Traceback' not in ended.stderr
 
 
@@ -86,7 +88,7 @@ def test_a_checkpoint_for_another_camera_is_refused_with_the_difference(
     other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=50.0))
     folder = save_untrained(tmp_path / 'other', other, sim_config)
     ended = run_planner(f'checkpoint:={folder}')
-    assert ended.returncode == 1
+    assert ended.returncode == SETTING_REFUSED
     assert 'camera.fov_deg: trained with 50.0, here 26.0' in ended.stderr
     assert 'Traceback' not in ended.stderr
 

@@ -17,6 +17,8 @@ CONTROLLERS = {
 """Topics of the robot's commands, by the controller of ros2_control that takes them."""
 LIVED_S = 5.0
 """A node that ends sooner is not started again: it would only end again."""
+SETTING_REFUSED = 78
+"""Exit code (EX_CONFIG of sysexits.h) of a node that cannot use one of its settings."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ class NodeSpec:
             out += ['-p', f'{key}:={text}']
         return out
 
-    def again(self, lived: float) -> NodeSpec | None:
-        """How it is started again after ``lived`` s; None: it is not.
+    def again(self, lived: float, code: int) -> NodeSpec | None:
+        """How it is started again after ``lived`` s and exit ``code``; None: it is not.
 
         It waits to be activated: what ended it may do so again, and somebody should look first.
         """
-        if not self.respawns or lived < LIVED_S:
+        if not self.respawns or lived < LIVED_S or code == SETTING_REFUSED:
             return None
         return replace(self, parameters={**self.parameters, 'autoactivate': False})
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..goals import PositionGoal
 from ..types import GuardState
 from . import conversions as convert
+from .description import SETTING_REFUSED
 from .fault_scenarios import Trial, late, measure, moves_again
 from .fault_stage import Stage
 from .parameters import COMMAND_TOPIC
@@ -37,7 +38,9 @@ ENDS_S = 8.0
 class SecondGuard:
     """Another guard is started beside the first."""
 
-    expected = 'the second ends with 1 and a reason, without a command; the first goes on'
+    expected = (
+        f'the second ends with {SETTING_REFUSED}, says why, commands nothing; the first goes on'
+    )
 
     def __call__(self, stage: Stage) -> Trial:
         """Tries it on a ``prepare``d stage."""
@@ -54,7 +57,7 @@ class SecondGuard:
         said = _last_words(second)
         trial = measure(stage, onset)
         problems = list(trial.problems)
-        if second.returncode != 1 or 'another guard' not in said:
+        if second.returncode != SETTING_REFUSED or 'another guard' not in said:
             problems.append(f'the second ended with {second.returncode}: {said}')
         if publishers > 1:
             problems.append('the second would have published commands')
@@ -121,7 +124,7 @@ class WrongCheckpoint:
                 process.kill()
             said = _last_words(process)
         problems = []
-        if process.returncode != 1 or self._key not in said:
+        if process.returncode != SETTING_REFUSED or self._key not in said:
             problems.append(f'ended with {process.returncode}: {said}')
         stage.go()
         return Trial(reasons=(said,), after='refused', problems=tuple(problems))

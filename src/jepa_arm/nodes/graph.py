@@ -98,7 +98,7 @@ class Supervisor:
     def respawn(self, name: str) -> bool:
         """Starts a node that ended by itself again, inactive, if that is how it is meant."""
         spec = next(s for s in self._specs if s.name == name)
-        again = spec.again(time.monotonic() - self._started_at[name])
+        again = spec.again(time.monotonic() - self._started_at[name], self.exit_codes[name])
         if again is not None:
             self._start(again)
         return again is not None

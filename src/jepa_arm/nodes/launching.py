@@ -55,7 +55,9 @@ def node(spec: NodeSpec, namespace: str = '') -> Any:
     began = time.monotonic()
 
     def ended(event: Any, context: LaunchContext) -> Sequence[Any]:
-        again = None if context.is_shutdown else spec.again(time.monotonic() - began)
+        again = (
+            None if context.is_shutdown else spec.again(time.monotonic() - began, event.returncode)
+        )
         if again is None:
             return [Shutdown(reason=f'{spec.name} ended')]
         text = f'{spec.name} ended with {event.returncode}; it is there again, inactive'

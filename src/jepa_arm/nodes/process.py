@@ -24,6 +24,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 
 from ..arm import ArmError
 from ..config import ConfigError
+from .description import SETTING_REFUSED
 
 N = TypeVar('N', bound=Node)
 
@@ -50,7 +51,8 @@ class Ending:
 def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
     """Runs the node of ``make`` until SIGINT or SIGTERM; ends the process.
 
-    Exit code 0 after a signal, 1 with one clear line for a setting that cannot be used.
+    Exit code 0 after a signal, ``SETTING_REFUSED`` with one clear line for a setting that cannot
+    be used.
 
     Args:
         name: for error messages.
@@ -73,7 +75,8 @@ def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = 
     except (ExternalShutdownException, KeyboardInterrupt):
         pass
     except BAD_SETTING as error:
-        sys.exit(f'{name}: {error}')
+        print(f'{name}: {error}', file=sys.stderr)
+        sys.exit(SETTING_REFUSED)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
