@@ -1,7 +1,10 @@
 """Real processes on a ROS domain of this test run, and a node that talks to them."""
 
 import os
+import shutil
+import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 
@@ -18,7 +21,18 @@ from jepa_arm.nodes.description import NodeSpec  # noqa: E402
 from jepa_arm.nodes.graph import Supervisor  # noqa: E402
 
 TIMEOUT_S = 20.0
+HAS_LAUNCH = bool(shutil.which('ros2') and find_spec('launch_ros'))
+START = (
+    ['ros2', 'launch', 'jepa_arm', 'sim.launch.py']
+    if HAS_LAUNCH
+    else [sys.executable, '-m', 'jepa_arm', 'up']
+)
 SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/status'}
+
+
+def pytest_terminal_summary(terminalreporter):
+    missing = '' if HAS_LAUNCH else ' (ros2 launch is not installed)'
+    terminalreporter.write_line(f'The graph as users start it: {" ".join(START[-2:])}{missing}')
 
 
 class Harness(GraphClient):
@@ -76,6 +90,12 @@ def tester():
     tester = Harness()
     yield tester
     tester.close()
+
+
+@pytest.fixture
+def start_command():
+    """How a user starts the graph here."""
+    return START
 
 
 @pytest.fixture
