@@ -87,6 +87,14 @@ def test_a_second_graph_on_the_same_domain_is_refused(tmp_path, monkeypatch):
             other.wait_ready()
 
 
+@pytest.mark.parametrize('namespace', ['left arm', '2nd', 'a//b'])
+def test_a_namespace_that_cannot_be_is_refused_before_anything_starts(namespace, tmp_path):
+    graph = Supervisor(SPECS, namespace, log_dir=tmp_path)
+    with pytest.raises(GraphError, match='namespace: expected words of letters'):
+        graph.start()
+    assert not graph.processes
+
+
 def test_no_process_outlives_the_one_that_started_it(tmp_path):
     code = (
         'import sys, time\n'

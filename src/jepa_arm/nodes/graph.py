@@ -144,8 +144,9 @@ class Supervisor:
         """Makes sure that no such node is on this ROS domain; waits for one that just died.
 
         Raises:
-            GraphError: there is one.
+            GraphError: there is one, or there can be no such namespace.
         """
+        _check_namespace(self._namespace.strip('/'))
         began, look_around = time.monotonic(), LOOK_AROUND_S if self._watcher is None else 0.0
         with self._look() as watcher:
             while True:
@@ -210,6 +211,19 @@ class Supervisor:
             f'{spec.name} runs but {spec.shows} was not seen in {timeout:.0f} s; its output '
             f'({self.log_file(spec.name)}):\n{self.tail(spec.name)}'
         )
+
+
+def _check_namespace(name: str) -> None:
+    from rclpy.exceptions import InvalidNamespaceException
+    from rclpy.validate_namespace import validate_namespace
+
+    try:
+        validate_namespace(f'/{name}')
+    except InvalidNamespaceException:
+        raise GraphError(
+            'namespace: expected words of letters, digits and _ that begin with a letter, a / '
+            f'between them, got {name!r}'
+        ) from None
 
 
 def run_graph(args: argparse.Namespace) -> int:
