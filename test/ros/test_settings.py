@@ -16,6 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.motion import ACTION_METRES
+from jepa_arm.nodes.description import SETTING_REFUSED
 from jepa_arm.nodes.parameters import COMMAND
 from jepa_arm.resources import config_path
 
@@ -31,7 +32,7 @@ def set_parameter(harness, node, name, value):
 def test_a_parameter_that_a_node_does_not_have_ends_it_and_is_named(node):
     command = [sys.executable, '-m', f'jepa_arm.nodes.{node}', '--ros-args', '-p', 'amr:=panda']
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and 'Traceback' not in ended.stderr
+    assert ended.returncode == SETTING_REFUSED and 'Traceback' not in ended.stderr
     assert "unknown parameter 'amr'" in ended.stderr and "'arm'" in ended.stderr
 
 
