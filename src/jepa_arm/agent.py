@@ -29,13 +29,15 @@ from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .robot import Line, Robot
 from .surprise import Surprise
-from .types import Command, FloatArray, JointSample, Observation, Proposal
+from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
 
 SAME_RAD = 1e-9
 """What is nearer is the same place."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
 TARGETS_KEPT = 8
+DROPPED = (GuardState.STOPPING, GuardState.HOLDING)
+"""States in which a guard follows nothing of what it had taken."""
 
 
 class Agent:
@@ -223,10 +225,12 @@ class Agent:
         )
         self._target_before = self._motion.target
         actions = plan.actions.numpy().astype(float)
+        if self._motion.is_outside:
+            actions[0] = 0.0  # first back into the workspace by the shortest way
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
-        self._belief.act(stamp, plan.actions[0])
+        self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
         return Decision(
             proposal=self._propose(waypoints, stamp),
             plan=plan,
@@ -360,4 +364,6 @@ def control_step(
         if command is not None:
             robot.command(command.position, command.velocity)
         robot.step()
+    if guard.state in DROPPED and guard.command is not None:
+        agent.resync(guard.command.position)
     return decision

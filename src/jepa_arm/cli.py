@@ -47,14 +47,14 @@ def _add_running(parsers: Any) -> None:
     """Verbs that run the graph or look at it."""
     p = _verb(parsers, 'demo', verbs.demo, 'jepa-arm demo --task push --episodes 5')
     _add_common(p)
-    p.add_argument('--task', default='push', help='reach or push')
+    p.add_argument('--task', default='push', help='reach, push or push_long')
     p.add_argument('--episodes', type=_positive, default=5, help='goals to be reached')
     p.add_argument('--seed', type=int, default=500_000, help='of the first scene')
     p.add_argument('--out', default='out/demo', help='folder of the page')
 
     p = _verb(parsers, 'up', verbs.up, 'jepa-arm up --task push')
     _add_common(p)
-    p.add_argument('--task', default='push', help='reach or push')
+    p.add_argument('--task', default='push', help='reach, push or push_long')
     p.add_argument('--seed', type=int, default=500_000, help='of the scene')
     p.add_argument('--gui', action='store_true', help='open the window of the simulator')
     p.add_argument('--controller', default='joint_trajectory', help='or forward_position')
@@ -186,7 +186,7 @@ def _add_judging(parsers: Any) -> None:
 
 def _add_eval(p: argparse.ArgumentParser) -> None:
     _add_common(p)
-    p.add_argument('--task', required=True, help='reach or push')
+    p.add_argument('--task', required=True, help='reach, push or push_long')
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     planners = (*OPTIMIZERS, 'random', 'scripted')

@@ -30,6 +30,9 @@ from .sim.tasks import EVALUATION_SEED, Task, load_task
 from .sim.world import Scene
 from .types import FloatArray, ImageArray, JointSample, Observation, Proposal
 
+CURVE_CM = (1, 2, 3, 4)
+"""Distances at the end of an episode that are counted, whatever the tolerance."""
+
 
 @dataclass(frozen=True)
 class EpisodeResult:
@@ -369,6 +372,10 @@ def summarise(
         'scripted_rate': rates['scripted'],
         'median_time_s': float(np.median(times)) if times else None,
         'distance_cm': _percentiles([100.0 * r.distance for r in results]),
+        'ended_within': {
+            str(cm): sum(r.distance <= cm / 100.0 for r in results) / len(results)
+            for cm in CURVE_CM
+        },
         'plan_ms': _percentiles([ms for r in results for ms in r.plan_ms]),
         'obs_to_command_ms': _percentiles([ms for r in results for ms in r.command_ms]),
         'limit_violations': sum(r.limit_violations for r in results),
@@ -418,6 +425,8 @@ def format_report(report: dict[str, Any]) -> str:
         ('scripted ceiling', share(report['scripted_rate'])),
         ('median time', '-' if time_s is None else f'{time_s:.1f} s'),
         ('distance at end', spread(report['distance_cm'], 'cm (p50 / p99)')),
+        ('ended within', ', '.join(f'{cm} cm {within:.0%}'
+                                   for cm, within in report['ended_within'].items())),
         ('plan p50 / p99', spread(report['plan_ms'], 'ms')),
         ('image to command', spread(report['obs_to_command_ms'], 'ms')),
         ('limit violations', f'{report["limit_violations"]} of commands, '

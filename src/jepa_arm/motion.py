@@ -28,6 +28,8 @@ from .types import Command, FloatArray
 
 ACTION_METRES = 0.025
 """m of tip displacement per control step at an action of 1."""
+OUTSIDE = 0.005
+"""m beyond the workspace at which a tip is out of it."""
 TINY = 1e-9
 """rad, rad/s or rad/s^2: next to nothing."""
 
@@ -88,6 +90,12 @@ class TipMotion:
         self.target = self._arm.clip_to_workspace(self.target + step)
         self.joints, _ = self._arm.ik(self.target, self.joints)
         return self.joints.copy()
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the tip was told to be outside the workspace; any action brings it back."""
+        tip = self._arm.tip_position(self.joints)
+        return bool(np.abs(self._arm.clip_to_workspace(tip) - tip).max() > OUTSIDE)
 
     def room(self) -> FloatArray:
         """(2, A) lowest and highest sum of actions that keeps the target in the workspace."""

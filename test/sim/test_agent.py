@@ -1,15 +1,19 @@
 """The agent in closed loop with the virtual arm."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from jepa_arm.agent import Agent
+from jepa_arm.agent import Agent, control_step
 from jepa_arm.config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
 from jepa_arm.evaluation import Evaluator, evaluate_policy
-from jepa_arm.goals import GoalError
+from jepa_arm.goals import GoalError, PositionGoal
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.resources import checkpoint_path, config_path
+from jepa_arm.sim.tasks import joints_at
+from jepa_arm.types import GuardState
 
 
 @pytest.mark.parametrize('misread', [0.0, 0.025])
@@ -43,6 +47,58 @@ def test_a_policy_can_take_the_place_of_the_agent(
     )
     assert (report['planner'], report['success_rate']) == (policy, expected)
     assert not episodes[0].plan_ms
+
+
+@pytest.fixture
+def pushing(arm_config: ArmConfig, sim_config: SimConfig) -> Iterator[tuple[Agent, Evaluator]]:
+    """An agent and what it pushes in."""
+    guard = load(GuardConfig, config_path('guard.yaml'))
+    evaluator = Evaluator(arm_config, sim_config, guard, 'push')
+    planner = load(PlannerConfig, config_path('planner.yaml'))
+    yield Agent(load_checkpoint(checkpoint_path('compact')), evaluator.arm, planner), evaluator
+    evaluator.world.close()
+
+
+def test_a_tip_below_the_workspace_first_comes_straight_up(
+    pushing: tuple[Agent, Evaluator],
+) -> None:
+    """Sideways from the table the guard let nothing pass, again and again."""
+    agent, evaluator = pushing
+    arm, place = evaluator.arm, np.array([0.39, 0.03, 0.001])
+    scene = evaluator.task.sample(1_050_025)
+    scene = replace(scene, joints=joints_at(arm, place))
+    evaluator.world.reset(scene)
+    agent.reset(scene.joints)
+    agent.set_goal(PositionGoal('object', scene.goal))
+    proposal = agent.decide(evaluator.world.observe()).proposal
+    assert proposal is not None
+    above = [*place[:2], arm.workspace_min[2]]
+    np.testing.assert_allclose(arm.tip_position(proposal.positions[0]), above, atol=1e-3)
+    assert np.linalg.norm(arm.tip_position(proposal.positions[1]) - above) > 0.01
+
+
+def test_the_loop_plans_on_from_where_the_guard_stopped_the_arm(
+    pushing: tuple[Agent, Evaluator], sim_config: SimConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that the guard takes and then drops had been thought to be carried out."""
+    agent, evaluator = pushing
+    scene, guard, world = evaluator.task.sample(1_050_025), evaluator.guard, evaluator.world
+    world.reset(scene)
+    guard.reset(scene.joints, now=world.time)
+    agent.reset(scene.joints)
+    agent.set_goal(PositionGoal('object', scene.goal))
+    ticks = sim_config.time.ticks
+    for _ in range(3):
+        control_step(agent, guard, world, ticks)
+    monkeypatch.setattr(world, 'step', lambda: guard.halt('test: something is in the way'))
+    decision = control_step(agent, guard, world, ticks)
+    monkeypatch.undo()
+    assert decision.proposal is not None and guard.command is not None
+    assert guard.state in (GuardState.STOPPING, GuardState.HOLDING)
+    world.step()
+    told = agent.decide(world.observe()).told
+    assert told is not None
+    np.testing.assert_allclose(told, guard.command.position)
 
 
 HIDDEN = 1_050_011

@@ -1,5 +1,6 @@
 """The virtual arm: same seed, same world; observations as the configuration says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,12 @@ def test_unknown_task_lists_those_there(arm: Arm, sim_config: SimConfig) -> None
 def test_a_tolerance_that_solves_starts_is_refused(arm: Arm, sim_config: SimConfig) -> None:
     with pytest.raises(ConfigError, match='twice the tolerance'):
         load_task('push', arm, sim_config, tolerance=0.05)
+
+
+def test_pushes_longer_than_the_region_of_objects_are_refused(
+    arm: Arm, sim_config: SimConfig
+) -> None:
+    """No scene has them: they would be looked for for ever."""
+    config = load_task('push_long', arm, sim_config).config
+    with pytest.raises(ConfigError, match='distance_min: expected less than the 0.48 m'):
+        Task(replace(config, distance_min=0.5, distance_max=0.6), arm, sim_config)

@@ -43,6 +43,12 @@ class Task:
         self._arm = arm
         self._sim = sim
         self._region = object_region(arm, config.object_min, config.object_max)
+        longest = float(np.linalg.norm(self._region[1] - self._region[0]))
+        if config.kind == 'push' and longest < config.distance_min:
+            raise ConfigError(
+                f'{config.name}.distance_min: expected less than the {longest:.2f} m across the '
+                f'region of objects of {arm.config.name}, got {config.distance_min}'
+            )
 
     @property
     def subject(self) -> str:
