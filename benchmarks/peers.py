@@ -131,9 +131,7 @@ class AsPublished:
         self, start: Start, task: Task, deadline: float, generator: torch.Generator
     ) -> Solution:
         """A new plan, or what is left of the last one."""
-        last = LastLatent(
-            task.goal, task.read, task.heads, task.value_weight, task.distance_weight
-        )
+        last = LastLatent(**vars(task))
         if start.warm is None or not len(self._left):
             found = self._search.solve(replace(start, warm=None), last, deadline, generator)
             self._left = found.actions[1:]

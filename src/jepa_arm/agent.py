@@ -67,6 +67,7 @@ class Agent:
         self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion = TipMotion(arm)
+        low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
         self._planner = Planner(
             self._model,
             self._probes.read,
@@ -75,6 +76,8 @@ class Agent:
             config,
             seed,
             optimizer,
+            self._probes.spread,
+            torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
         )
         self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
             None

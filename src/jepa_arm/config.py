@@ -518,6 +518,10 @@ class PlannerConfig:
         icem_std, icem_sweeps: start spread and sweeps of iCEM.
         actor, cem, mppi: of those searches.
         value_weight: per model step of value; distance_weight: per m of read distance.
+        press_weight: per m that the tip would be inside the object, taken for an upright cylinder
+            of press_radius, press_height (m).
+        away_weight: per m that the object would be nearer than edge_room (m) to the edge of the
+            tip's workspace, or beyond.
         deadline_ms: a new sweep starts only if it will end by then; infinite: all are made.
         max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
         valid_for: s after its observation that a proposal may be followed.
@@ -542,6 +546,11 @@ class PlannerConfig:
     mppi: MppiConfig
     value_weight: float
     distance_weight: float
+    press_weight: float
+    press_radius: float
+    press_height: float
+    away_weight: float
+    edge_room: float
     deadline_ms: float
     max_goal_spread: float
     valid_for: float

@@ -40,8 +40,9 @@ def read(subject: str, latents: Tensor) -> Tensor:
 
 @pytest.fixture(scope='module')
 def config() -> PlannerConfig:
+    """Tip and object are one here: nothing is pressed down."""
     loaded = load(PlannerConfig, config_path('planner.yaml'))
-    return replace(loaded, deadline_ms=10_000.0)
+    return replace(loaded, deadline_ms=10_000.0, press_weight=0.0)
 
 
 def make(
@@ -230,12 +231,59 @@ def test_the_actor_alone_answers_with_its_likeliest_action(
     settings = replace(config, optimizer='actor', value_weight=0.0)
     planner = make(settings, arm_config, sim_config, heads)
     plan = planner.plan(ORIGIN, ORIGIN, NEAR)
-    task = Task(NEAR, read, heads, 0.0, 1.0)
+    task = Task(NEAR, ORIGIN, read, heads, settings, 0.5)
     told = torch.tensor([config.actor.steps / 40])
     block = heads.actor.likeliest(task.features(ORIGIN), torch.zeros(1, 3), told)
     torch.testing.assert_close(plan.actions[:2], block.view(2, 3))
     assert plan.candidates == 1 and plan.source == 'actor'
     assert torch.equal(planner.plan(ORIGIN, ORIGIN, NEAR).actions, plan.actions)
+
+
+def paths(*tips: tuple[float, float, float]) -> Tensor:
+    """(N, 1, 6) latents: where the tip is told to be, and an object at the origin."""
+    tip = torch.tensor(tips)[:, None]
+    return torch.cat([tip, torch.tensor([0.0, 0.0, 0.025]).expand_as(tip)], dim=-1)
+
+
+def read_both(subject: str, latents: Tensor) -> Tensor:
+    return latents[..., :3] if subject == 'tip' else latents[..., 3:]
+
+
+def test_the_tip_may_push_the_object_from_its_side_but_not_press_it_down() -> None:
+    config = load(PlannerConfig, config_path('planner.yaml'))
+    goal = PositionGoal('object', np.array([0.0, 0.0, 0.025]))
+    beside, onto, over = (-0.06, 0.0, 0.02), (0.0, 0.01, 0.04), (0.0, 0.01, 0.10)
+    for lag, start, expected in (
+        (0.0, onto, [0.0, 0.025, 0.0]),
+        (1.0, onto, [0.025, 0.025, 0.025]),
+        (1.0, beside, [0.0, 0.0, 0.0]),
+    ):
+        task = Task(goal, paths(start)[:, 0], read_both, None, config, lag)
+        depth = task.cost(paths(beside, onto, over))[1]['press'] / config.press_weight
+        torch.testing.assert_close(depth, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_an_object_that_cannot_be_seen_is_not_near_its_goal(config: PlannerConfig) -> None:
+    """The search had hidden the object behind the arm, where it was read as if at the goal."""
+    goal = PositionGoal('object', np.array([0.0, 0.0, 0.0]))
+    latents = torch.tensor([[[0.03, 0.0, 0.0]], [[0.0, 0.0, 0.0]]])
+
+    def spread(subject: str, latents: Tensor) -> Tensor:
+        return torch.where(latents[..., 0] > 0.0, 0.0, 0.04)
+
+    seen, hidden = Task(goal, ORIGIN, read, None, config, 0.5, spread).cost(latents)[0]
+    assert seen == pytest.approx(0.03 * config.distance_weight) and hidden > seen
+    tip = PositionGoal('tip', goal.position)
+    assert Task(tip, ORIGIN, read, None, config, 0.5, spread).cost(latents)[0][1] == 0.0
+
+
+def test_objects_are_kept_where_the_tip_can_go_round_them(config: PlannerConfig) -> None:
+    reach = torch.tensor([[0.0, 0.0], [0.3, 0.3]])
+    latents = torch.tensor([[[0.1, 0.1, 0.0]], [[0.1, -0.02, 0.0]], [[0.1, 0.32, 0.0]]])
+    for goal_y, expected in ((0.1, [0.0, 0.02, 0.02]), (0.4, [0.0, 0.02, 0.0])):
+        goal = PositionGoal('object', np.array([0.1, goal_y, 0.0]))
+        away = Task(goal, ORIGIN, read, None, config, 0.5, reach=reach).cost(latents)[1]['away']
+        torch.testing.assert_close(away / config.away_weight, torch.tensor(expected))
 
 
 @pytest.mark.parametrize('optimizer', ['icem', 'cem', 'mppi'])

@@ -168,7 +168,9 @@ def test_a_probe_knows_where_it_cannot_know() -> None:
     assert 0.87 <= coverage(probe, latents[4500:], positions[4500:]) <= 0.93
     with torch.inference_mode():
         covariance = probe.covariance(torch.from_numpy(latents[4500:])).numpy()
+        rms = probe.rms(torch.from_numpy(latents[4500:])).numpy()
     spread = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+    np.testing.assert_allclose(rms, spread, rtol=1e-4)
     is_unsure = latents[4500:, 7] > 1.2
     assert np.median(spread[is_unsure]) > 5 * np.median(spread[latents[4500:, 7] < 0.8])
     np.testing.assert_allclose(covariance, np.swapaxes(covariance, 1, 2), atol=1e-9)

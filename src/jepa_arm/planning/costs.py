@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config import PlannerConfig
 from ..goals import Goal, LatentGoal, PositionGoal
 from .heads import Heads, goal_features
 
 ReadOut = Callable[[str, Tensor], Tensor]
-"""(subject, latents (B, D)) -> positions (B, 3) m."""
+"""(subject, latents (..., D)) -> positions (..., 3) m, or how far they may be off, (...,) m."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,23 @@ class Task:
 
     Attributes:
         goal: where to.
-        read: the probes.
+        start: (1, D), the latent that rollouts start from.
+        read: the probes' positions.
         heads: goal-conditioned heads, or None.
-        value_weight, distance_weight: of the value (1 per model step) and of the read
-            distance (1/m).
+        config: its weights.
+        lag: share of a model step by which the tip follows its target.
+        spread: the rms error to be expected of what is read, or None.
+        reach: (2, 2) m, lowest and highest (x, y) of objects that the tip can go round, or None.
     """
 
     goal: Goal
+    start: Tensor
     read: ReadOut
     heads: Heads | None
-    value_weight: float
-    distance_weight: float
+    config: PlannerConfig
+    lag: float
+    spread: ReadOut | None = None
+    reach: Tensor | None = None
 
     def cost(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total cost (S,) of rollouts ``latents`` (S, H, D) and each term's share.
@@ -70,16 +77,59 @@ class Task:
         return goal, torch.full((len(latents),), is_object)
 
     def _position_terms(self, latents: Tensor) -> dict[str, Tensor]:
-        candidates, horizon, width = latents.shape
-        flat = latents.reshape(-1, width)
-        goal, subject = self._goal_tensors(flat)
-        read = self.read(self._subject, flat)
-        distance = (read - goal).norm(dim=-1).view(candidates, horizon).mean(1)
-        terms = {'distance': self.distance_weight * distance}
-        if self.heads is not None and self.goal_is_for_object:
-            value = self.heads.value(goal_features(flat, read, subject, goal))
-            terms['value'] = -self.value_weight * value.view(candidates, horizon).mean(1)
+        goal = self.goal
+        assert not isinstance(goal, LatentGoal)
+        read = self.read(goal.subject, latents)
+        target = torch.as_tensor(goal.position, dtype=latents.dtype)
+        squared = (read - target).square().sum(-1)
+        if goal.subject == 'tip':
+            return {'distance': self.config.distance_weight * squared.sqrt().mean(1)}
+        if self.spread is not None:  # a place that cannot be seen is no place near the goal
+            squared = squared + self.spread('object', latents).square()
+        terms = {'distance': self.config.distance_weight * squared.sqrt().mean(1)}
+        if self.heads is not None:
+            terms['value'] = -self.config.value_weight * self._value(latents, read)
+        if self.config.press_weight > 0.0:
+            terms['press'] = self.config.press_weight * self._pressed(latents, read)
+        if self.reach is not None:
+            terms['away'] = self.config.away_weight * beyond(read[..., :2], self.reach, target[:2])
         return terms
+
+    def _value(self, latents: Tensor, read: Tensor) -> Tensor:
+        """(S,) the mean over the path."""
+        assert self.heads is not None
+        flat = latents.flatten(0, 1)
+        goal, subject = self._goal_tensors(flat)
+        features = goal_features(flat, read.flatten(0, 1), subject, goal)
+        return self.heads.value(features).view(latents.shape[:2]).mean(1)
+
+    def _pressed(self, latents: Tensor, read: Tensor) -> Tensor:
+        """(S,) m, see ``inside``, for where the tip will be: what is read is its target."""
+        path = torch.cat([self.start.expand(len(latents), 1, -1), latents], dim=1)
+        told = self.read('tip', path)
+        tip = torch.lerp(told[:, 1:], told[:, :-1], self.lag)
+        return inside(tip, read, self.config.press_radius, self.config.press_height)
+
+
+def inside(tip: Tensor, thing: Tensor, radius: float, height: float) -> Tensor:
+    """(S,) m, how deep a tip would be inside the object, the mean over paths (S, H, 3) m.
+
+    The object is taken for an upright cylinder of ``radius`` m, up to ``height`` m above the
+    table. Beside it the tip pushes, inside it the tip presses it down: there the model is wrong
+    about what moves, and the guard stops the arm.
+    """
+    aside = (tip[..., :2] - thing[..., :2]).norm(dim=-1)
+    depth = torch.minimum(radius - aside, height - tip[..., 2])
+    return depth.clamp(min=0.0).mean(1)
+
+
+def beyond(place: Tensor, reach: Tensor, goal: Tensor) -> Tensor:
+    """(S,) m, how far paths (S, H, 2) m lie outside ``reach`` (2, 2) m, the mean over the path.
+
+    The reach is taken to hold the ``goal`` (2,) m.
+    """
+    low, high = torch.minimum(reach[0], goal), torch.maximum(reach[1], goal)
+    return (place - place.clamp(low, high)).norm(dim=-1).mean(1)
 
 
 def latent_distance(latents: Tensor, goal: LatentGoal) -> Tensor:
