@@ -57,7 +57,7 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--task', default='push', help='reach, push or push_long')
     p.add_argument('--seed', type=int, default=500_000, help='of the scene')
     p.add_argument('--gui', action='store_true', help='open the window of the simulator')
-    p.add_argument('--controller', default='joint_trajectory', help='or forward_position')
+    p.add_argument('--controller', default='joint_trajectory', help='what the guard commands')
     p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
     p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
     p.add_argument('--no-planner', action='store_true', help='simulator and guard alone')

@@ -39,10 +39,17 @@ class Guard:
     elsewhere; a guard that finds it blocked again and again latches. Not checked here: contact
     forces, obstacles that nobody declared, and that the robot follows within
     ``max_tracking_error``.
+
+    A robot that takes velocities alone drifts from the commanded positions, and no command leads
+    it back (``holds_position`` False): at rest the command is then where the arm is measured, and
+    to yield is to stop.
     """
 
-    def __init__(self, arm: Arm, time: TimeConfig, config: GuardConfig) -> None:
+    def __init__(
+        self, arm: Arm, time: TimeConfig, config: GuardConfig, holds_position: bool = True
+    ) -> None:
         self._arm, self._time, self.config = arm, time, config
+        self._holds_position = holds_position
         sweep = Sweep(arm, config)
         self._check = ProposalCheck(arm, time, config, sweep)
         self._stream = GuardedStream(arm, time.stream_dt, sweep, config)
@@ -201,7 +208,7 @@ class Guard:
         if self._state is GuardState.FOLLOWING:
             self._ticks += 1
             command = self._go_towards(self._target())
-        elif self._state is GuardState.STOPPING and self._yield_to is not None:
+        elif self._holds_position and self._yield_to is not None:
             command = self._go_towards(self._yield_to)
         else:
             command = self._stream.stop()
@@ -209,6 +216,8 @@ class Guard:
         if self._state is GuardState.STOPPING and self._stream.is_at_rest:
             self._end_yield()
             self._state = GuardState.LATCHED if self._is_latched else GuardState.HOLDING
+        if not self._holds_position and self._state in (GuardState.IDLE, GuardState.HOLDING):
+            command = self._settle(now)
         return self._verdict(command)
 
     def hold(self, reason: str = 'held: hold was requested') -> Verdict:
@@ -275,7 +284,7 @@ class Guard:
         reason = f'tracking: {error:.3f} rad from the commands, expected <= {limit}'
         if error > self.config.lost_tracking_error:
             self._latch(reason)
-        elif error > limit:
+        elif error > limit and (self._holds_position or self._yield_to is None):
             self._give_way(reason, now)
 
     def _give_way(self, reason: str, now: float) -> None:
@@ -286,7 +295,7 @@ class Guard:
             return
         measured = self._joints.position
         target = np.clip(measured, self._arm.lower, self._arm.upper)
-        if np.any(target != measured):
+        if self._holds_position and np.any(target != measured):
             reason += '; measured outside the joint limits, the arm yields to the limits'
         self._stop(reason)
         if self._state is GuardState.HOLDING:
@@ -294,6 +303,13 @@ class Guard:
         self._yields.append(now)
         self._yields_in_a_row += 1
         self._yield_to, self._found_at = target, measured
+
+    def _settle(self, now: float) -> Command:
+        """At rest: the command is where the arm was measured, if that is known."""
+        if not self._joints.fault(now):
+            self._stream.reset(self._joints.position)
+            self._joints.anchor()
+        return self._stream.command
 
     def _end_yield(self) -> None:
         self._yield_to = self._found_at = None

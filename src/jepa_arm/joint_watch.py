@@ -31,6 +31,10 @@ class JointWatch:
         self.position, self._at, self._fault = joints, now, ''
         self._recent = np.tile(joints, (self._window, 1))
 
+    def anchor(self) -> None:
+        """The robot is told to be where it is measured."""
+        self._recent = np.tile(self.position, (self._window, 1))
+
     def can_be(self, joints: FloatArray) -> bool:
         """Whether ``joints`` may be a measurement of this arm."""
         arm, slack = self._arm, BEYOND_LIMITS_RAD

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from jepa_arm.nodes.controller import MAX_JUMP_RAD, CommandError, Controller, Trajectory
+from jepa_arm.nodes.controller import (
+    MAX_JUMP_RAD,
+    MAX_LEAD_RAD,
+    CommandError,
+    Controller,
+    Trajectory,
+)
 from jepa_arm.nodes.faults import FAULTS, FaultError, Faults
 from jepa_arm.nodes.lock_step import LockStep
 
@@ -198,3 +204,40 @@ def test_lock_step_goes_on_when_the_planner_has_nothing_to_propose(sim_config):
     sync.command_asked(0.3)
     sync.planner_answered(0.3, is_planning=False)
     assert sync.due(has_planner=True) == 0.3
+
+
+def test_a_velocity_is_kept_until_it_times_out_and_then_the_arm_holds_where_it_is(controller):
+    velocity = np.array([0.5, -1.0])
+    controller.drive(velocity, 3.0)
+    position, measured = START, START
+    for i in range(round(TIMEOUT / DT)):
+        before, (position, told) = position, controller.target(3.0 + i * DT, measured)
+        np.testing.assert_allclose(position - before, velocity * DT)
+        np.testing.assert_array_equal(told, velocity)
+        measured = position - 0.01  # it lags
+    for i in range(2, 5):
+        position, told = controller.target(3.0 + TIMEOUT + i * DT, measured)
+        np.testing.assert_array_equal(position, measured)
+        assert not told.any() and controller.is_timed_out
+
+
+def test_a_velocity_does_not_wind_up_where_the_arm_is_blocked(controller):
+    for i in range(200):
+        controller.drive(np.array([1.0, 0.0]), i * DT)
+        position, _ = controller.target(i * DT, START)
+    assert position[0] - START[0] == pytest.approx(MAX_LEAD_RAD)
+
+
+@pytest.mark.parametrize('bad', [[np.nan, 0.0], [np.inf, 0.0], [2.1, 0.0]])
+def test_a_velocity_that_cannot_be_is_refused_and_the_last_stays(controller, bad):
+    controller.drive(np.array([0.5, 0.0]), 1.0)
+    with pytest.raises(CommandError):
+        controller.drive(np.array(bad), 1.0)
+    assert controller.target(1.0, START)[1][0] == 0.5
+
+
+def test_a_trajectory_takes_over_from_a_velocity(controller):
+    controller.drive(np.array([1.0, 0.0]), 1.0)
+    [(position, _)] = run(controller, 1.0, 1)
+    controller.follow(trajectory([position], [DT]), 1.0 + DT)
+    assert np.all(controller.target(1.0 + 2 * DT, START)[0] == position)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jepa_arm.nodes.description import CONTROLLERS
 from policy import permissions, policy
 
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
@@ -14,7 +15,8 @@ OWNERS = {
     '/camera/image_raw': {'sim'},
     '/camera/camera_info': {'sim'},
     '/clock': {'sim'},
-    '/forward_position_controller/commands': set(),
+    '/forward_position_controller/commands': {'guard'},
+    '/forward_velocity_controller/commands': {'guard'},
 }
 
 
@@ -22,6 +24,15 @@ def test_there_is_one_enclave_for_each_node_and_no_wildcard():
     paths = [enclave.get('path') for enclave in policy().iter('enclave')]
     assert paths == [f'/jepa_arm/{name}' for name in ('guard', 'planner', 'sim', 'client')]
     assert not any('*' in name for names in permissions().values() for name in names)
+
+
+def test_the_guard_may_command_every_controller_and_listen_for_others_there():
+    """It might not listen: under SROS2 it would have ended before its first command."""
+    commands = {f'/{topic}' for topic in CONTROLLERS.values()}
+    assert commands <= set(OWNERS)
+    for right in ('publish', 'subscribe'):
+        assert commands <= permissions()['guard', 'topics', right]
+    assert commands <= permissions()['sim', 'topics', 'subscribe']
 
 
 @pytest.mark.parametrize(('topic', 'owners'), OWNERS.items())

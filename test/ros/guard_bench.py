@@ -7,6 +7,7 @@ import numpy as np
 from jepa_arm_msgs.msg import GuardStatus
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -22,10 +23,12 @@ EVERY = QoSProfile(depth=500)
 class Robot:
     """Publishes joint states at 100 Hz and is at once wherever it is commanded to be."""
 
+    kind, topic = JointTrajectory, COMMANDS
+
     def __init__(self, harness, arm):
         self._harness, self._arm = harness, arm
         self.position = arm.home.copy()
-        self.commands = harness.record(JointTrajectory, COMMANDS, EVERY)
+        self.commands = harness.record(self.kind, self.topic, EVERY)
         self._publisher = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
         self.is_silent = self.is_blocked = False
         self.spoil = lambda msg: msg
@@ -36,12 +39,18 @@ class Robot:
     def _run(self):
         while not self._ended.wait(DT):
             if self.commands and not self.is_blocked:
-                self.position = np.array(self.commands[-1][1].points[-1].positions)
+                self.position = self.obey(self.commands[-1][1])
             if not self.is_silent:
                 now = self._harness.node.get_clock().now().nanoseconds / 1e9
                 sample = JointSample(self.position, np.zeros(7), now)
                 msg = convert.joints_to_msg(sample, self._arm.joint_names)
                 self._publisher.publish(self.spoil(msg))
+
+    def obey(self, msg):
+        return np.array(msg.points[-1].positions)
+
+    def commanded(self):
+        return np.array(self.commands[-1][1].points[0].positions)
 
     def positions(self):
         return np.array([msg.points[0].positions for _, msg in self.commands])
@@ -50,20 +59,35 @@ class Robot:
         return np.array([msg.points[0].velocities for _, msg in self.commands])
 
     def is_at_rest(self):
-        return not np.any(self.commands[-1][1].points[0].velocities)
+        return not np.any(self.velocities()[-1])
 
     def close(self):
         self._ended.set()
         self._thread.join()
 
 
+class VelocityRobot(Robot):
+    """Keeps the velocity that it was told last, for ever."""
+
+    kind, topic = Float64MultiArray, 'forward_velocity_controller/commands'
+
+    def obey(self, msg):
+        return self.position + DT * np.array(msg.data)
+
+    def commanded(self):
+        return self.position
+
+    def velocities(self):
+        return np.array([msg.data for _, msg in self.commands])
+
+
 class Bench:
     """A guard process between a planner made by hand and a robot."""
 
-    def __init__(self, harness, arm, **parameters):
+    def __init__(self, harness, arm, robot=Robot, **parameters):
         self.harness, self.arm = harness, arm
         self.status = harness.record(GuardStatus, 'guard/status', STATUS)
-        self.robot = Robot(harness, arm)
+        self.robot = robot(harness, arm)
         harness.cleanup.append(self.robot.close)
         self.process = harness.start('guard', **parameters).processes['guard']
         self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
@@ -82,7 +106,7 @@ class Bench:
 
     def message(self, **changes):
         """A fresh proposal that turns joint 7 slowly."""
-        start = np.array(self.robot.commands[-1][1].points[0].positions)
+        start = self.robot.commanded()
         slope = np.array([0, 0, 0, 0, 0, 0, 0.05])
         values = {
             'joint_names': self.arm.joint_names,

@@ -121,8 +121,8 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
 
 
 def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path):
-    """One is commanded by trajectories, the other by positions."""
-    controllers = {'left': 'joint_trajectory', 'right': 'forward_position'}
+    """One is commanded by velocities, the other by positions."""
+    controllers = {'left': 'forward_velocity', 'right': 'forward_position'}
     graphs = {
         space: Supervisor(
             simulation(namespace=space, controller=controller), space, tmp_path / space

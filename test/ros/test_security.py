@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from jepa_arm.nodes.client import GraphClient
-from jepa_arm.nodes.description import simulation
+from jepa_arm.nodes.description import CONTROLLERS, simulation
 from jepa_arm.nodes.graph import GraphError, Supervisor
 from policy import permissions
 
@@ -16,8 +16,10 @@ pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
 ACTION_TOPICS = ('feedback', 'status')
 ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
-ONLY_IN_LOCK_STEP = {'/planner/status'}
-"""What the guard listens to in that mode alone."""
+ONLY_SOMETIMES = {'/planner/status', *(f'/{topic}' for topic in CONTROLLERS.values())} - {COMMANDS}
+"""What the guard uses in lock-step alone, or with another controller."""
+ONLY_AT_FIRST = {COMMANDS}
+"""What it listens to before its first command."""
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +73,13 @@ def used(node, name):
     }
 
 
+def unused(name, right):
+    """Of the policy, what a node need not have now."""
+    if name != 'guard':
+        return set()
+    return ONLY_SOMETIMES | (ONLY_AT_FIRST if right == 'subscribe' else set())
+
+
 @pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
 def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, onlooker):
     allowed = permissions()
@@ -78,7 +87,7 @@ def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, onlooker):
     def is_whole():
         """What a node has becomes known piece by piece."""
         return all(
-            allowed.get((name, kind, right), set()) - ONLY_IN_LOCK_STEP <= names
+            allowed.get((name, kind, right), set()) - unused(name, right) <= names
             for (kind, right), names in used(onlooker.node, name).items()
         )
 
@@ -88,7 +97,7 @@ def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, onlooker):
     for (kind, right), names in has.items():
         may = allowed.get((name, kind, right), set())
         assert names - may == set(), f'{name} has {kind} to {right} that the policy denies'
-        assert may - names <= ONLY_IN_LOCK_STEP, f'{name} may {right} {kind} it does not have'
+        assert may - names <= unused(name, right), f'{name} may {right} {kind} it does not have'
 
 
 def test_nobody_but_the_guard_publishes_commands(onlooker):

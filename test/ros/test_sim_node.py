@@ -190,6 +190,26 @@ def test_plain_positions_move_the_arm_too(bench):
     assert bench.is_at(start + 0.15)
 
 
+def test_plain_velocities_move_the_arm_until_nobody_sends_them_any_more(bench):
+    publisher = bench.harness.publisher(
+        Float64MultiArray, 'forward_velocity_controller/commands', COMMAND
+    )
+    start = bench.position()
+    for _ in range(50):
+        publisher.publish(Float64MultiArray(data=[0.3] * 7))
+        time.sleep(0.01)
+    sent_at = time.monotonic()
+    time.sleep(0.6)
+    fast = [t for t, m in bench.joints if np.abs(m.velocity).max() > 0.02]
+    assert 0.1 < fast[-1] - sent_at < 0.4
+    held = bench.position()
+    assert np.all(held - start > 0.1)
+    publisher.publish(Float64MultiArray(data=[0.0]))
+    publisher.publish(Float64MultiArray(data=[100.0] * 7))
+    time.sleep(0.3)
+    assert bench.is_at(held, 2e-3)
+
+
 def test_the_same_seed_gives_the_same_scene_and_goal(bench):
     first, again, other = bench.reset(7), bench.reset(7), bench.reset(8)
     for response in (first, again, other):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -23,11 +24,14 @@ class CommandOutput:
     Attributes:
         topic: where the commands go. kind: of their messages.
         make: a message of a command, the joints' names, the tick in s, and a stamp or None.
+        holds_position: whether the robot goes where it is told and stays there. One that is told
+            velocities keeps the last one, so it must hear of rest before the guard is silent.
     """
 
     topic: str
     kind: type
     make: Callable[[Command, Sequence[str], float, Time | None], Any]
+    holds_position: bool = True
 
 
 def _positions(
@@ -37,9 +41,22 @@ def _positions(
     return Float64MultiArray(data=command.position.tolist())
 
 
+def _velocities(
+    command: Command, names: Sequence[str], dt: float, stamp: Time | None
+) -> Float64MultiArray:
+    """Likewise, in rad/s."""
+    return Float64MultiArray(data=command.velocity.tolist())
+
+
+def at_rest(width: int) -> Command:
+    """A command of ``width`` joints for one that looks at the velocities alone."""
+    return Command(*(np.zeros(width) for _ in range(3)))
+
+
 FORMS = {
-    'joint_trajectory': (JointTrajectory, convert.command_to_msg),
-    'forward_position': (Float64MultiArray, _positions),
+    'joint_trajectory': (JointTrajectory, convert.command_to_msg, True),
+    'forward_position': (Float64MultiArray, _positions, True),
+    'forward_velocity': (Float64MultiArray, _velocities, False),
 }
 
 

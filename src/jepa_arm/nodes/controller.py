@@ -1,4 +1,4 @@
-"""The virtual arm's controllers: ros2_control's JointTrajectoryController, and plain positions."""
+"""The virtual arm's controllers: ros2_control's JointTrajectoryController, and plain numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ..types import FloatArray
 MAX_JUMP_RAD = 0.2
 """Distance of a first point from the present target, beyond what the arm's velocity limit
 allows, at which a driver would refuse it."""
+MAX_LEAD_RAD = 0.1
+"""How far from the measured joints a velocity may lead the target, as where the arm is blocked."""
 EPSILON_S = 1e-9
 
 
@@ -40,8 +42,8 @@ class Controller:
 
     A new trajectory replaces the old one and starts from the present target; an empty one holds.
     At its end the last position is held, at rest. When nothing has come for ``timeout`` s after
-    the end, the arm holds where it is. As in an arm's driver the target never moves faster than
-    ``velocity_limit``, however late commands come.
+    the end, the arm holds where it is; a velocity is kept for so long. As in an arm's driver the
+    target never moves faster than ``velocity_limit``, however late commands come.
     """
 
     def __init__(self, velocity_limit: FloatArray, dt: float, timeout: float) -> None:
@@ -53,6 +55,7 @@ class Controller:
         self._goal = self._position = np.array(position, dtype=float)
         self._velocity = np.zeros_like(self._position)
         self._points: tuple[FloatArray, FloatArray, FloatArray | None] | None = None
+        self._driven: FloatArray | None = None
         self._idle_since: float | None = None
         self._is_engaged = self.is_timed_out = False
 
@@ -74,11 +77,26 @@ class Controller:
             np.vstack([self._position, trajectory.positions[first:]]),
             None if velocities is None else np.vstack([self._velocity, velocities[first:]]),
         )
-        self._is_engaged, self._idle_since, self.is_timed_out = True, None, False
+        self._driven, self._idle_since = None, None
+        self._is_engaged, self.is_timed_out = True, False
 
     def go_to(self, position: FloatArray, now: float) -> None:
         """Takes a position target (J,) rad that is to be reached at the next tick."""
         self.follow(Trajectory(position[None], None, np.array([self._dt]), 0.0), now)
+
+    def drive(self, velocity: FloatArray, now: float) -> None:
+        """Takes a velocity (J,) rad/s that is kept until the next command or the time-out.
+
+        Raises:
+            CommandError: not finite, or faster than the arm may be.
+        """
+        if not np.all(np.isfinite(velocity)):
+            raise CommandError('expected finite numbers, got NaN or infinity')
+        if np.any(np.abs(velocity) > self._velocity_limit * (1.0 + EPSILON_S)):
+            raise CommandError(f'expected at most {self._velocity_limit} rad/s, got {velocity}')
+        self._hold(self._position, now)
+        self._driven = np.array(velocity, dtype=float)
+        self._is_engaged, self.is_timed_out = True, False
 
     def target(self, now: float, measured: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Joint target at the end of the tick that begins at ``now``: (J,) rad and rad/s.
@@ -92,9 +110,14 @@ class Controller:
             self._goal, self._velocity = self._sample(at)
             if at > self._points[0][-1] + EPSILON_S:
                 self._hold(self._goal, self._points[0][-1])
+        if self._driven is not None:
+            ahead = self._position + self._dt * self._driven
+            self._goal = np.clip(ahead, measured - MAX_LEAD_RAD, measured + MAX_LEAD_RAD)
+            self._velocity = self._driven
         is_silent = self._idle_since is not None and now - self._idle_since > self._timeout
         if is_silent and self._is_engaged and not self.is_timed_out:
             self.is_timed_out = True
+            self._hold(measured, now)
             self._goal = self._position = np.array(measured, dtype=float)
         self._approach()
         return self._position, self._velocity
@@ -108,7 +131,7 @@ class Controller:
             self._position = self._position + np.clip(step, -largest, largest)
 
     def _hold(self, position: FloatArray, since: float) -> None:
-        self._points, self._idle_since = None, since
+        self._points, self._driven, self._idle_since = None, None, since
         self._goal, self._velocity = position, np.zeros_like(position)
 
     def _check(self, trajectory: Trajectory, times: FloatArray, now: float) -> None:

@@ -13,6 +13,7 @@ Value = str | bool | int | float
 CONTROLLERS = {
     'joint_trajectory': 'joint_trajectory_controller/joint_trajectory',
     'forward_position': 'forward_position_controller/commands',
+    'forward_velocity': 'forward_velocity_controller/commands',
 }
 """Topics of the robot's commands, by the controller of ros2_control that takes them."""
 LIVED_S = 5.0

@@ -30,7 +30,7 @@ from ..guard import Guard
 from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
-from .command_output import command_output
+from .command_output import at_rest, command_output
 from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
 from .guard_settings import GuardSettings, most_speed
@@ -76,7 +76,8 @@ class GuardPart:
 
     def _begin(self) -> None:
         """Knows nothing of the robot yet."""
-        self._guard = Guard(self._arm, self._time, self._config)
+        holds = self._output.holds_position
+        self._guard = Guard(self._arm, self._time, self._config, holds)
         self._guard.most_speed = self._most_speed
         self._joints_at = self._joints_stamp = -np.inf
         self._command_pub: Publisher | None = None
@@ -116,11 +117,20 @@ class GuardPart:
     def close(self) -> None:
         """Releases the topic of the commands."""
         if self._command_pub is not None:
+            self._say_rest()
             self._node.destroy_publisher(self._command_pub)
         if self._rivals is not None and self._clock_jumps is not None:
             self._rivals.close()
             self._clock_jumps.close()
         self._command_pub = self._rivals = self._clock_jumps = None
+
+    def _say_rest(self) -> None:
+        """Tells a robot that would keep its velocity to stand still, however it moves."""
+        if self._command_pub is None or self._output.holds_position:
+            return
+        rest = at_rest(len(self._arm.home))
+        self._command_pub.publish(self._output.make(rest, (), 0.0, None))
+        self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
 
     def _come_to_rest(self) -> None:
         self._guard.hold('held: the guard is being deactivated')
@@ -309,6 +319,8 @@ class GuardPart:
             self._missed += max(0, round((now - self._ticked_at) / dt) - 1)
             if self._guard.state is not GuardState.INACTIVE:
                 self._pause.see(now - self._ticked_at, now)
+                if self._pause.reason:
+                    self._say_rest()
         self._ticked_at = now
         if not self._pause.reason:
             self._tick(now)

@@ -8,7 +8,9 @@ topic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -24,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ..config import ConfigError
 from ..sim.tasks import load_task
-from ..types import JointSample
+from ..types import FloatArray, JointSample
 from . import conversions as convert
 from .controller import CommandError
 from .description import CONTROLLERS
@@ -95,8 +97,12 @@ class SimNode(Node):
 
     def _make_subscriptions(self) -> None:
         self.create_subscription(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, COMMAND)
-        topic = CONTROLLERS['forward_position']
-        self.create_subscription(Float64MultiArray, topic, self._on_positions, COMMAND)
+        for name, take in (
+            ('forward_position', self._virtual.controller.go_to),
+            ('forward_velocity', self._virtual.controller.drive),
+        ):
+            on_numbers = partial(self._on_numbers, take)
+            self.create_subscription(Float64MultiArray, CONTROLLERS[name], on_numbers, COMMAND)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         waits = ReentrantCallbackGroup()  # while a step is under way the rest goes on
         self.create_service(Step, '~/step', self._on_step, callback_group=waits)
@@ -169,13 +175,15 @@ class SimNode(Node):
         if self._ticks_to_go:
             self._answered()
 
-    def _on_positions(self, msg: Float64MultiArray) -> None:
+    def _on_numbers(
+        self, take: Callable[[FloatArray, float], None], msg: Float64MultiArray
+    ) -> None:
         try:
             if len(msg.data) != len(self._arm.joint_names):
                 raise CommandError(
-                    f'expected {len(self._arm.joint_names)} positions, got {len(msg.data)}'
+                    f'expected {len(self._arm.joint_names)} numbers, got {len(msg.data)}'
                 )
-            self._virtual.controller.go_to(np.array(msg.data), self._virtual.now)
+            take(np.array(msg.data), self._virtual.now)
         except CommandError as error:
             self._refuse(error)
         if self._ticks_to_go:
