@@ -1,0 +1,89 @@
+"""What ros2_control is told of the arms: tags in their URDF, and controllers for each."""
+
+import dataclasses
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import xacro
+import yaml
+
+from jepa_arm.arm import Arm
+from jepa_arm.nodes.description import CONTROLLERS
+from jepa_arm.resources import config_path, urdf_path
+
+PLUGINS = {
+    'mock': 'mock_components/GenericSystem',
+    'topic': 'joint_state_topic_hardware_interface/JointStateTopicSystem',
+}
+BOTH = ['position', 'velocity']
+
+
+def expanded(arm_config, **arguments):
+    return xacro.process_file(str(urdf_path(arm_config.urdf)), mappings=arguments).toxml()
+
+
+def test_a_urdf_has_no_tags_of_ros2_control_unless_it_is_asked_for_them(each_arm):
+    assert 'ros2_control' not in each_arm.urdf
+
+
+@pytest.mark.parametrize('kind', PLUGINS)
+def test_the_tags_name_the_joints_in_order_each_with_position_and_velocity(
+    each_arm_config, each_arm, kind
+):
+    root = ElementTree.fromstring(expanded(each_arm_config, ros2_control=kind))
+    [system] = root.findall('ros2_control')
+    assert system.get('type') == 'system' and system.findtext('hardware/plugin') == PLUGINS[kind]
+    joints = system.findall('joint')
+    assert tuple(j.get('name') for j in joints) == each_arm_config.joints
+    for joint in joints:
+        assert [i.get('name') for i in joint.findall('command_interface')] == BOTH
+        assert [i.get('name') for i in joint.findall('state_interface')] == BOTH
+    first = [float(j.findtext('state_interface/param[@name="initial_value"]')) for j in joints]
+    np.testing.assert_array_equal(first, each_arm.home)
+
+
+def test_with_tags_it_is_the_same_arm(each_arm_config, each_arm, tmp_path):
+    path = tmp_path / 'arm.urdf'
+    path.write_text(expanded(each_arm_config, ros2_control='mock'))
+    arm = Arm(dataclasses.replace(each_arm_config, urdf=str(path)))
+    np.testing.assert_array_equal(arm.tip_position(arm.home), each_arm.tip_position(arm.home))
+    np.testing.assert_array_equal(arm.velocity_limit, each_arm.velocity_limit)
+
+
+def test_topics_of_a_simulator_are_arguments(arm_config):
+    topics = {'joint_commands_topic': '/isaac/commands', 'joint_states_topic': '/isaac/states'}
+    root = ElementTree.fromstring(expanded(arm_config, ros2_control='topic', **topics))
+    found = {p.get('name'): p.text for p in root.findall('ros2_control/hardware/param')}
+    assert found == topics
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are(arm_config):
+    with pytest.raises(xacro.XacroException, match='none, mock or topic, got gazebo'):
+        expanded(arm_config, ros2_control='gazebo')
+
+
+def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_config, sim_config):
+    file = config_path(f'controllers/{each_arm_config.name}.yaml')
+    told = {name: part['ros__parameters'] for name, part in yaml.safe_load(file.open()).items()}
+    names = {name: topic.split('/')[0] for name, topic in CONTROLLERS.items()}
+    names['joint_trajectory'] = each_arm_config.controller
+    manager = told.pop('controller_manager')
+    assert manager.pop('update_rate') >= 1.0 / sim_config.time.stream_dt
+    assert set(manager) == {'joint_state_broadcaster', *names.values()}
+    assert set(told) == set(names.values())
+    for part in told.values():
+        assert tuple(part['joints']) == each_arm_config.joints
+    trajectory = told[names['joint_trajectory']]
+    assert trajectory['command_interfaces'] == ['position']
+    assert trajectory['state_interfaces'] == BOTH
+    # The default refuses what the guard sends: one point that is passed at speed.
+    assert trajectory['allow_nonzero_velocity_at_trajectory_end'] is True
+    for kind in BOTH:
+        assert told[f'forward_{kind}_controller']['interface_name'] == kind
+
+
+def test_a_file_of_controllers_says_nothing_twice_and_refers_to_nothing(each_arm_config):
+    """The parser of ROS 2 knows no anchors."""
+    text = config_path(f'controllers/{each_arm_config.name}.yaml').read_text()
+    assert '&' not in text and '*' not in text
