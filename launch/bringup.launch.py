@@ -5,8 +5,9 @@ images. Their topics are given by the arguments below.
 """
 
 from jepa_arm.config import ArmConfig, load
-from jepa_arm.nodes.description import CONTROLLERS, bringup
-from jepa_arm.nodes.launching import check_names, describe, node
+from jepa_arm.nodes.description import CONTROLLERS, bringup, check_names
+from jepa_arm.nodes.launching import describe, node
+from jepa_arm.nodes.viewing import CHOICES, viewer
 from jepa_arm.resources import arm_path
 
 ARGUMENTS = {
@@ -19,6 +20,7 @@ ARGUMENTS = {
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
+    'viewer': ('none', "what shows plan and camera beside the driver's arm", CHOICES),
     'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes'),
 }
@@ -34,19 +36,28 @@ def generate_launch_description():
 
 
 def start(given):
-    check_names(given['arm'], given['checkpoint'])
+    check_names(given['arm'], given['checkpoint'], given['controller'])
     names = {topic: given[name] for name, topic in TOPICS.items()}
     arm = load(ArmConfig, arm_path(given['arm']))
     usual = CONTROLLERS[given['controller']]
     drivers = {'joint_trajectory': f'{arm.controller}/joint_trajectory'}
     names[usual] = given['commands'] or drivers.get(given['controller'], usual)
+    names = {usual: name for usual, name in names.items() if name != usual}
     specs = bringup(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
-        remappings={usual: name for usual, name in names.items() if name != usual},
+        remappings=names,
         autostart=given['autostart'] == 'true',
         dry_run=given['dry_run'] == 'true',
         controller=given['controller'],
         use_sim_time=given['use_sim_time'] == 'true',
     )
-    return [node(spec, given['namespace']) for spec in specs]
+    shown = viewer(
+        given['viewer'],
+        given['arm'],
+        given['namespace'],
+        given['use_sim_time'] == 'true',
+        names,
+        has_description=True,
+    )
+    return [*(node(spec, given['namespace']) for spec in specs), *shown]

@@ -1,8 +1,8 @@
 """The virtual arm with guard and planner: ros2 launch jepa_arm sim.launch.py task:=push."""
 
-from jepa_arm.nodes.description import CONTROLLERS, simulation
-from jepa_arm.nodes.launching import check_names, describe, node, whole_number
-from jepa_arm.resources import config_path
+from jepa_arm.nodes.description import CONTROLLERS, check_names, simulation
+from jepa_arm.nodes.launching import describe, node, whole_number
+from jepa_arm.nodes.viewing import CHOICES, viewer
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
@@ -13,6 +13,7 @@ ARGUMENTS = {
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
+    'viewer': ('none', 'what shows arm, camera, plan and goal', CHOICES),
     'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes; in one they have a clock of their own'),
 }
@@ -23,8 +24,7 @@ def generate_launch_description():
 
 
 def start(given):
-    check_names(given['arm'], given['checkpoint'])
-    config_path(f'tasks/{given["task"]}.yaml')
+    check_names(given['arm'], given['checkpoint'], given['controller'], given['task'])
     specs = simulation(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
@@ -37,4 +37,6 @@ def start(given):
         controller=given['controller'],
         namespace=given['namespace'],
     )
-    return [node(spec, given['namespace']) for spec in specs]
+    clock = {'/clock': 'clock'}  # that of the namespace
+    shown = viewer(given['viewer'], given['arm'], given['namespace'], remappings=clock)
+    return [*(node(spec, given['namespace']) for spec in specs), *shown]

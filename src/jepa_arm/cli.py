@@ -60,6 +60,10 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--controller', default='joint_trajectory', help='what the guard commands')
     p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
     p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
+    text = '0 to 232; default: ROS_DOMAIN_ID'
+    p.add_argument('--domain-id', type=int, metavar='N', help=text)
+    text = 'LOCALHOST, SUBNET or SYSTEM_DEFAULT; default: this machine only, unless set outside'
+    p.add_argument('--discovery-range', metavar='RANGE', help=text)
     p.add_argument('--no-planner', action='store_true', help='simulator and guard alone')
 
     p = _verb(parsers, 'reference', verbs.reference, 'jepa-arm reference --out docs/nodes.md')

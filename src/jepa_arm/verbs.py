@@ -50,8 +50,11 @@ def demo(args: argparse.Namespace) -> int:
 
 def up(args: argparse.Namespace) -> int:
     """Starts simulator, planner and guard and keeps them running until Ctrl-C."""
-    from .nodes.environment import prepare_ros
+    from .nodes.description import check_names
+    from .nodes.environment import choose_network, prepare_ros
 
+    check_names(args.arm, str(args.checkpoint), args.controller, args.task)
+    choose_network(args.domain_id, args.discovery_range)
     prepare_ros()
     from .nodes.graph import run_graph
 

@@ -1,11 +1,14 @@
 """The command line fails with one clear line and a non-zero exit code, and writes nothing."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from jepa_arm.cli import main
+from jepa_arm.config import ConfigError
+from jepa_arm.nodes.environment import choose_network
 from jepa_arm.resources import config_path
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
@@ -25,6 +28,13 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['eval', '--task', 'push', '--unknown-delay'], '--delay'),
         (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
+        (['up', '--arm', 'pandora'], 'panda.yaml'),
+        (['up', '--task', 'juggle'], 'push.yaml'),
+        (['up', '--checkpoint', 'nowhere'], 'nowhere'),
+        (['up', '--controller', 'effort'], 'forward_velocity'),
+        (['up', '--domain-id', '233'], '0 to 232'),
+        (['up', '--discovery-range', 'PLANET'], 'SUBNET'),
+        (['up', '--discovery-range', 'OFF'], 'would not find each other'),
     ],
 )
 def test_bad_names_are_one_clear_line(
@@ -40,6 +50,22 @@ def test_bad_names_are_one_clear_line(
     assert expected in error
     assert 'Traceback' not in error
     assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_the_graph_leaves_the_machine_only_when_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', '3')
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    choose_network(None, None)
+    assert os.environ['ROS_DOMAIN_ID'] == '3'
+    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    choose_network(7, 'SUBNET')
+    assert os.environ['ROS_DOMAIN_ID'] == '7'
+    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'SUBNET'
+    monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
+    with pytest.raises(ConfigError, match='ROS_LOCALHOST_ONLY'):
+        choose_network(None, 'SUBNET')
 
 
 def test_the_scripted_planner_needs_no_checkpoint_and_takes_an_arm_of_ones_own(

@@ -41,15 +41,26 @@ class LaunchConfiguration(Stub):
         return context[self.name]
 
 
+class PackageNotFoundError(KeyError):
+    pass
+
+
 @pytest.fixture
-def load(monkeypatch):
+def installed():
+    """The packages of others that ament knows."""
+    return {'robot_state_publisher', 'tf2_ros', 'rviz2'}
+
+
+@pytest.fixture
+def load(monkeypatch, installed):
     """The nodes that a launch file starts, by name, given arguments."""
     contents = {
         'launch': ('LaunchContext', 'LaunchDescription'),
         'launch.actions': ('DeclareLaunchArgument', 'LogInfo', 'OpaqueFunction', 'Shutdown'),
         'launch_ros.actions': ('Node',),
     }
-    for name in ('launch_ros', 'launch.substitutions', *contents):
+    others = ('launch_ros', 'launch.substitutions', 'ament_index_python.packages')
+    for name in (*others, *contents):
         module = ModuleType(name)
         for item in contents.get(name, ()):
             setattr(module, item, Stub.named(item))
@@ -60,7 +71,16 @@ def load(monkeypatch):
         LaunchConfiguration,
         raising=False,
     )
-    monkeypatch.delitem(sys.modules, 'jepa_arm.nodes.launching', raising=False)
+
+    def get_package_prefix(name):
+        if name not in installed:
+            raise PackageNotFoundError(name)
+
+    ament = sys.modules['ament_index_python.packages']
+    monkeypatch.setattr(ament, 'PackageNotFoundError', PackageNotFoundError, raising=False)
+    monkeypatch.setattr(ament, 'get_package_prefix', get_package_prefix, raising=False)
+    for name in ('launching', 'viewing'):
+        monkeypatch.delitem(sys.modules, f'jepa_arm.nodes.{name}', raising=False)
 
     def load(file, **given):
         description = runpy.run_path(str(LAUNCH / file))['generate_launch_description']()
@@ -70,7 +90,7 @@ def load(monkeypatch):
         choices = {d.args[0]: d.options.get('choices') for d in declared}
         boolean = {name for name, value in defaults.items() if value in ('true', 'false')}
         limited = {name for name, values in choices.items() if values}
-        assert limited - {'controller'} == boolean
+        assert limited - {'controller', 'viewer'} == boolean
         assert set(given) <= set(defaults)
         return start.options['function']({**defaults, **given})
 
@@ -143,6 +163,7 @@ def test_bringup_launch_sends_commands_to_the_controller_of_the_arms_driver(load
 def test_view_launch_describes_the_arm_and_its_camera(load):
     nodes = {n.options['package']: n.options for n in load('view.launch.py')}
     assert all(n['remappings'] == [('/clock', 'clock')] for n in nodes.values())
+    assert all(n['parameters'][0]['use_sim_time'] is True for n in nodes.values())
     assert '<robot' in nodes['robot_state_publisher']['parameters'][0]['robot_description']
     assert 'camera_optical_frame' in nodes['tf2_ros']['arguments']
     flag, file, *frame = nodes['rviz2']['arguments']
@@ -155,6 +176,34 @@ def test_view_launch_describes_the_arm_and_its_camera(load):
         'ground_truth/objects',
         'camera/image_raw',
     ]
+
+
+def test_a_viewer_comes_with_the_virtual_arm_when_asked_for_and_its_end_ends_nothing(load):
+    plain = [n.options['executable'] for n in load('sim.launch.py')]
+    *nodes, camera, rviz, arm = load('sim.launch.py', viewer='rviz', namespace='left', arm='ur5e')
+    assert [n.options['executable'] for n in nodes] == plain
+    assert rviz.options['package'] == 'rviz2' and 'base_link' in rviz.options['arguments']
+    assert 'name="ur5e"' in arm.options['parameters'][0]['robot_description']
+    for node in (camera, rviz, arm):
+        assert node.options['namespace'] == 'left' and 'on_exit' not in node.options
+        assert node.options['remappings'] == [('/clock', 'clock')]
+        assert node.options['parameters'][0]['use_sim_time'] is True
+
+
+def test_a_viewer_beside_a_driver_leaves_the_arm_to_it_and_sees_the_topics_given(load):
+    nodes = {n.options['executable']: n.options for n in load('bringup.launch.py', viewer='rviz')}
+    assert 'robot_state_publisher' not in nodes  # the driver's own publishes the same frames
+    assert nodes['rviz2']['parameters'] == [{'use_sim_time': False}]
+    *_, rviz = load('bringup.launch.py', viewer='rviz', image='/cam/rgb', use_sim_time='true')
+    assert dict(rviz.options['remappings'])['camera/image_raw'] == '/cam/rgb'
+    assert rviz.options['parameters'] == [{'use_sim_time': True}]
+
+
+def test_a_viewer_that_is_not_installed_is_told_before_any_node_starts(load, installed):
+    installed.remove('rviz2')
+    assert load('sim.launch.py')
+    with pytest.raises(ValueError, match=r'rviz2.*apt install ros-\$ROS_DISTRO-rviz2'):
+        load('sim.launch.py', viewer='rviz')
 
 
 @pytest.mark.parametrize(

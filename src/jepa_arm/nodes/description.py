@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..config import ConfigError
+from ..resources import arm_path, checkpoint_path, config_path
+
 Value = str | bool | int | float
 
 CONTROLLERS = {
@@ -66,6 +69,22 @@ class NodeSpec:
         if not self.respawns or lived < LIVED_S or code == SETTING_REFUSED:
             return None
         return replace(self, parameters={**self.parameters, 'autoactivate': False})
+
+
+def check_names(arm: str, checkpoint: str, controller: str, task: str = '') -> None:
+    """Call it before the first node is started: one that ends early ends the others.
+
+    Raises:
+        FileNotFoundError: no such arm, checkpoint or task, where one is given.
+        ConfigError: no such controller.
+    """
+    arm_path(arm)
+    if checkpoint:
+        checkpoint_path(checkpoint)
+    if task:
+        config_path(f'tasks/{task}.yaml')
+    if controller not in CONTROLLERS:
+        raise ConfigError(f'controller: expected one of {sorted(CONTROLLERS)}, got {controller!r}')
 
 
 def simulation(

@@ -8,9 +8,14 @@ import os
 import sys
 from pathlib import Path
 
+from ..config import ConfigError
 from ..resources import config_path
 
 MESSAGES = 'jepa_arm_msgs'
+RANGES = ('LOCALHOST', 'SUBNET', 'SYSTEM_DEFAULT')
+"""Values of ROS_AUTOMATIC_DISCOVERY_RANGE with which nodes find each other."""
+LAST_DOMAIN = 232
+"""Beyond it the ports end."""
 
 
 def prepare_ros() -> None:
@@ -32,6 +37,35 @@ def prepare_ros() -> None:
     problem = ros_problem()
     if problem is not None:
         sys.exit(f'jepa_arm: {problem}')
+
+
+def choose_network(domain_id: int | None, discovery_range: str | None) -> None:
+    """Sets where this process and those it starts look for others; call ``prepare_ros`` after it.
+
+    Args:
+        domain_id: of ROS; None: as in the environment.
+        discovery_range: one of ``RANGES``; None: as in the environment, else this machine only.
+
+    Raises:
+        ConfigError: no such domain or range, or one with which the nodes cannot meet.
+    """
+    if domain_id is not None:
+        if not 0 <= domain_id <= LAST_DOMAIN:
+            raise ConfigError(f'domain id: expected 0 to {LAST_DOMAIN}, got {domain_id}')
+        os.environ['ROS_DOMAIN_ID'] = str(domain_id)
+    if discovery_range is None:
+        return
+    if discovery_range == 'OFF':
+        raise ConfigError('discovery range: with OFF the nodes would not find each other')
+    if discovery_range not in RANGES:
+        raise ConfigError(
+            f'discovery range: expected one of {", ".join(RANGES)}, got {discovery_range!r}'
+        )
+    if discovery_range != 'LOCALHOST' and os.environ.get('ROS_LOCALHOST_ONLY') == '1':
+        raise ConfigError(
+            f'discovery range: {discovery_range} contradicts ROS_LOCALHOST_ONLY=1; unset that'
+        )
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = discovery_range
 
 
 def ros_problem() -> str | None:

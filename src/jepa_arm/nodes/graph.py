@@ -246,6 +246,8 @@ def run_graph(args: argparse.Namespace) -> int:
     supervisor = Supervisor(specs, args.namespace)
     space = f'/{args.namespace.strip("/")}'.rstrip('/')
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
+    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+    print(f'ROS domain {os.environ.get("ROS_DOMAIN_ID", "0")}, discovery range {reach}')
     try:
         with supervisor:
             supervisor.wait_ready()

@@ -20,7 +20,6 @@ from launch.substitutions import LaunchConfiguration  # pyright: ignore
 from launch_ros.actions import Node  # pyright: ignore
 
 from ..config import ConfigError
-from ..resources import arm_path, checkpoint_path
 from .description import NodeSpec
 
 BOOLEAN = ['false', 'true']
@@ -73,17 +72,6 @@ def node(spec: NodeSpec, namespace: str = '') -> Any:
         output='screen',
         on_exit=ended,
     )
-
-
-def check_names(arm: str, checkpoint: str) -> None:
-    """A node that ends early would end the others in their start.
-
-    Raises:
-        FileNotFoundError, ConfigError: no such arm or checkpoint.
-    """
-    arm_path(arm)
-    if checkpoint:
-        checkpoint_path(checkpoint)
 
 
 def whole_number(name: str, text: str) -> int:

@@ -1,0 +1,88 @@
+"""Viewers beside a graph, as launch actions; their end ends nothing else.
+
+Needs ``launch_ros`` of a ROS 2 installation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch_ros.actions import Node  # pyright: ignore
+
+from ..arm import read_urdf
+from ..config import ArmConfig, ConfigError, load
+from ..resources import arm_path, config_path
+from ..sim.camera import optical_quaternion
+
+VIEWERS = ('rviz',)
+CHOICES = ['none', *VIEWERS]
+"""Values of the launch argument ``viewer``."""
+
+
+def viewer(
+    kind: str,
+    arm: str,
+    namespace: str = '',
+    use_sim_time: bool = True,
+    remappings: Mapping[str, str] | None = None,
+    has_description: bool = False,
+) -> Sequence[Any]:
+    """The nodes of a viewer; none for the kind 'none'.
+
+    Args:
+        kind: one of ``CHOICES``.
+        arm: name or path, whose URDF and camera are shown.
+        namespace: of all of them.
+        use_sim_time: follow a clock.
+        remappings: topic names, from -> to.
+        has_description: the driver of the arm publishes its URDF and its frames already.
+
+    Raises:
+        ConfigError: a package that it needs is not installed.
+        FileNotFoundError, ArmError: no such arm, or it cannot be used.
+    """
+    if kind == 'none':
+        return []
+    config = load(ArmConfig, arm_path(arm))
+    shared = {
+        'namespace': namespace,
+        'remappings': list((remappings or {}).items()),
+    }
+    clock = {'use_sim_time': use_sim_time}
+    rviz = ['-d', str(config_path('rviz/jepa_arm.rviz')), '-f', config.base_link]
+    nodes: dict[str, dict[str, Any]] = {
+        'static_transform_publisher': {'package': 'tf2_ros', 'arguments': _camera_pose(config)},
+        'rviz2': {'package': 'rviz2', 'arguments': rviz},
+    }
+    parameters: dict[str, dict[str, Any]] = {name: clock for name in nodes}
+    if not has_description:
+        name = 'robot_state_publisher'
+        nodes[name] = {'package': name}
+        parameters[name] = {'robot_description': read_urdf(config.urdf), **clock}
+    _check_installed({node['package'] for node in nodes.values()})
+    return [
+        Node(executable=name, parameters=[parameters[name]], **node, **shared)
+        for name, node in nodes.items()
+    ]
+
+
+def _camera_pose(arm: ArmConfig) -> list[str]:
+    """Arguments of the publisher of the camera's frame."""
+    place = dict(zip(('--x', '--y', '--z'), arm.camera.position, strict=True))
+    turn = dict(zip(('--qx', '--qy', '--qz', '--qw'), optical_quaternion(arm.camera), strict=True))
+    frames = {'--frame-id': arm.base_link, '--child-frame-id': arm.camera.frame_id}
+    return [str(word) for pair in {**place, **turn, **frames}.items() for word in pair]
+
+
+def _check_installed(packages: set[str]) -> None:
+    """Before any process starts."""
+    for name in sorted(packages):
+        try:
+            get_package_prefix(name)
+        except PackageNotFoundError:
+            apt = f'ros-$ROS_DISTRO-{name.replace("_", "-")}'
+            raise ConfigError(
+                f'viewer: needs the package {name}, which is not installed: apt install {apt}'
+            ) from None
