@@ -92,6 +92,15 @@ def test_every_launch_config_and_urdf_file_is_installed(setup_arguments):
     assert installed['package.xml'] == 'share/jepa_arm'
 
 
+def test_colcon_test_runs_pytest_and_the_fast_tests_alone(setup_arguments):
+    """It takes pytest where the extra 'test' asks for it; a bare pytest takes the paths below."""
+    assert any(item.startswith('pytest>') for item in setup_arguments['extras_require']['test'])
+    [paths] = re.findall(
+        r'^testpaths = (.+?)(?:  #|$)', (ROOT / 'pyproject.toml').read_text(), re.M
+    )
+    assert ast.literal_eval(paths) == ['test/fast']
+
+
 def test_every_executable_names_a_main_function(setup_arguments):
     for line in setup_arguments['entry_points']['console_scripts']:
         module, function = re.fullmatch(r'[\w-]+ = ([\w.]+):(\w+)', line).groups()
