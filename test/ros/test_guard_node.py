@@ -22,7 +22,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
 from jepa_arm.nodes.guard_watch import Rivals
-from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.nodes.parameters import COMMAND, LATCHED, SENSOR, STATUS
 from jepa_arm.nodes.process import harden
 from jepa_arm.nodes.vitals import resident_mb
 
@@ -275,6 +275,32 @@ def test_diagnostics_tell_jitter_and_reasons(bench):
     assert float(values['tick jitter p50 / p99 ms'].split(' / ')[0]) < 5.0
     assert 50.0 < float(values['joint states Hz']) < 150.0 and float(values['memory MB']) > 50.0
     assert {'missed ticks', 'tracking error rad', 'state'} <= set(values)
+
+
+def test_an_end_with_which_there_is_no_connection_is_told_with_its_node_and_why(bench):
+    log = bench.harness.record(DiagnosticArray, '/diagnostics', STATUS)
+    node = bench.harness.node
+
+    def says(*words):
+        return log and all(word in log[-1][1].status[0].message for word in words)
+
+    bench.harness.wait(lambda: says('ok'), 'health')
+    mine = bench.harness.make(
+        lambda: (
+            node.create_publisher(JointTrajectory, 'planner/joint_trajectory', SENSOR),
+            node.create_subscription(JointTrajectory, COMMANDS, lambda _: None, LATCHED),
+        )
+    )
+    bench.harness.wait(lambda: says('from tester', 'Best effort', 'at tester', 'ransient'), 'both')
+    bench.harness.make(
+        lambda: (node.destroy_publisher(mine[0]), node.destroy_subscription(mine[1]))
+    )
+    time.sleep(3)
+    print('MSG', log[-1][1].status[0].message)
+    bench.harness.wait(lambda: says('ok'), 'health again')
+    bench.robot.close()
+    bench.harness.make(lambda: node.destroy_publisher(bench.robot._publisher))
+    bench.harness.wait(lambda: says('joint_states: nobody publishes it'), 'loneliness')
 
 
 def test_a_second_guard_ends_with_a_reason_and_the_first_goes_on(bench):

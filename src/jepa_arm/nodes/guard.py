@@ -31,6 +31,7 @@ from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
 from .command_output import at_rest, command_output
+from .connections import Connections
 from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
 from .guard_settings import GuardSettings, most_speed
@@ -67,6 +68,7 @@ class GuardPart:
         self._lock_step = LockStep(self._time) if settings.lock_step else None
         self._most_speed = most_speed(settings.speed_scale)
         self._is_active = False
+        self._connections = Connections(node)
         self._begin()
         self._make_topics()
         self._make_services()
@@ -168,7 +170,10 @@ class GuardPart:
         subscribe = self._node.create_subscription
         self._status_pub = self._node.create_publisher(GuardStatus, 'guard/status', STATUS)
         self._joints_sub = subscribe(JointState, 'joint_states', self._on_joints, SENSOR)
-        subscribe(JointTrajectory, 'planner/joint_trajectory', self._on_proposal, COMMAND)
+        topic = 'planner/joint_trajectory'
+        events = self._connections.hear(topic)
+        subscribe(JointTrajectory, topic, self._on_proposal, COMMAND, event_callbacks=events)
+        self._connections.need('joint_states')
         if self._lock_step is not None:
             subscribe(Clock, '/clock', self._on_clock, STATUS)
             subscribe(PlannerStatus, 'planner/status', self._on_planner, STATUS)
@@ -266,7 +271,10 @@ class GuardPart:
             return
         rivals.stop_listening()
         output = self._output
-        self._command_pub = self._node.create_publisher(output.kind, output.topic, COMMAND)
+        events = self._connections.say(output.topic)
+        self._command_pub = self._node.create_publisher(
+            output.kind, output.topic, COMMAND, event_callbacks=events
+        )
 
     def _on_proposal(self, msg: JointTrajectory) -> None:
         self._proposal_rate.count()
@@ -397,7 +405,7 @@ class GuardPart:
             problems.append(NOT_ACTIVE)
         if self._command_pub is not None and self._rivals is not None and self._rivals.count():
             problems.append(f'{self._rivals.count()} other publishers on {self._rivals.topic}')
-        return problems
+        return [*problems, *self._connections.problems()]
 
     def _is_stuck(self) -> bool:
         return self._is_active and self._guard.is_blocked

@@ -27,6 +27,7 @@ from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
 from ..types import Proposal
 from . import conversions as convert
+from .connections import Connections
 from .diagnostics import Diagnostics, percentiles
 from .environment import prepare_ros
 from .goal_server import GoalServer, Outcome
@@ -224,11 +225,14 @@ class PlannerPart:
         return passed > (LAST_WORDS_S if self._goals.is_idle else LONGEST_WORDS_S)
 
     def _listen(self) -> None:
+        self._connections = Connections(self._node)
         subscribe, serve = self._node.create_subscription, self._node.create_service
         subscribe(JointState, 'joint_states', self._observer.put_joints, SENSOR)
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
-        subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS)
+        events = self._connections.hear('guard/status')
+        subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS, event_callbacks=events)
+        self._connections.need('joint_states', 'camera/image_raw', 'guard/status')
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
@@ -296,7 +300,7 @@ class PlannerPart:
             )
         if not self._observer.has_intrinsics:
             problems.append('no intrinsics in camera/camera_info: they were not checked')
-        return problems
+        return [*problems, *self._connections.problems()]
 
     def _is_stuck(self) -> bool:
         is_pursuing = self._goals.active is not None and not self._is_dry_run

@@ -1,0 +1,88 @@
+"""Who is at the other end of a node's topics, for ``/diagnostics``.
+
+Only what makes nothing arrive is told: that nobody publishes, or that the two ends cannot agree on
+their quality of service. No deadline or liveliness is asked for, since a subscription that does is
+not connected to a publisher that offers none, and drivers offer none; ages are watched instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+
+class Connections:
+    """The ends that a node has told it of."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._needed: list[str] = []
+        self._mismatched: set[str] = set()
+
+    def need(self, *topics: str) -> None:
+        """Without a publisher of each of these the node cannot do its work."""
+        self._needed += [self._node.resolve_topic_name(topic) for topic in topics]
+
+    def hear(self, topic: str) -> SubscriptionEventCallbacks:
+        """For a subscription that is about to be made."""
+        return SubscriptionEventCallbacks(incompatible_qos=self._noting(topic))
+
+    def say(self, topic: str) -> PublisherEventCallbacks:
+        """For a publisher that is about to be made."""
+        return PublisherEventCallbacks(incompatible_qos=self._noting(topic))
+
+    def problems(self) -> list[str]:
+        """What is wrong now, a sentence each."""
+        count = self._node.count_publishers
+        problems = [f'{name}: nobody publishes it' for name in self._needed if not count(name)]
+        for name in sorted(self._mismatched):
+            found = self._mismatches(name)
+            problems += found
+            if not found:
+                self._mismatched.discard(name)
+        return problems
+
+    def _noting(self, topic: str) -> Callable[[object], None]:
+        name = self._node.resolve_topic_name(topic)
+
+        def note(event: object) -> None:
+            self._mismatched.add(name)
+            for problem in self._mismatches(name):
+                self._node.get_logger().warning(problem)
+
+        return note
+
+    def _mismatches(self, name: str) -> list[str]:
+        """A sentence for each end of another node with which one of this node's has no connection.
+
+        Profiles as discovered: one that was given to rclpy has no deadline, where these have an
+        infinite one, which is no match.
+        """
+        publishers = self._node.get_publishers_info_by_topic(name)
+        subscriptions = self._node.get_subscriptions_info_by_topic(name)
+        problems = []
+        for publisher, subscription in product(publishers, subscriptions):
+            mine = [self._is_mine(end) for end in (publisher, subscription)]
+            profiles = publisher.qos_profile, subscription.qos_profile
+            verdict, reason = qos_check_compatible(*profiles)
+            if any(mine) and verdict == QoSCompatibility.ERROR:
+                where = (
+                    f'at {subscription.node_name}' if mine[0] else f'from {publisher.node_name}'
+                )
+                problems.append(_sentence(name, where, reason))
+        return problems
+
+    def _is_mine(self, end: TopicEndpointInfo) -> bool:
+        node = self._node
+        return (end.node_name, end.node_namespace) == (node.get_name(), node.get_namespace())
+
+
+def _sentence(name: str, where: str, reason: str) -> str:
+    """``reason`` is rmw's: 'ERROR: Best effort publisher and reliable subscription;'."""
+    text = reason.replace('ERROR: ', '').strip('; ').replace(';', ', ')
+    return f'{name}: nothing arrives {where} ({text}): change its quality of service'
