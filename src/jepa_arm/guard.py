@@ -208,7 +208,11 @@ class Guard:
         if self._state is GuardState.FOLLOWING:
             self._ticks += 1
             command = self._go_towards(self._target())
-        elif self._yields and self._yield_to is not None:
+        elif (
+            self._state is GuardState.STOPPING
+            and self._holds_position
+            and self._yield_to is not None
+        ):
             command = self._go_towards(self._yield_to)
         else:
             command = self._stream.stop()
@@ -303,11 +307,6 @@ class Guard:
         self._yields.append(now)
         self._yields_in_a_row += 1
         self._yield_to, self._found_at = target, measured
-
-    @property
-    def _yields(self) -> bool:
-        """Whether a stop may lead back to where the arm is."""
-        return self._holds_position and self._state is GuardState.STOPPING
 
     def _settle(self, now: float) -> Command:
         """At rest: the command is where the arm was measured, if that is known."""
