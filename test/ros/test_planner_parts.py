@@ -237,7 +237,7 @@ def test_a_goal_ends_when_the_time_is_over():
 
 @pytest.mark.parametrize('distances', [[0.1] * 25, 0.1 + np.linspace(0.004, 0, 25), [np.nan] * 25])
 def test_a_goal_that_comes_no_nearer_is_unreachable(distances):
-    assert pursue(distances[:15]).is_waiting, 'half of the patience'
+    assert pursue(distances[:20]).is_waiting, 'two thirds of the patience'
     assert pursue(distances).outcome == Outcome.UNREACHABLE
 
 

@@ -30,7 +30,7 @@ PULSE_S, BETWEEN_S, PULSES = 0.12, 0.08, 5
 IN_THE_AIR = (0.50, 0.0, 0.20)
 """m, where nothing can be pushed to."""
 GIVES_UP_S = 30.0
-LAST_S, RESTS_S, STILL_M = 1.0, 0.5, 0.005
+LAST_S, RESTS_S, STILL_M = 0.4, 0.5, 0.005
 """Before and after a goal is given up: the tip goes no farther than that in that time."""
 ENDS_S = 8.0
 

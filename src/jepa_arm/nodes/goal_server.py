@@ -30,7 +30,7 @@ PROGRESS_M, PROGRESS_COST = 0.005, 0.5
 
 A way round the object brings it no nearer, but the plan's end, by the value of what it reaches.
 """
-WAIT_SHARE = 0.5
+WAIT_SHARE = 2.0 / 3.0
 """Of the patience, after which the arm waits for the rest of it instead of going to and fro."""
 LONGEST_STEP_S = 0.5
 """Between two plans, that counts as time without progress: what is longer was blindness."""

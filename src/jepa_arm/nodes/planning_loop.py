@@ -55,7 +55,7 @@ class Patience:
 
     Attributes:
         blind: without observation. unguarded: without a word of an active guard. Steady clock.
-        stuck: of moving at full speed without coming nearer; the arm waits in the second half.
+        stuck: of moving at full speed without coming nearer; the arm waits in the last third.
         unseen: without an image, while the belief is carried on; ROS time.
     """
 
