@@ -40,8 +40,8 @@ def start(given):
     names = {topic: given[name] for name, topic in TOPICS.items()}
     arm = load(ArmConfig, arm_path(given['arm']))
     usual = CONTROLLERS[given['controller']]
-    drivers = {'joint_trajectory': f'{arm.controller}/joint_trajectory'}
-    names[usual] = given['commands'] or drivers.get(given['controller'], usual)
+    drivers = {CONTROLLERS['joint_trajectory']: f'{arm.controller}/joint_trajectory'}
+    names[usual] = given['commands'] or drivers.get(usual, usual)
     names = {usual: name for usual, name in names.items() if name != usual}
     specs = bringup(
         arm=given['arm'],

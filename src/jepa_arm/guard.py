@@ -74,6 +74,10 @@ class Guard:
         """The newest command; None before the first ``reset``."""
         return None if self._state is GuardState.INACTIVE else self._stream.command
 
+    def stop_ahead(self) -> FloatArray:
+        """(N, 2, J) rad and rad/s: the stop behind ``command``, tick by tick; N is 0 at rest."""
+        return self._stream.stop_ahead()
+
     @property
     def proposal(self) -> Proposal | None:
         """The proposal in force, or None."""

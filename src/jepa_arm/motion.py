@@ -204,16 +204,37 @@ class JointStreamer:
             StreamError: ruckig finds no stop.
         """
         self._ask_for_stop()
-        return self._found(self._calculated_path)
+        return self._found(self._calculated_stop)[:, 0]
 
-    def _calculated_path(self) -> FloatArray:
+    def stopping_motion(self) -> FloatArray:
+        """(N, 2, J) rad and rad/s of the same, also where ruckig finds no stop; N is 0 at rest."""
+        if self.is_at_rest:
+            return np.empty((0, 2, len(self._zeros)))
+        self._ask_for_stop()
+        try:
+            motion = self._found(self._calculated_stop)
+        except StreamError:
+            motion = self._braking_motion()
+        motion[-1:, 1] = 0.0  # without rounding
+        return motion
+
+    def _braking_motion(self) -> FloatArray:
+        before, rows = self._command, []
+        while np.any(self._command.velocity):
+            command = self._brake()
+            rows.append((command.position, command.velocity))
+        self.go_on_from(before)
+        return np.array(rows or [(before.position, before.velocity)])
+
+    def _calculated_stop(self) -> FloatArray:
+        """(N, 2, J)."""
         self._otg.calculate(self._input, self._trajectory)
         duration = self._trajectory.duration
         if not np.isfinite(duration):
             return np.array([duration])
         ticks = int(np.ceil(duration / self._dt))
-        path = [self._trajectory.at_time(i * self._dt)[0] for i in range(1, ticks + 1)]
-        return np.array(path).reshape(-1, len(self._zeros))
+        path = [self._trajectory.at_time(i * self._dt)[:2] for i in range(1, ticks + 1)]
+        return np.array(path).reshape(-1, 2, len(self._zeros))
 
     def _ask_for_stop(self) -> None:
         self._input.control_interface = ControlInterface.Velocity

@@ -54,6 +54,10 @@ class GuardedStream:
         """Whether the last command has neither velocity nor acceleration."""
         return self._streamer.is_at_rest
 
+    def stop_ahead(self) -> FloatArray:
+        """(N, 2, J) rad and rad/s: the stop behind the last command, tick by tick."""
+        return self._streamer.stopping_motion()
+
     def step(self, target: FloatArray) -> tuple[Command, str]:
         """One tick towards joint ``target`` (J,) rad; see ``JointStreamer.step``.
 

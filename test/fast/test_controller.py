@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from guard_loop import ARM
+from jepa_arm.motion import JointStreamer
 from jepa_arm.nodes.controller import (
     MAX_JUMP_RAD,
     MAX_LEAD_RAD,
@@ -204,6 +206,38 @@ def test_lock_step_goes_on_when_the_planner_has_nothing_to_propose(sim_config):
     sync.command_asked(0.3)
     sync.planner_answered(0.3, is_planning=False)
     assert sync.due(has_planner=True) == 0.3
+
+
+def play(with_stop):
+    """Targets of a controller that is sent a moving arm's commands, and then nothing."""
+    streamer, controller = JointStreamer(ARM, DT), Controller(ARM.fastest, DT, TIMEOUT)
+    controller.reset(ARM.home)
+    targets, sent = [], []
+    for i in range(100):
+        if i < 20:
+            command = streamer.step(ARM.home + 0.5)
+            rows = np.array([[command.position, command.velocity]])
+            if with_stop:
+                rows = np.concatenate([rows, streamer.stopping_motion()])
+            times = DT * np.arange(1, len(rows) + 1)
+            controller.follow(Trajectory(rows[:, 0], rows[:, 1], times, 0.0), i * DT)
+            sent.append(command.position)
+        measured = targets[-1] if targets else ARM.home
+        targets.append(controller.target(i * DT, measured)[0])
+    return np.array(targets), np.array(sent)
+
+
+def test_commands_that_bring_their_stop_move_the_arm_alike_and_leave_it_at_rest_in_order():
+    (targets, sent), (bare, _) = play(with_stop=True), play(with_stop=False)
+    np.testing.assert_array_equal(targets[:20], sent)
+    np.testing.assert_array_equal(bare[:20], sent)
+
+    def hardest(path):
+        acceleration = np.diff(path[15:], n=2, axis=0) / DT**2
+        return np.max(np.abs(acceleration) / ARM.braking_limit)
+
+    assert hardest(targets) <= 1.01 and hardest(bare) > 2.0
+    np.testing.assert_array_equal(targets[-1], targets[-20])
 
 
 def test_a_velocity_is_kept_until_it_times_out_and_then_the_arm_holds_where_it_is(controller):

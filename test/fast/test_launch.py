@@ -160,6 +160,14 @@ def test_bringup_launch_sends_commands_to_the_controller_of_the_arms_driver(load
     }
 
 
+def test_with_the_stop_it_is_the_same_controller(load):
+    for controller in ('joint_trajectory', 'joint_trajectory_with_stop'):
+        guard, _ = load('bringup.launch.py', arm='xarm6', controller=controller)
+        assert list(dict(guard.options['remappings']).values()) == [
+            'xarm6_traj_controller/joint_trajectory'
+        ]
+
+
 def test_view_launch_describes_the_arm_and_its_camera(load):
     nodes = {n.options['package']: n.options for n in load('view.launch.py')}
     assert all(n['remappings'] == [('/clock', 'clock')] for n in nodes.values())

@@ -66,15 +66,15 @@ def test_an_unknown_kind_is_refused_with_those_there_are(arm_config):
 def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_config, sim_config):
     file = config_path(f'controllers/{each_arm_config.name}.yaml')
     told = {name: part['ros__parameters'] for name, part in yaml.safe_load(file.open()).items()}
-    names = {name: topic.split('/')[0] for name, topic in CONTROLLERS.items()}
-    names['joint_trajectory'] = each_arm_config.controller
+    names = {topic: topic.split('/')[0] for topic in CONTROLLERS.values()}
+    names[CONTROLLERS['joint_trajectory']] = each_arm_config.controller
     manager = told.pop('controller_manager')
     assert manager.pop('update_rate') >= 1.0 / sim_config.time.stream_dt
     assert set(manager) == {'joint_state_broadcaster', *names.values()}
     assert set(told) == set(names.values())
     for part in told.values():
         assert tuple(part['joints']) == each_arm_config.joints
-    trajectory = told[names['joint_trajectory']]
+    trajectory = told[each_arm_config.controller]
     assert trajectory['command_interfaces'] == ['position']
     assert trajectory['state_interfaces'] == BOTH
     # The default refuses what the guard sends: one point that is passed at speed.

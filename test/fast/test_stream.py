@@ -201,6 +201,34 @@ def test_a_stop_follows_the_path_that_was_foreseen():
         assert streamer.is_at_rest
 
 
+def test_the_stop_behind_a_command_is_the_one_that_would_be_made_and_ends_at_rest():
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        streamer = JointStreamer(ARM, DT)
+        target = rng.uniform(ARM.lower, ARM.upper)
+        for _ in range(int(rng.integers(5, 40))):
+            streamer.step(target)
+        before = streamer.command
+        foreseen = streamer.stopping_motion()
+        assert streamer.command is before and not foreseen[-1, 1].any()
+        sent = [streamer.stop() for _ in foreseen]
+        made = np.array([[c.position, c.velocity] for c in sent])
+        np.testing.assert_allclose(made, foreseen, atol=1e-4)
+        assert streamer.is_at_rest and streamer.stopping_motion().shape == (0, 2, 7)
+
+
+def test_where_no_stop_is_found_the_one_behind_a_command_brakes():
+    streamer = WithoutRuckig(ANYWHERE, DT)
+    for _ in range(15):
+        before = streamer.step(ARM.home + [0.3, 0, 0, 0, 0, 0, 0.3])
+    streamer.is_lost = True
+    motion = streamer.stopping_motion()
+    assert streamer.command is before and not motion[-1, 1].any()
+    velocity = np.vstack([before.velocity, motion[:, 1]])
+    assert np.all(np.abs(np.diff(velocity, axis=0)) <= ARM.braking_limit * DT * (1 + 1e-9))
+    np.testing.assert_allclose(motion[0], [streamer.stop().position, streamer.command.velocity])
+
+
 def test_in_a_stop_all_joints_come_to_rest_at_once():
     streamer = JointStreamer(ARM, DT)
     for _ in range(12):

@@ -66,6 +66,20 @@ class Robot:
         self._thread.join()
 
 
+class PlayingRobot(Robot):
+    """Plays the newest trajectory to its end, a point every 10 ms, whether or not others come."""
+
+    def __init__(self, harness, arm):
+        self.path, self._played, self._of = [], 0, None
+        super().__init__(harness, arm)
+
+    def obey(self, msg):
+        self._played = self._played + 1 if msg is self._of else 0
+        self._of = msg
+        self.path.append(np.array(msg.points[min(self._played, len(msg.points) - 1)].positions))
+        return self.path[-1]
+
+
 class VelocityRobot(Robot):
     """Keeps the velocity that it was told last, for ever."""
 

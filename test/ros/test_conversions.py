@@ -141,6 +141,16 @@ def test_command_is_one_point_with_velocity():
     assert back.times == pytest.approx([0.01]) and back.start == 0.0
 
 
+def test_a_command_may_bring_the_stop_that_follows_it():
+    command = Command(np.ones(3), np.full(3, 0.5), np.zeros(3))
+    stop = np.stack([np.full((2, 3), [1.5]), [[0.2] * 3, [0.0] * 3]], axis=1)
+    msg = convert.command_to_msg(command, NAMES, 0.01, stop=stop)
+    back = convert.trajectory_from_msg(msg, NAMES)
+    np.testing.assert_array_equal(back.positions[:, 0], [1.0, 1.5, 1.5])
+    np.testing.assert_array_equal(back.velocities[:, 0], [0.5, 0.2, 0.0])
+    np.testing.assert_allclose(back.times, [0.01, 0.02, 0.03])
+
+
 def test_robot_side_takes_the_same_joints_in_any_order_only():
     point = JointTrajectoryPoint(positions=[3.0, 1.0, 2.0])
     msg = JointTrajectory(joint_names=['c', 'a', 'b'], points=[point])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -12,9 +12,26 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from ..config import ConfigError
-from ..types import Command
+from ..types import Command, FloatArray
 from . import conversions as convert
 from .description import CONTROLLERS
+
+LOCK_STEP = 'joint_trajectory'
+"""The only one with a stamp and as little as needed."""
+
+
+class Make(Protocol):
+    """Makes a message of a command, the joints' names, the tick in s, a stamp, and the stop."""
+
+    def __call__(
+        self,
+        command: Command,
+        names: Sequence[str],
+        duration: float,
+        stamp: Time | None = None,
+        stop: FloatArray | None = None,
+    ) -> Any:
+        """The message."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +39,36 @@ class CommandOutput:
     """One way to command.
 
     Attributes:
-        topic: where the commands go. kind: of their messages.
-        make: a message of a command, the joints' names, the tick in s, and a stamp or None.
+        topic: where the commands go. kind: of their messages. make: a message.
+        has_stop: whether the stop that could follow a command goes with it.
         holds_position: whether the robot goes where it is told and stays there. One that is told
             velocities keeps the last one, so it must hear of rest before the guard is silent.
     """
 
     topic: str
     kind: type
-    make: Callable[[Command, Sequence[str], float, Time | None], Any]
+    make: Make
+    has_stop: bool = False
     holds_position: bool = True
 
 
 def _positions(
-    command: Command, names: Sequence[str], dt: float, stamp: Time | None
+    command: Command,
+    names: Sequence[str],
+    duration: float,
+    stamp: Time | None = None,
+    stop: FloatArray | None = None,
 ) -> Float64MultiArray:
     """Carries no names: the controller must list the joints in the order of the arm's file."""
     return Float64MultiArray(data=command.position.tolist())
 
 
 def _velocities(
-    command: Command, names: Sequence[str], dt: float, stamp: Time | None
+    command: Command,
+    names: Sequence[str],
+    duration: float,
+    stamp: Time | None = None,
+    stop: FloatArray | None = None,
 ) -> Float64MultiArray:
     """Likewise, in rad/s."""
     return Float64MultiArray(data=command.velocity.tolist())
@@ -53,10 +79,11 @@ def at_rest(width: int) -> Command:
     return Command(*(np.zeros(width) for _ in range(3)))
 
 
-FORMS = {
-    'joint_trajectory': (JointTrajectory, convert.command_to_msg, True),
-    'forward_position': (Float64MultiArray, _positions, True),
-    'forward_velocity': (Float64MultiArray, _velocities, False),
+FORMS: dict[str, tuple[type, Make, bool, bool]] = {
+    'joint_trajectory': (JointTrajectory, convert.command_to_msg, False, True),
+    'joint_trajectory_with_stop': (JointTrajectory, convert.command_to_msg, True, True),
+    'forward_position': (Float64MultiArray, _positions, False, True),
+    'forward_velocity': (Float64MultiArray, _velocities, False, False),
 }
 
 
@@ -64,10 +91,10 @@ def command_output(controller: str, is_lock_step: bool) -> CommandOutput:
     """The output for ``controller``.
 
     Raises:
-        ConfigError: no such controller, or one whose commands have no stamp in lock-step.
+        ConfigError: no such controller, or another than ``LOCK_STEP`` in lock-step.
     """
     if controller not in FORMS:
         raise ConfigError(f'controller: expected one of {sorted(FORMS)}, got {controller!r}')
-    if is_lock_step and controller != 'joint_trajectory':
-        raise ConfigError(f'controller: expected joint_trajectory in lock-step, got {controller}')
+    if is_lock_step and controller != LOCK_STEP:
+        raise ConfigError(f'controller: expected {LOCK_STEP} in lock-step, got {controller}')
     return CommandOutput(CONTROLLERS[controller], *FORMS[controller])

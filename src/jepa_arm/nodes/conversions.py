@@ -83,15 +83,28 @@ def proposal_to_msg(proposal: Proposal) -> JointTrajectory:
 
 
 def command_to_msg(
-    command: Command, names: Sequence[str], duration: float, stamp: Time | None = None
+    command: Command,
+    names: Sequence[str],
+    duration: float,
+    stamp: Time | None = None,
+    stop: FloatArray | None = None,
 ) -> JointTrajectory:
-    """One point to be reached in ``duration`` s from now (or from ``stamp``)."""
-    point = JointTrajectoryPoint(
-        positions=command.position.tolist(),
-        velocities=command.velocity.tolist(),
-        time_from_start=to_duration(duration),
-    )
-    msg = JointTrajectory(joint_names=list(names), points=[point])
+    """One point to be reached in ``duration`` s from now (or from ``stamp``), and what follows.
+
+    Args:
+        command, names, duration, stamp: the point, s.
+        stop: (N, 2, J) rad and rad/s, points behind it, as many s apart; None: none.
+    """
+    rows = [(command.position, command.velocity), *([] if stop is None else stop)]
+    points = [
+        JointTrajectoryPoint(
+            positions=position.tolist(),
+            velocities=velocity.tolist(),
+            time_from_start=to_duration(i * duration),
+        )
+        for i, (position, velocity) in enumerate(rows, start=1)
+    ]
+    msg = JointTrajectory(joint_names=list(names), points=points)
     if stamp is not None:
         msg.header.stamp = stamp
     return msg

@@ -15,10 +15,11 @@ Value = str | bool | int | float
 
 CONTROLLERS = {
     'joint_trajectory': 'joint_trajectory_controller/joint_trajectory',
+    'joint_trajectory_with_stop': 'joint_trajectory_controller/joint_trajectory',
     'forward_position': 'forward_position_controller/commands',
     'forward_velocity': 'forward_velocity_controller/commands',
 }
-"""Topics of the robot's commands, by the controller of ros2_control that takes them."""
+"""Topics of the robot's commands, by what the guard's ``controller`` can be."""
 LIVED_S = 5.0
 """A node that ends sooner is not started again: it would only end again."""
 SETTING_REFUSED = 78

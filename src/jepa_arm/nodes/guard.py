@@ -131,7 +131,7 @@ class GuardPart:
         if self._command_pub is None or self._output.holds_position:
             return
         rest = at_rest(len(self._arm.home))
-        self._command_pub.publish(self._output.make(rest, (), 0.0, None))
+        self._command_pub.publish(self._output.make(rest, (), 0.0))
         self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
 
     def _come_to_rest(self) -> None:
@@ -355,8 +355,9 @@ class GuardPart:
         verdict = self._guard.tick(now)
         if verdict.command is not None and self._command_pub is not None:
             stamp = None if self._lock_step is None else convert.to_time(now)
+            stop = self._guard.stop_ahead() if self._output.has_stop else None
             self._command_msg = self._output.make(
-                verdict.command, self._arm.joint_names, self._time.stream_dt, stamp
+                verdict.command, self._arm.joint_names, self._time.stream_dt, stamp, stop
             )
             self._command_pub.publish(self._command_msg)
         if self._is_fresh_plan and self._guard.proposal is not None:
