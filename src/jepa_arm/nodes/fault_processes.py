@@ -25,7 +25,7 @@ from .parameters import COMMAND_TOPIC
 
 REFUSES_S = 60.0
 """Longest wait for a process that is to end by itself."""
-PULSE_S, BETWEEN_S, PULSES = 0.12, 0.08, 5
+PULSE_S, BETWEEN_S, PULSES = 0.12, 0.02, 7
 """How the planner is slowed down: stopped for a while, again and again."""
 IN_THE_AIR = (0.50, 0.0, 0.20)
 """m, where nothing can be pushed to."""

@@ -255,7 +255,12 @@ class PlanningLoop:
             self._agent.observe(observation)
 
     def _carry_on(self, problem: str) -> bool:
-        """Whether the goal is pursued without an image; plans if a plan is due."""
+        """Whether the goal is pursued without an image; plans if a plan is due.
+
+        Not after what was seen could not be believed.
+        """
+        if self._blind_since is not None:
+            return False
         pursuit, dt = self._goals.active, self._checkpoint.contract.time.control_dt
         joints = self._observer.newest()
         if pursuit is None or not self.recent or joints is None:
