@@ -50,10 +50,14 @@ def test_velocities_lead_where_the_plan_leads_and_every_end_is_rest(bench, arm):
 
 
 def test_a_guard_that_could_not_run_says_first_of_all_that_the_robot_shall_stand(bench):
-    bench.follow()
-    bench.process.send_signal(signal.SIGSTOP)
-    time.sleep(0.3)
-    assert not stands(bench.robot), 'what a robot without a time-out does'
+    for _ in range(5):  # on a busy machine it may be found between two motions
+        bench.follow()
+        bench.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        if not stands(bench.robot):  # what a robot without a time-out does
+            break
+        bench.process.send_signal(signal.SIGCONT)
+    assert not stands(bench.robot)
     count = len(bench.robot.commands)
     bench.process.send_signal(signal.SIGCONT)
     bench.harness.wait(lambda: len(bench.robot.commands) > count + 20, 'commands')

@@ -120,6 +120,7 @@ class GuardPart:
         """Releases the topic of the commands."""
         if self._command_pub is not None:
             self._say_rest()
+            self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
             self._node.destroy_publisher(self._command_pub)
         if self._rivals is not None and self._clock_jumps is not None:
             self._rivals.close()
@@ -132,7 +133,6 @@ class GuardPart:
             return
         rest = at_rest(len(self._arm.home))
         self._command_pub.publish(self._output.make(rest, (), 0.0))
-        self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
 
     def _come_to_rest(self) -> None:
         self._guard.hold('held: the guard is being deactivated')
@@ -141,8 +141,6 @@ class GuardPart:
             sleep(self._time.stream_dt)
             self._take_joints()
             self._tick(monotonic())
-        if self._command_pub is not None:
-            self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
 
     def end(self) -> bool:
         """Brings the arm to rest after a signal came; True when the process may end."""
