@@ -187,14 +187,20 @@ def test_a_speed_limit_that_falls_is_met_within_acceleration_and_jerk(scale):
     assert np.all(np.abs(jerk) <= ARM.jerk_limit * (1 + 1e-3))
 
 
-def test_a_stop_follows_the_path_that_was_foreseen():
-    """The path of a stop is checked before; what is sent must be that path."""
-    rng = np.random.default_rng(0)
+def in_motion(seed):
+    """Five streamers, each after some ticks towards a random target."""
+    rng = np.random.default_rng(seed)
     for _ in range(5):
         streamer = JointStreamer(ARM, DT)
         target = rng.uniform(ARM.lower, ARM.upper)
         for _ in range(int(rng.integers(5, 40))):
             streamer.step(target)
+        yield streamer
+
+
+def test_a_stop_follows_the_path_that_was_foreseen():
+    """The path of a stop is checked before; what is sent must be that path."""
+    for streamer in in_motion(seed=0):
         foreseen = streamer.stopping_path()
         sent = np.array([streamer.stop().position for _ in foreseen])
         np.testing.assert_allclose(sent, foreseen, atol=1e-5)
@@ -202,12 +208,7 @@ def test_a_stop_follows_the_path_that_was_foreseen():
 
 
 def test_the_stop_behind_a_command_is_the_one_that_would_be_made_and_ends_at_rest():
-    rng = np.random.default_rng(1)
-    for _ in range(5):
-        streamer = JointStreamer(ARM, DT)
-        target = rng.uniform(ARM.lower, ARM.upper)
-        for _ in range(int(rng.integers(5, 40))):
-            streamer.step(target)
+    for streamer in in_motion(seed=1):
         before = streamer.command
         foreseen = streamer.stopping_motion()
         assert streamer.command is before and not foreseen[-1, 1].any()

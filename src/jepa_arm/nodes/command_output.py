@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,26 +52,19 @@ class CommandOutput:
     holds_position: bool = True
 
 
-def _positions(
-    command: Command,
-    names: Sequence[str],
-    duration: float,
-    stamp: Time | None = None,
-    stop: FloatArray | None = None,
-) -> Float64MultiArray:
-    """Carries no names: the controller must list the joints in the order of the arm's file."""
-    return Float64MultiArray(data=command.position.tolist())
+def _plain(pick: Callable[[Command], FloatArray]) -> Make:
+    """Numbers alone: the controller must list the joints in the order of the arm's file."""
 
+    def make(
+        command: Command,
+        names: Sequence[str],
+        duration: float,
+        stamp: Time | None = None,
+        stop: FloatArray | None = None,
+    ) -> Float64MultiArray:
+        return Float64MultiArray(data=pick(command).tolist())
 
-def _velocities(
-    command: Command,
-    names: Sequence[str],
-    duration: float,
-    stamp: Time | None = None,
-    stop: FloatArray | None = None,
-) -> Float64MultiArray:
-    """Likewise, in rad/s."""
-    return Float64MultiArray(data=command.velocity.tolist())
+    return make
 
 
 def at_rest(width: int) -> Command:
@@ -82,8 +75,8 @@ def at_rest(width: int) -> Command:
 FORMS: dict[str, tuple[type, Make, bool, bool]] = {
     'joint_trajectory': (JointTrajectory, convert.command_to_msg, False, True),
     'joint_trajectory_with_stop': (JointTrajectory, convert.command_to_msg, True, True),
-    'forward_position': (Float64MultiArray, _positions, False, True),
-    'forward_velocity': (Float64MultiArray, _velocities, False, False),
+    'forward_position': (Float64MultiArray, _plain(lambda c: c.position), False, True),
+    'forward_velocity': (Float64MultiArray, _plain(lambda c: c.velocity), False, False),
 }
 
 
