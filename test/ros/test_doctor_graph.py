@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from jepa_arm_msgs.msg import GuardStatus
 from jepa_arm_msgs.srv import InjectFault
-from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.doctor import Level
@@ -59,7 +59,6 @@ def test_joints_of_another_arm_and_stamps_of_another_clock_are_named(
     harness, arm_config, sim_config
 ):
     joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
-    camera = harness.node.create_publisher(CameraInfo, 'camera/camera_info', SENSOR)
     message = JointState(name=['a', 'b'], position=[0.0, 1.0])
     timer = harness.node.create_timer(0.01, lambda: joints.publish(message))
     found = by_name(examine_graph(arm_config, sim_config))
@@ -72,4 +71,3 @@ def test_joints_of_another_arm_and_stamps_of_another_clock_are_named(
     assert found['clock'].level is Level.FAIL and 'chrony' in found['clock'].advice
     harness.node.destroy_timer(timer)
     harness.node.destroy_publisher(joints)
-    harness.node.destroy_publisher(camera)
