@@ -50,11 +50,15 @@ def test_a_goal_is_pursued_through_a_blackout(bench, fault):
     assert np.linalg.norm(tip - FAR[0]) < 0.02
 
 
-def test_a_blackout_longer_than_allowed_stops_the_arm_and_says_why(bench):
+def test_a_blackout_longer_than_allowed_stops_the_arm_until_images_come_however_late(bench):
     bench.go(FAR[0], tolerance=0.0005)
-    request = InjectFault.Request(fault='camera_stop', duration=0.0)
+    request = InjectFault.Request(fault='camera_delay', value=0.4, duration=0.0)
+    assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
+    request = InjectFault.Request(fault='camera_stop', duration=3.0)
     assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
     bench.wait_status(PlannerStatus.HOLDING)
     assert 'no image for' in bench.status[-1][1].reason
     bench.harness.wait(lambda: bench.guard[-1][1].state == GuardStatus.HOLDING, 'a stop')
     bench.wait_rest(2.0)
+    bench.wait_status(PlannerStatus.PLANNING)
+    assert 's old when it comes: planning from the belief' in bench.status[-1][1].reason

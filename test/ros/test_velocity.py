@@ -61,6 +61,7 @@ def test_a_guard_that_could_not_run_says_first_of_all_that_the_robot_shall_stand
     count = len(bench.robot.commands)
     bench.process.send_signal(signal.SIGCONT)
     bench.harness.wait(lambda: len(bench.robot.commands) > count + 20, 'commands')
+    # one may have been decided before the signal and be sent after it
     assert not np.any(bench.robot.velocities()[count + 1 :])
     assert stands(bench.robot)
     bench.follow()

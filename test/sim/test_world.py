@@ -50,6 +50,41 @@ def test_same_seed_gives_the_same_trajectory(
     other.close()
 
 
+def test_an_arm_in_free_motion_follows_its_commands(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig
+) -> None:
+    """A first link that touched the table for ever let the wrist give way by half a degree."""
+    scene = load_task('push', arm, sim_config).sample(3)
+    world.reset(scene)
+    motion, streamer = TipMotion(arm), JointStreamer(arm, 0.01)
+    motion.reset(scene.joints)
+    streamer.reset(scene.joints)
+    lag = []
+    for step in range(15):
+        target = motion.apply(np.array([-0.3, 0.4, 0.3 if step < 8 else 0.0]))
+        for _ in range(10):
+            command = streamer.step(target)
+            world.command(command.position, command.velocity)
+            world.step()
+            lag.append(np.abs(world.joints()[0] - command.position))
+    assert np.linalg.norm(world.state().tip_position - arm.tip_position(scene.joints)) > 0.1
+    assert np.max(lag) < 0.01 and np.max(lag, axis=0)[4:].max() < 0.005
+
+
+def test_a_servo_that_catches_up_keeps_the_velocity_limits(
+    world: BulletWorld, arm: Arm, sim_config: SimConfig
+) -> None:
+    target = world.reset(load_task('reach', arm, sim_config).sample(3)).joints
+    target[0] += 0.2
+    fastest = 0.0
+    for _ in range(50):
+        world.command(target, np.zeros_like(target))
+        world.step()
+        fastest = max(fastest, np.abs(world.joints()[1] / arm.fastest).max())
+    assert 0.5 < fastest < 1.02  # the solver of the physics is not exact
+    np.testing.assert_allclose(world.joints()[0], target, atol=0.01)
+
+
 def test_scenes_that_are_over_keep_no_memory(
     world: BulletWorld, arm: Arm, sim_config: SimConfig
 ) -> None:

@@ -23,6 +23,8 @@ Spoil = Callable[[Stage], list[JointTrajectory]]
 SLOW = 0.8
 """Share of the velocity limit at which paths to forbidden places go there."""
 LOOK = 60_000
+TURN_RAD = 0.4
+"""Of the first joint, at most, while ``Stage.drive`` moves the arm."""
 TIP_STEP_M = 0.02
 OUT_M = 0.06
 REACH_M = 0.01
@@ -83,7 +85,8 @@ def out_of_box(stage: Stage) -> list[JointTrajectory]:
 def look_for_self_collision(stage: Stage) -> None:
     """Finds a pose in which the arm would touch itself, for ``self_colliding``."""
     if stage.touching is None:
-        stage.touching = touching_pose(stage.arm, stage.command())
+        turn = stage.inward() * TURN_RAD
+        stage.touching = touching_pose(stage.arm, stage.command(), turn)
 
 
 def self_colliding(stage: Stage) -> list[JointTrajectory]:
@@ -214,8 +217,14 @@ class Zigzag:
         )
 
 
-def touching_pose(arm: Arm, start: FloatArray) -> FloatArray:
+def touching_pose(arm: Arm, start: FloatArray, turn: float) -> FloatArray:
     """(J,) rad, where the arm touches itself, on a way from ``start`` that is fine but for that.
+
+    Args:
+        arm: whose workspace, table and shape count.
+        start: (J,) rad.
+        turn: rad, by which the first joint will have turned until the way is gone; any part of it
+            must be as fine.
 
     Raises:
         ValueError: none was found.
@@ -223,7 +232,8 @@ def touching_pose(arm: Arm, start: FloatArray) -> FloatArray:
     scene = Scene(arm)
 
     def is_usable(q: FloatArray) -> bool:
-        is_inside = arm.in_workspace(arm.tip_position(q), 0.0)
+        turned = (q + share * turn * np.eye(len(q))[0] for share in (0.5, 1.0))
+        is_inside = all(arm.in_workspace(arm.tip_position(p), 0.0) for p in turned)
         return is_inside and scene.clearance_below(scene.at(q)) > 0.03
 
     rng = np.random.default_rng(0)

@@ -42,7 +42,8 @@ MOVING_RAD_S = 0.25
 MIDWAY_M = 0.05
 SETTLE_S = 0.5
 """s of images after a reset, so that the belief holds nothing of the scene before."""
-SCENE = 3
+SCENE = 6
+"""Its object lies 21 cm off the ways of the tip: a contact moves joints whatever is commanded."""
 STEP_RAD, WAYPOINTS = 0.06, 3
 """Motion of the first joint in a control step, and control steps in a proposal, when the stage
 proposes by itself."""
@@ -163,9 +164,13 @@ class Stage:
         }
         return convert.proposal_to_msg(Proposal(**{**values, **changes}))
 
+    def inward(self) -> float:
+        """Which way the first joint turns to move the tip towards the middle: 1 or -1."""
+        return -1.0 if self.tip()[1] > 0.0 else 1.0
+
     def drive(self, seconds: float = 0.5) -> None:
         """Moves the arm by proposals, in the planner's place."""
-        self.swing = -1.0 if self.tip()[1] > 0.0 else 1.0
+        self.swing = self.inward()
         for _ in range(round(seconds / self.time.control_dt)):
             self.propose(self.proposal())
             sleep(self.time.control_dt)

@@ -251,6 +251,7 @@ class PlanningLoop:
     def _look_back(self, observation: Observation) -> None:
         """Puts an image that came late where it belongs."""
         if self.recent and observation.stamp > self.recent[-1].stamp:
+            self._blind_since = None
             self.recent.append(observation)
             self._agent.observe(observation)
 

@@ -61,18 +61,24 @@ class BulletWorld:
         return self.state()
 
     def command(self, position: FloatArray, velocity: FloatArray) -> None:
-        """Sets the joint servo's target: (J,) rad and (J,) rad/s."""
-        pybullet.setJointMotorControlArray(
-            self._robot,
-            self._joints,
-            pybullet.POSITION_CONTROL,
-            targetPositions=position.tolist(),
-            targetVelocities=velocity.tolist(),
-            forces=self._efforts,
-            positionGains=[self.config.position_gain] * len(self._joints),
-            velocityGains=[self.config.velocity_gain] * len(self._joints),
-            physicsClientId=self._client,
-        )
+        """Sets the joint servo's target: (J,) rad and (J,) rad/s.
+
+        As a drive does, it catches up no faster than the velocity limits of the arm.
+        """
+        targets = zip(self._joints, position, velocity, self._efforts, self._fastest, strict=True)
+        for joint, angle, speed, effort, fastest in targets:
+            pybullet.setJointMotorControl2(
+                self._robot,
+                joint,
+                pybullet.POSITION_CONTROL,
+                targetPosition=angle,
+                targetVelocity=speed,
+                force=effort,
+                maxVelocity=fastest,
+                positionGain=self.config.position_gain,
+                velocityGain=self.config.velocity_gain,
+                physicsClientId=self._client,
+            )
 
     def step(self) -> None:
         """Advances by one stream tick (``stream_dt``)."""
@@ -195,6 +201,7 @@ class BulletWorld:
         self._robot = self._load_arm()
         self._joints = self._joint_indices()
         self._efforts = self.arm.effort_limit.tolist()
+        self._fastest = self.arm.fastest.tolist()
         self._table = self._add_box(TABLE_HALF, TABLE_CENTRE, TABLE_RGBA, mass=0.0)
         half = self.config.object_size / 2.0
         self._object = self._add_box(
@@ -203,6 +210,10 @@ class BulletWorld:
         for link in range(-1, pybullet.getNumJoints(self._robot, physicsClientId=client)):
             pybullet.changeDynamics(
                 self._robot, link, lateralFriction=self.config.friction, physicsClientId=client
+            )
+        for link in range(-1, self._joints[0] + 1):  # what stands on the table touches it always
+            pybullet.setCollisionFilterPair(
+                self._robot, self._table, link, -1, enableCollision=0, physicsClientId=client
             )
         self._view, self._projection = self._camera_matrices()
         self._light: dict[str, list[float]] = {}
