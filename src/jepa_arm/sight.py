@@ -103,25 +103,30 @@ class Stillness:
         self._camera, self._tip_of, self._max_motion = camera, tip_of, max_motion
         self._image: ImageArray | None = None
 
-    def fault(self, image: ImageArray, joints: FloatArray) -> str:
+    def fault(self, image: ImageArray, joints: FloatArray, moved: FloatArray) -> str:
         """Why ``image`` (h, w, 3) is not of now; empty if it may be.
 
         Args:
             image: the newest.
-            joints: (J,) rad, when it was taken as its stamp says, without jumps.
+            joints: (J,) rad, when it was taken as its stamp says.
+            moved: (J,) rad, the same with jumps taken out: only its changes count.
         """
-        pixel = project(self._camera, self._tip_of(joints)[None])[0]
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._pixel = image, pixel
+            self._image, self._joints, self._moved = image, joints, moved
             return ''
-        moved = float(np.linalg.norm(pixel - self._pixel))
-        is_seen = self._is_in_view(pixel) or self._is_in_view(self._pixel)
-        if not is_seen or moved <= self._max_motion:
+        before, now = (self._pixel(q) for q in (self._joints, self._joints + moved - self._moved))
+        way = float(np.linalg.norm(now - before))
+        is_seen = self._is_in_view(before) or self._is_in_view(now)
+        if not is_seen or way <= self._max_motion:
             return ''
         return (
-            f'the image has not changed while the tip moved by {moved:.1f} pixels, expected <= '
+            f'the image has not changed while the tip moved by {way:.1f} pixels, expected <= '
             f'{self._max_motion}; does the camera repeat itself?'
         )
+
+    def _pixel(self, joints: FloatArray) -> FloatArray:
+        """(2,) pixels, where the tip is at ``joints``."""
+        return project(self._camera, self._tip_of(joints)[None])[0]
 
     def _is_in_view(self, pixel: FloatArray) -> bool:
         size = (self._camera.width, self._camera.height)

@@ -163,7 +163,7 @@ class Observer:
             raise NoSight(fault)
         observation = Observation(pixels, self._at(joints, stamp), stamp)
         with self._changed:
-            fault = self._stillness.fault(pixels, self._at(moved, stamp))
+            fault = self._stillness.fault(pixels, observation.joints, self._at(moved, stamp))
         if fault:
             raise NoObservation(fault)
         if age > self._max_image_age:
