@@ -111,6 +111,20 @@ def test_a_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(observ
     observer.observe()
 
 
+def test_stamps_that_were_wrong_for_a_while_do_not_make_the_camera_suspect(observer, camera):
+    """The arm rests by the time they are right again: no pixel changes any more."""
+    for i in range(20):
+        now, way = 1.0 + 0.1 * i, min(i, 10)
+        observer.put_joints(joints(now, 0.05 * way, 0.0))
+        is_wrong = 7 <= i < 16
+        observer.put_image(image(camera, now - 0.5 * is_wrong, value=70 + way))
+        if is_wrong:
+            with pytest.raises(NoObservation):
+                observer.observe()
+        else:
+            assert observer.observe().stamp == pytest.approx(now)
+
+
 def test_an_encoder_that_jumps_and_comes_back_does_not_make_the_camera_suspect(observer, camera):
     """The arm rested by then, so no pixel ever changed and the planner stayed blind."""
     for i, position in enumerate([0.0, 0.0, 0.3, 0.3, 0.0, 0.0]):

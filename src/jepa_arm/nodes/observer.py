@@ -74,6 +74,7 @@ class Observer:
         self._max_image_age, self._max_joint_age = max_image_age, max_joint_age
         self._max_clipped = max_clipped
         self._stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
+        self._late_stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
         self._motion, self._moved = Motion(velocity_limit), deque[JointSample](maxlen=JOINTS_KEPT)
@@ -162,11 +163,13 @@ class Observer:
         if fault:
             raise NoSight(fault)
         observation = Observation(pixels, self._at(joints, stamp), stamp)
+        is_late = age > self._max_image_age  # or its stamp is wrong
+        stillness = self._late_stillness if is_late else self._stillness
         with self._changed:
-            fault = self._stillness.fault(pixels, observation.joints, self._at(moved, stamp))
+            fault = stillness.fault(pixels, observation.joints, self._at(moved, stamp))
         if fault:
             raise NoObservation(fault)
-        if age > self._max_image_age:
+        if is_late:
             raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
         return observation
 
