@@ -382,7 +382,7 @@ def test_a_guard_that_could_not_run_goes_on_from_where_the_arm_stands(bench, arm
     bench.follow()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_brings_the_arm_to_rest_and_ends_with_0(bench, arm, number):
     bench.follow()
     bench.process.send_signal(number)

@@ -242,7 +242,7 @@ def run_graph(args: argparse.Namespace) -> int:
         namespace=args.namespace,
         with_planner=not args.no_planner,
     )
-    _end_on_sigterm()
+    _end_on_signals()
     supervisor = Supervisor(specs, args.namespace)
     space = f'/{args.namespace.strip("/")}'.rstrip('/')
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
@@ -313,8 +313,9 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end_on_sigterm() -> None:
+def _end_on_signals() -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)

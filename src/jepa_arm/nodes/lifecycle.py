@@ -219,7 +219,7 @@ def run_managed(
     read: Callable[[Node], S],
     make: Callable[[ManagedNode, S], Part],
 ) -> None:
-    """Runs a managed node until SIGINT or SIGTERM; ends the process as ``run`` does.
+    """Runs a managed node until one of ``ENDS``; ends the process as ``run`` does.
 
     Args:
         name, read, make: as ``ManagedNode`` takes them.

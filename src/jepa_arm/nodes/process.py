@@ -36,12 +36,16 @@ LARGE = 1_000_000
 """Bytes."""
 
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a node in order; the last comes when a terminal is closed."""
+
+
 class Ending:
-    """Whether SIGINT or SIGTERM came; the context stays valid, so that a node can end in order."""
+    """Whether one of ``ENDS`` came; the context stays valid, so that a node can end in order."""
 
     def __init__(self) -> None:
         self.is_wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:
@@ -49,7 +53,7 @@ class Ending:
 
 
 def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
-    """Runs the node of ``make`` until SIGINT or SIGTERM; ends the process.
+    """Runs the node of ``make`` until one of ``ENDS``; ends the process.
 
     Exit code 0 after a signal, ``SETTING_REFUSED`` with one clear line for a setting that cannot
     be used.
@@ -78,7 +82,7 @@ def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = 
         print(f'{name}: {error}', file=sys.stderr)
         sys.exit(SETTING_REFUSED)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDS:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
