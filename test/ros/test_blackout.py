@@ -17,7 +17,14 @@ BLACKOUT_S = 0.8
 @pytest.fixture(scope='module')
 def graph(shared_harness, arm, tmp_path_factory):
     logs = tmp_path_factory.mktemp('graph')
-    bench = Bench(shared_harness, arm, CHECKPOINTS / 'compact', logs, max_blackout=1.5)
+    bench = Bench(
+        shared_harness,
+        arm,
+        CHECKPOINTS / 'compact',
+        logs,
+        max_blackout=1.5,
+        observation_timeout=5.0,
+    )
     yield bench
     bench.close()
 
@@ -54,7 +61,7 @@ def test_a_blackout_longer_than_allowed_stops_the_arm_until_images_come_however_
     bench.go(FAR[0], tolerance=0.0005)
     request = InjectFault.Request(fault='camera_delay', value=0.4, duration=0.0)
     assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
-    request = InjectFault.Request(fault='camera_stop', duration=3.0)
+    request = InjectFault.Request(fault='camera_stop', duration=1.8)
     assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
     bench.wait_status(PlannerStatus.HOLDING)
     assert 'no image for' in bench.status[-1][1].reason
