@@ -59,6 +59,7 @@ setup(
         'pyyaml>=6,<7',
         'xacro>=2.0.13,<3',
         'tqdm>=4.66,<5',
+        'matplotlib>=3.8,<4',
     ],
     extras_require={
         # ROS 2 itself, where no ROS 2 installation is sourced.

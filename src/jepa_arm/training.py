@@ -41,6 +41,7 @@ from .model.probes import (
 )
 from .model.sigreg import sigreg
 from .model.world_model import Normaliser, WorldModel, encode_all
+from .training_report import imagine, write_training_report
 
 HORIZON = 5
 """Model steps ahead in the gate report."""
@@ -48,6 +49,8 @@ MIN_STD = 0.02
 """rad or m; a joint that hardly moves must not fill the latent with magnified noise."""
 STATE_FILE = 'training_state.safetensors'
 METRICS_FILE = 'metrics.jsonl'
+REPORT_FILE = 'report.html'
+MOST_WINDOWS = 8192
 
 
 class TrainingError(RuntimeError):
@@ -112,8 +115,8 @@ def train_world_model(
 
     Args:
         data: episode file.
-        out: folder for ``metrics.jsonl``, the training state, ``gates.json`` and, if the gates
-            pass, ``checkpoint/``.
+        out: folder for ``metrics.jsonl``, the training state, ``gates.json``, ``report.html``
+            and, if the gates pass, ``checkpoint/``.
         config: model and training.
         seed: of weights, windows, projections and the split.
         resume: whether to go on from the training state in ``out``; the losses are those of a
@@ -426,6 +429,18 @@ def _finish(run: _Run, data: Path) -> Path:
     split = run.training, run.held_out
     probes, report = read_out(model, episodes, latents, split, run.config.train, run.seed)
     (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
+    windows = held_out_windows(model, episodes, latents, run.held_out, run.seed)
+    write_training_report(
+        run.out / REPORT_FILE,
+        f'Training of {data.name}, seed {run.seed}, {run.step} steps',
+        run.out / METRICS_FILE,
+        report,
+        probes,
+        episodes,
+        latents,
+        np.flatnonzero(np.isin(episodes.episode_of_frames(), run.held_out)),
+        imagine(model, probes, episodes, windows, HORIZON),
+    )
     if report['failures']:
         raise GateError('the model failed its gates, nothing was saved:\n  ' + '\n  '.join(
             report['failures']
@@ -443,6 +458,25 @@ def _finish(run: _Run, data: Path) -> Path:
     }
     save_checkpoint(run.out / 'checkpoint', model, probes, info)
     return run.out / 'checkpoint'
+
+
+def held_out_windows(
+    model: AnyWorldModel,
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    indices: NDArray[np.int64],
+    seed: int,
+) -> HeldOut:
+    """Windows that ``HORIZON`` steps fit into, drawn from the episodes ``indices``.
+
+    Args:
+        latents: (N, D) of all frames of ``episodes``, by ``model``.
+        indices: of the held-out episodes.
+    """
+    skip, length = episodes.contract.time.frame_skip, HORIZON + 1 + model.past
+    starts = WindowSampler(episodes, indices, length, skip, seed).starts
+    starts = np.random.default_rng(seed).permutation(starts)[:MOST_WINDOWS]
+    return HeldOut(latents, np.asarray(episodes.action), starts)
 
 
 def read_out(
@@ -464,11 +498,7 @@ def read_out(
     train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out_episodes)
     calibration = np.isin(of_frame, held_out_episodes[::2])
     measured = val_rows & ~calibration
-    skip = episodes.contract.time.frame_skip
-    length = HORIZON + 1 + model.past
-    starts = WindowSampler(episodes, held_out_episodes, length, skip, seed).starts
-    starts = np.random.default_rng(seed).permutation(starts)[:8192]
-    held_out = HeldOut(latents, np.asarray(episodes.action), starts)
+    held_out = held_out_windows(model, episodes, latents, held_out_episodes, seed)
     report: dict[str, Any] = prediction_report(model, held_out, HORIZON, seed)
     report['effective_rank'] = effective_rank(latents[val_rows])
     report['failures'] = failures(report, model.latent)

@@ -164,6 +164,7 @@ def train(args: argparse.Namespace) -> int:
     out = Path(args.out)
     folder = train_world_model(Path(args.data), out, config, args.seed, resume=not args.restart)
     print(format_report(json.loads((out / 'gates.json').read_text())))
+    print(f'report: {out / "report.html"}')
     if not args.no_heads:
         train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
         if config.belief is not None:

@@ -1,6 +1,7 @@
 """Training on a toy world: it learns, resumes exactly, and ships nothing that fails its gates."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -56,9 +57,19 @@ def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(toy_run: Path) -> N
     assert {'val/pred_loss', 'train/frames_per_s'} <= set(rows(toy_run)[-1])
 
 
+def test_a_run_ends_with_a_page_whose_worst_windows_come_first(toy_run: Path) -> None:
+    page = (toy_run / 'report.html').read_text()
+    assert page.count('<svg') == 4 and 'all passed' in page
+    errors = [float(e) for e in re.findall(r': error ([0-9.]+) at the end', page)]
+    assert len(errors) == page.count('<figure><img') == 12
+    assert errors[0] == max(errors) and errors[:6] == sorted(errors[:6], reverse=True)
+    assert errors[5] > errors[6]
+
+
 def test_an_untrained_model_fails_its_gates_and_ships_nothing(tmp_path: Path, data: Path) -> None:
     with pytest.raises(GateError, match='persistence'):
         train_world_model(data, tmp_path, steps(synthetic.TOY, 2), seed=0, progress=False)
+    assert 'FAILED' in (tmp_path / 'report.html').read_text()
     assert not (tmp_path / 'checkpoint').exists()
     assert json.loads((tmp_path / 'gates.json').read_text())['failures']
 
