@@ -108,12 +108,17 @@ class Bench:
         harness.wait(lambda: len(self.robot.commands) > 10, 'commands')
         harness.wait(lambda: self.status, 'status')
 
-    def wait_state(self, state, timeout=20.0):
-        return self.harness.wait(
-            lambda: self.status and self.status[-1][1].state == state and self.status[-1][1],
-            f'guard state {state}',
-            timeout,
-        )
+    def wait_state(self, state, reason='', timeout=20.0):
+        """The first status from now on in ``state``, for ``reason`` if that is given."""
+
+        def found():
+            newest = self.status[-1][1] if self.status else None
+            if newest is None or newest.state != state:
+                return None
+            is_for_it = not reason or any(r.startswith(reason) for r in newest.reasons)
+            return newest if is_for_it else None
+
+        return self.harness.wait(found, f'guard state {state} {reason}', timeout)
 
     def now(self):
         return self.harness.node.get_clock().now().nanoseconds / 1e9

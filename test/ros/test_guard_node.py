@@ -315,8 +315,7 @@ def test_a_second_guard_ends_with_a_reason_and_the_first_goes_on(bench):
 def test_another_publisher_of_commands_is_a_hold_until_resume(bench, arm):
     bench.follow()
     other = bench.harness.node.create_publisher(JointTrajectory, COMMANDS, COMMAND)
-    status = bench.wait_state(GuardStatus.HOLDING)
-    assert status.reasons[0].startswith('held: another publisher')
+    bench.wait_state(GuardStatus.HOLDING, 'held: another publisher')
     bench.send(bench.message())
     bench.harness.node.destroy_publisher(other)
     bench.harness.wait(lambda: bench.harness.node.count_publishers(COMMANDS) == 1, 'its end')

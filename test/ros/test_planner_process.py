@@ -114,7 +114,8 @@ def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm, monkeypat
     assert np.all(np.abs(velocities) <= arm.velocity_limit / arm.config.velocity_scale)
 
     monkeypatch.setattr('jepa_arm.nodes.description.LIVED_S', 0.0)
-    assert bench.graph.ended() == 'planner' and bench.graph.respawn('planner')
+    bench.harness.wait(lambda: bench.graph.ended() == 'planner', 'its end')
+    assert bench.graph.respawn('planner')
     lifecycle = 'planner/get_state'
     bench.harness.wait(
         lambda: bench.harness.call(GetState, lifecycle).current_state.label == 'inactive',

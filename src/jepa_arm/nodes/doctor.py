@@ -23,8 +23,8 @@ from ..sight import camera_difference
 from . import conversions as convert
 from .parameters import COMMAND_TOPIC
 
-LOOK_S = 1.0
-"""How long nodes are looked for."""
+LOOK_S = 5.0
+"""How long a first node is looked for."""
 LISTEN_S = 2.5
 PATIENCE_S = 6.0
 """How long a publisher that is seen may stay unheard: a lost datagram of discovery is repeated
@@ -65,8 +65,7 @@ class Examiner:
     def examine(self) -> Iterator[Finding]:
         """What is found on the live graph; one finding if there is none."""
         yield self._middleware()
-        self._spin(LOOK_S)
-        if not any(self._node.count_publishers(topic) for topic in WHO):
+        if not self._finds_a_node():
             yield Finding('graph', Level.WARN, 'no node of a graph is seen', 'jepa-arm up')
             return
         kinds = (Image, CameraInfo, JointState, GuardStatus, PlannerStatus)
@@ -236,6 +235,15 @@ class Examiner:
         self._node.create_subscription(
             kind, topic, lambda msg: log.append((monotonic(), msg)), EVERY
         )
+
+    def _finds_a_node(self) -> bool:
+        """Whether somebody publishes one of the graph's topics."""
+        until = monotonic() + LOOK_S
+        while not any(self._node.count_publishers(topic) for topic in WHO):
+            if monotonic() > until:
+                return False
+            self._spin(0.1)
+        return True
 
     def _listen_for_all(self) -> float:
         """Seconds for which was listened: longer where a publisher is seen and not heard."""
