@@ -99,6 +99,8 @@ setup(
             'pyright[nodejs]==1.1.414',
             'rosbags>=0.11.5,<0.12',
         ],
+        # Live curves of a training, `jepa-arm train --curves`.
+        'curves': ['tensorboard>=2.14,<3'],
         # Compares LeWorldModel with its authors' code. Large; for an environment of its own.
         'parity': [
             'stable-worldmodel[train]>=0.1.1,<0.2',

@@ -102,6 +102,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--steps', type=_positive, default=0, help='default: config/model')
     p.add_argument('--restart', action='store_true', help='do not resume')
     p.add_argument('--no-heads', action='store_true', help='the world model and probes only')
+    p.add_argument('--curves', action='store_true', help='write OUT/tensorboard as it goes')
 
     p = _verb(parsers, 'model', verbs.model, 'jepa-arm model --out runs/model')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')

@@ -6,6 +6,8 @@ import ctypes
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ MIN_STD = 0.02
 STATE_FILE = 'training_state.safetensors'
 METRICS_FILE = 'metrics.jsonl'
 REPORT_FILE = 'report.html'
+CURVES_FOLDER = 'tensorboard'
 MOST_WINDOWS = 8192
 
 
@@ -110,6 +113,7 @@ def train_world_model(
     resume: bool = True,
     progress: bool = True,
     max_minutes: float | None = None,
+    curves: bool = False,
 ) -> Path:
     """Trains, measures and saves a world model with its probes.
 
@@ -123,20 +127,23 @@ def train_world_model(
             run that was never interrupted (same machine, same number of threads).
         progress: whether to show a progress bar.
         max_minutes: stop with an error after this time; the training state is kept.
+        curves: whether to write ``tensorboard/`` beside, as the training goes.
 
     Returns:
         The checkpoint folder.
 
     Raises:
         DataError: data that cannot be used.
-        TrainingError: out of time, a loss that is not finite, a state of another run.
+        TrainingError: out of time, a loss that is not finite, a state of another run, curves
+            without the package for them.
         GateError: the trained model is not good enough; nothing is shipped.
     """
     prepare_cpu()
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(EpisodeFile(data), out, config, seed, resume)
     deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
-    _loop(run, progress, deadline)
+    with _curves(out / CURVES_FOLDER if curves else None, run.step) as draw:
+        _loop(run, progress, deadline, draw)
     recompute_batch_statistics(run.model, run.windows, config.train.batch, config.train.steps)
     return _finish(run, data)
 
@@ -342,7 +349,34 @@ class _Run:
         self.step = step
 
 
-def _loop(run: _Run, progress: bool, deadline: float | None) -> None:
+@contextmanager
+def _curves(folder: Path | None, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Takes the metrics of each step from ``step`` on, as events of TensorBoard in ``folder``."""
+    if folder is None:
+        yield lambda row: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError(
+            f'curves: expected the package tensorboard ({error}): pip install "jepa_arm[curves]"'
+        ) from error
+    with SummaryWriter(str(folder), purge_step=step) as writer:
+
+        def draw(row: dict[str, float]) -> None:
+            for name, value in row.items():
+                if name != 'step':
+                    writer.add_scalar(name, value, int(row['step']))
+
+        yield draw
+
+
+def _loop(
+    run: _Run,
+    progress: bool,
+    deadline: float | None,
+    draw: Callable[[dict[str, float]], None],
+) -> None:
     train = run.config.train
     bar = tqdm(
         total=train.steps, initial=run.step, disable=not progress, unit='step', desc='training'
@@ -362,6 +396,7 @@ def _loop(run: _Run, progress: bool, deadline: float | None) -> None:
             if run.step % train.validate_every == 0 or run.step == train.steps:
                 row |= _validate(run)
             metrics.write(json.dumps(row) + '\n')
+            draw(row)
             out_of_time = deadline is not None and time.monotonic() > deadline
             if out_of_time or time.monotonic() - saved_at > train.save_every_s:
                 metrics.flush()

@@ -162,7 +162,9 @@ def train(args: argparse.Namespace) -> int:
     if args.steps:
         config = replace(config, train=replace(config.train, steps=args.steps))
     out = Path(args.out)
-    folder = train_world_model(Path(args.data), out, config, args.seed, resume=not args.restart)
+    folder = train_world_model(
+        Path(args.data), out, config, args.seed, resume=not args.restart, curves=args.curves
+    )
     print(format_report(json.loads((out / 'gates.json').read_text())))
     print(f'report: {out / "report.html"}')
     if not args.no_heads:
@@ -192,6 +194,7 @@ def model(args: argparse.Namespace) -> int:
             steps=0,
             restart=False,
             no_heads=False,
+            curves=False,
         )
     )
     arm = _arm(args).name

@@ -74,6 +74,15 @@ def test_an_untrained_model_fails_its_gates_and_ships_nothing(tmp_path: Path, da
     assert json.loads((tmp_path / 'gates.json').read_text())['failures']
 
 
+def test_curves_without_their_package_are_refused_before_the_first_step(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    with pytest.raises(TrainingError, match=r'pip install "jepa_arm\[curves\]"'):
+        train_world_model(data, tmp_path, synthetic.TOY, seed=0, progress=False, curves=True)
+    assert not (tmp_path / 'metrics.jsonl').exists()
+
+
 @pytest.mark.parametrize('toy', [synthetic.TOY, synthetic.TOY_LEWM], ids=['compact', 'lewm'])
 def test_an_interrupted_run_goes_on_with_the_same_losses(
     tmp_path: Path, data: Path, toy: ModelFile
