@@ -249,7 +249,7 @@ class Evaluator:
         arm, command = self.arm, self.guard.command
         assert command is not None
         position, velocity = self.world.joints()
-        slack = 1e-6
+        slack, coarse = 1e-6, 1e-3  # the physics are not exact
         is_commanded = (
             np.any(command.position < arm.lower - slack)
             or np.any(command.position > arm.upper + slack)
@@ -257,9 +257,9 @@ class Evaluator:
             or np.any(np.abs(command.acceleration) > arm.braking_limit + slack)
         )
         is_measured = (
-            np.any(position < arm.lower - 1e-3)
-            or np.any(position > arm.upper + 1e-3)
-            or np.any(np.abs(velocity) > arm.velocity_limit / arm.config.velocity_scale)
+            np.any(position < arm.lower - coarse)
+            or np.any(position > arm.upper + coarse)
+            or np.any(np.abs(velocity) > arm.fastest + coarse)
         )
         return np.array([is_commanded, is_measured])
 

@@ -92,7 +92,7 @@ class Watch:
         """Takes the tip from the measured joints, and looks for violated limits."""
         sample = convert.joints_from_msg(msg, self._arm.joint_names)
         self._samples.append((sample.stamp, self._arm.tip_position(sample.position)))
-        fastest = self._arm.velocity_limit / self._arm.config.velocity_scale
+        fastest = self._arm.fastest
         is_within = self._is_within(sample.position, sample.velocity, fastest, 1e-3)
         self._measured_violations += not is_within
         self._count_steps()
@@ -173,7 +173,7 @@ class Watch:
         is_inside = np.all(position >= self._arm.lower - slack) and np.all(
             position <= self._arm.upper + slack
         )
-        return bool(is_inside and np.all(np.abs(velocity) <= fastest + SLACK))
+        return bool(is_inside and np.all(np.abs(velocity) <= fastest + slack))
 
 
 def _array(point: Any) -> FloatArray:
