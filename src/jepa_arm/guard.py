@@ -78,6 +78,26 @@ class Guard:
         """(N, 2, J) rad and rad/s: the stop behind ``command``, tick by tick; N is 0 at rest."""
         return self._stream.stop_ahead()
 
+    def ahead(self, ticks: int, now: float) -> tuple[FloatArray, FloatArray]:
+        """The commands behind ``command``, if nothing comes in and nothing happens.
+
+        Each was checked like one that is given. Changes nothing.
+
+        Args:
+            ticks: how many commands on the way, at most; fewer where the proposal runs out.
+            now: s, steady clock.
+
+        Returns:
+            (N, 2, J) rad and rad/s, those on the way; (M, 2, J), the stop behind them.
+        """
+        targets: list[FloatArray] = []
+        if self._state is GuardState.FOLLOWING:
+            left = int((self._expires_at - now + EPSILON) / self._time.stream_dt)
+            targets = [self._target(i) for i in range(1, min(ticks, left) + 1)]
+        elif self._yields_to is not None:
+            targets = [self._yields_to] * ticks
+        return self._stream.ahead(targets)
+
     @property
     def proposal(self) -> Proposal | None:
         """The proposal in force, or None."""
@@ -212,12 +232,8 @@ class Guard:
         if self._state is GuardState.FOLLOWING:
             self._ticks += 1
             command = self._go_towards(self._target())
-        elif (
-            self._state is GuardState.STOPPING
-            and self._holds_position
-            and self._yield_to is not None
-        ):
-            command = self._go_towards(self._yield_to)
+        elif self._yields_to is not None:
+            command = self._go_towards(self._yields_to)
         else:
             command = self._stream.stop()
         self._joints.record(command.position)
@@ -264,9 +280,18 @@ class Guard:
         """rad, from the measured joints to the nearest command of the tracking window."""
         return 0.0 if self._state is GuardState.INACTIVE else self._joints.error()
 
-    def _target(self) -> FloatArray:
-        """(J,) rad, the waypoint in force at the tick being made; the last one at the end."""
-        elapsed = self._ticks * self._time.stream_dt - EPSILON
+    @property
+    def _yields_to(self) -> FloatArray | None:
+        """(J,) rad, where the commands go to give way; None if they do not."""
+        is_led_back = self._state is GuardState.STOPPING and self._holds_position
+        return self._yield_to if is_led_back else None
+
+    def _target(self, later: int = 0) -> FloatArray:
+        """(J,) rad, the waypoint in force at the tick being made, or ``later`` ticks after it.
+
+        At the end the last one.
+        """
+        elapsed = (self._ticks + later) * self._time.stream_dt - EPSILON
         assert self._proposal is not None
         times = self._proposal.times
         index = int(np.searchsorted(times, elapsed))

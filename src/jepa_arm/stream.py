@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .arm import Arm
@@ -57,6 +59,25 @@ class GuardedStream:
     def stop_ahead(self) -> FloatArray:
         """(N, 2, J) rad and rad/s: the stop behind the last command, tick by tick."""
         return self._streamer.stopping_motion()
+
+    def ahead(self, targets: Iterable[FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """What steps towards ``targets``, each (J,) rad, would give; changes nothing.
+
+        Returns:
+            (N, 2, J) rad and rad/s, the commands, ending early where one is the first of a
+            stop; (M, 2, J), the stop behind them.
+        """
+        before = self.command, self._pose, self.speed_scale
+        course = []
+        for target in targets:
+            command, fault = self.step(target)
+            course.append((command.position, command.velocity))
+            if fault:
+                break
+        stop = self.stop_ahead()
+        command, self._pose, self.speed_scale = before
+        self._streamer.go_on_from(command)
+        return np.array(course).reshape(-1, *stop.shape[1:]), stop
 
     def step(self, target: FloatArray) -> tuple[Command, str]:
         """One tick towards joint ``target`` (J,) rad; see ``JointStreamer.step``.

@@ -42,6 +42,21 @@ def test_a_target_that_no_motion_leads_to_stops_the_arm_and_says_so():
     assert np.abs(command.velocity).max() < speed
 
 
+def test_what_is_ahead_ends_where_a_stop_would_begin_and_nothing_has_changed(monkeypatch):
+    stream = make_stream()
+    target = ARM.home + [0.3, 0, 0, 0, 0, 0, 0.3]
+    for _ in range(8):
+        before = stream.step(target)[0]
+    faults = ['', 'table: a book', '', 'table: a book']
+    monkeypatch.setattr(stream, '_fault_ahead', lambda begin: faults.pop(0))
+    course, stop = stream.ahead([target, target, target])
+    assert stream.command is before and len(course) == 2
+    given = [stream.step(target)[0], stream.step(target)[0], *(stream.stop() for _ in stop)]
+    made = np.array([[c.position, c.velocity] for c in given])
+    np.testing.assert_allclose(made, np.concatenate([course, stop]), atol=1e-4)
+    assert stream.is_at_rest
+
+
 def test_a_motion_that_is_not_found_leaves_the_streamer_as_it_was():
     streamer = JointStreamer(ARM, DT)
     before = streamer.step(ARM.home + 0.1)
