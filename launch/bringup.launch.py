@@ -14,7 +14,7 @@ ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
     'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
-    'commands': ('', "topic of the controller; empty: that of the arm's driver"),
+    'commands': ('', "topic or action of the controller; empty: that of the arm's driver"),
     'joint_states': ('joint_states', 'topic of the measured joints'),
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
@@ -40,8 +40,8 @@ def start(given):
     names = {topic: given[name] for name, topic in TOPICS.items()}
     arm = load(ArmConfig, arm_path(given['arm']))
     usual = CONTROLLERS[given['controller']]
-    drivers = {CONTROLLERS['joint_trajectory']: f'{arm.controller}/joint_trajectory'}
-    names[usual] = given['commands'] or drivers.get(usual, usual)
+    own = f'{arm.controller}/{usual.split("/")[1]}' if 'trajectory' in usual else usual
+    names[usual] = given['commands'] or own
     names = {usual: name for usual, name in names.items() if name != usual}
     specs = bringup(
         arm=given['arm'],

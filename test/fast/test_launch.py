@@ -168,6 +168,17 @@ def test_with_the_stop_it_is_the_same_controller(load):
         ]
 
 
+def test_the_action_is_that_of_the_same_controller(load):
+    usual = 'joint_trajectory_controller/follow_joint_trajectory'
+    guard, planner = load('bringup.launch.py', arm='xarm6', controller='follow_joint_trajectory')
+    driver = {usual: 'xarm6_traj_controller/follow_joint_trajectory'}
+    assert dict(guard.options['remappings']) == driver
+    given = {'controller': 'follow_joint_trajectory', 'commands': 'arm/follow'}
+    guard, planner = load('bringup.launch.py', **given)
+    assert dict(guard.options['remappings']) == {usual: 'arm/follow'}
+    assert guard.options['parameters'][0]['controller'] == 'follow_joint_trajectory'
+
+
 def test_view_launch_describes_the_arm_and_its_camera(load):
     nodes = {n.options['package']: n.options for n in load('view.launch.py')}
     assert all(n['remappings'] == [('/clock', 'clock')] for n in nodes.values())

@@ -66,8 +66,9 @@ def test_an_unknown_kind_is_refused_with_those_there_are(arm_config):
 def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_config, sim_config):
     file = config_path(f'controllers/{each_arm_config.name}.yaml')
     told = {name: part['ros__parameters'] for name, part in yaml.safe_load(file.open()).items()}
-    names = {topic: topic.split('/')[0] for topic in CONTROLLERS.values()}
-    names[CONTROLLERS['joint_trajectory']] = each_arm_config.controller
+    usual = 'joint_trajectory_controller'  # serves a topic and an action
+    names = {name: name.split('/')[0] for name in CONTROLLERS.values()}
+    names = {n: each_arm_config.controller if c == usual else c for n, c in names.items()}
     manager = told.pop('controller_manager')
     assert manager.pop('update_rate') >= 1.0 / sim_config.time.stream_dt
     assert set(manager) == {'joint_state_broadcaster', *names.values()}

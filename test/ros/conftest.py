@@ -34,6 +34,8 @@ SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/sta
 def pytest_terminal_summary(terminalreporter):
     missing = '' if HAS_LAUNCH else ' (ros2 launch is not installed)'
     terminalreporter.write_line(f'The graph as users start it: {" ".join(START[-2:])}{missing}')
+    ran = 'tried' if find_spec('control_msgs') else 'not tried (control_msgs is not installed)'
+    terminalreporter.write_line(f'Commands by the action FollowJointTrajectory: {ran}')
 
 
 class Harness(GraphClient):

@@ -96,17 +96,24 @@ def command_to_msg(
         stop: (N, 2, J) rad and rad/s, points behind it, as many s apart; None: none.
     """
     rows = [(command.position, command.velocity), *([] if stop is None else stop)]
+    times = np.array([i * duration for i in range(1, len(rows) + 1)])
+    return motion_to_msg(np.array(rows), times, Time() if stamp is None else stamp, names)
+
+
+def motion_to_msg(
+    rows: FloatArray, times: FloatArray, stamp: Time, names: Sequence[str]
+) -> JointTrajectory:
+    """Points ``rows`` (N, 2, J) rad and rad/s, to be reached ``times`` (N,) s after ``stamp``."""
     points = [
         JointTrajectoryPoint(
             positions=position.tolist(),
             velocities=velocity.tolist(),
-            time_from_start=to_duration(i * duration),
+            time_from_start=to_duration(float(seconds)),
         )
-        for i, (position, velocity) in enumerate(rows, start=1)
+        for (position, velocity), seconds in zip(rows, times, strict=True)
     ]
     msg = JointTrajectory(joint_names=list(names), points=points)
-    if stamp is not None:
-        msg.header.stamp = stamp
+    msg.header.stamp = stamp
     return msg
 
 

@@ -13,13 +13,16 @@ from ..resources import arm_path, checkpoint_path, config_path
 
 Value = str | bool | int | float
 
+FOLLOW = 'follow_joint_trajectory'
+"""The one that is an action; the others are topics."""
 CONTROLLERS = {
     'joint_trajectory': 'joint_trajectory_controller/joint_trajectory',
     'joint_trajectory_with_stop': 'joint_trajectory_controller/joint_trajectory',
+    FOLLOW: 'joint_trajectory_controller/follow_joint_trajectory',
     'forward_position': 'forward_position_controller/commands',
     'forward_velocity': 'forward_velocity_controller/commands',
 }
-"""Topics of the robot's commands, by what the guard's ``controller`` can be."""
+"""Names of where the commands go, by what the guard's ``controller`` can be."""
 LIVED_S = 5.0
 """A node that ends sooner is not started again: it would only end again."""
 SETTING_REFUSED = 78

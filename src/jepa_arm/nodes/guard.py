@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from rclpy.duration import Duration
-from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -30,28 +29,20 @@ from ..guard import Guard
 from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
-from .command_output import at_rest, command_output
+from .command_output import LAST_WORD_S, Output, command_output
 from .connections import Connections
 from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
 from .guard_settings import GuardSettings, most_speed
-from .guard_watch import ClockJumps, Pause, Rivals
+from .guard_watch import ClockJumps, Pause
 from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
-from .parameters import (
-    COMMAND,
-    SENSOR,
-    STATUS,
-    load_arm,
-    load_sim_config,
-)
+from .parameters import COMMAND, SENSOR, STATUS, load_arm, load_sim_config
 from .process import return_large_memory, steady_timer, use_real_time
 
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
-LAST_WORD_S = 0.3
-"""Longest wait for the last command or status to be received."""
 AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
 NOT_ACTIVE = 'inactive: the guard is not active; activate it (ros2 lifecycle set)'
 
@@ -64,11 +55,19 @@ class GuardPart:
         self._arm = load_arm(settings.arm)
         self._time = load_sim_config(settings.sim_config).time
         self._config = load(GuardConfig, config_path(settings.guard_config))
-        self._output = command_output(settings.controller, settings.lock_step)
+        self._connections = Connections(node)
+        self._output: Output = command_output(
+            settings.controller,
+            settings.lock_step,
+            node,
+            self._connections,
+            self._arm,
+            self._time.stream_dt,
+            self._config,
+        )
         self._lock_step = LockStep(self._time) if settings.lock_step else None
         self._most_speed = most_speed(settings.speed_scale)
         self._is_active = False
-        self._connections = Connections(node)
         self._begin()
         self._make_topics()
         self._make_services()
@@ -82,8 +81,6 @@ class GuardPart:
         self._guard = Guard(self._arm, self._time, self._config, holds)
         self._guard.most_speed = self._most_speed
         self._joints_at = self._joints_stamp = -np.inf
-        self._command_pub: Publisher | None = None
-        self._command_msg: Any = None
         self._ticked_at = -np.inf
         self._deviations: deque[float] = deque(maxlen=1000)
         self._latencies: deque[float] = deque(maxlen=100)
@@ -92,7 +89,6 @@ class GuardPart:
         self._obs_to_command, self._is_fresh_plan = np.nan, False
         self._published: tuple[object, ...] = ()
         self._ending_since: float | None = None
-        self._rivals: Rivals | None = None
         self._pause = Pause()
         self._clock_jumps: ClockJumps | None = None
 
@@ -102,12 +98,12 @@ class GuardPart:
 
     def activate(self) -> None:
         """Listens for others, then takes over the arm where it stands."""
-        self._rivals = Rivals(self._node, self._output.kind, self._output.topic)
+        self._output.listen()
         self._clock_jumps = ClockJumps(self._node)
         self._is_active = True
 
     def deactivate(self) -> None:
-        """Brings the arm to rest and releases the topic of the commands."""
+        """Brings the arm to rest and releases its commands."""
         try:
             self._come_to_rest()
         finally:
@@ -117,25 +113,15 @@ class GuardPart:
         self._publish_status()
 
     def close(self) -> None:
-        """Releases the topic of the commands."""
-        if self._command_pub is not None:
-            self._say_rest()
-            self._command_pub.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
-            self._node.destroy_publisher(self._command_pub)
-        if self._rivals is not None and self._clock_jumps is not None:
-            self._rivals.close()
+        """Releases the commands."""
+        self._output.close()
+        if self._clock_jumps is not None:
             self._clock_jumps.close()
-        self._command_pub = self._rivals = self._clock_jumps = None
-
-    def _say_rest(self) -> None:
-        """Tells a robot that would keep its velocity to stand still, however it moves."""
-        if self._command_pub is None or self._output.holds_position:
-            return
-        rest = at_rest(len(self._arm.home))
-        self._command_pub.publish(self._output.make(rest, (), 0.0))
+        self._clock_jumps = None
 
     def _come_to_rest(self) -> None:
         self._guard.hold('held: the guard is being deactivated')
+        self._output.finish()
         began = monotonic()
         while self._must_wait(began) and not self._pause.reason:
             sleep(self._time.stream_dt)
@@ -147,6 +133,7 @@ class GuardPart:
         if self._ending_since is None:
             self._ending_since = monotonic()
             self._guard.hold('held: the guard is shutting down')
+            self._output.finish()
         if self._must_wait(self._ending_since):
             return False
         self._status_pub.publish(self._status(Verdict(None, GuardState.INACTIVE, ('shutdown',))))
@@ -161,8 +148,9 @@ class GuardPart:
 
     def _must_wait(self, began: float) -> bool:
         """Whether the arm, stopped since ``began``, still moves."""
-        is_late = monotonic() - began > STOP_LIMIT_S
-        return self._lock_step is None and self._guard.state not in AT_REST and not is_late
+        if self._lock_step is not None or monotonic() - began > STOP_LIMIT_S:
+            return False
+        return self._guard.state not in AT_REST or not self._output.is_over(self._ros_now())
 
     def _make_topics(self) -> None:
         subscribe = self._node.create_subscription
@@ -247,32 +235,31 @@ class GuardPart:
         self._joints_at, self._joints_stamp = monotonic(), sample.stamp
         if self._lock_step is not None:
             self._lock_step.joints_came(sample.stamp)
+        self._output.observe(sample, self._joints_at, self._ros_now())
         if self._guard.state is GuardState.INACTIVE:
-            if self._rivals is not None:
-                self._start(sample, self._rivals)
+            if self._is_active:
+                self._start(sample)
         elif self._pause.reason:
-            self._pause.end(self._guard, sample, monotonic())
+            if self._output.is_over(self._ros_now()):
+                self._pause.end(self._guard, sample, monotonic())
             if not self._pause.reason:
                 self._tick(monotonic())
         else:
             self._guard.observe(sample, self._now())
         self._tick_if_due()
 
-    def _start(self, sample: JointSample, rivals: Rivals) -> None:
+    def _start(self, sample: JointSample) -> None:
         """Takes over the arm where it stands, as the only one."""
-        if self._lock_step is None and not rivals.is_clear:
+        if not self._output.is_clear:
+            if self._output.reason:
+                self._node.get_logger().info(self._output.reason, throttle_duration_sec=5.0)
             return
         try:
             self._guard.reset(sample.position, self._now())
         except ValueError as error:
             self._node.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
-        rivals.stop_listening()
-        output = self._output
-        events = self._connections.say(output.topic)
-        self._command_pub = self._node.create_publisher(
-            output.kind, output.topic, COMMAND, event_callbacks=events
-        )
+        self._output.open()
 
     def _on_proposal(self, msg: JointTrajectory) -> None:
         self._proposal_rate.count()
@@ -284,8 +271,9 @@ class GuardPart:
         else:
             if not self._is_active:
                 verdict = self._guard.refuse(NOT_ACTIVE)
-            elif self._clock_problem():
-                verdict = self._guard.refuse(self._clock_problem(), is_blamed=False)
+            elif self._clock_problem() or self._output.reason:
+                reason = self._clock_problem() or self._output.reason
+                verdict = self._guard.refuse(reason, is_blamed=False)
             else:
                 verdict = self._guard.submit(proposal, self._now(), self._ros_now())
         self._is_fresh_plan = not verdict.reasons
@@ -326,10 +314,12 @@ class GuardPart:
             if self._guard.state is not GuardState.INACTIVE:
                 self._pause.see(now - self._ticked_at, now)
                 if self._pause.reason:
-                    self._say_rest()
-        self._ticked_at = now
+                    self._output.say_rest()
+        before, self._ticked_at = self._ticked_at, now
         if not self._pause.reason:
-            self._tick(now)
+            due = self._output.ticks_due(self._ros_now())
+            for at in [now] if due == 1 else np.linspace(before, now, due + 1)[1:]:
+                self._tick(float(at))
 
     def _tick_if_due(self) -> None:
         if self._lock_step is None:
@@ -340,24 +330,17 @@ class GuardPart:
         if due > self._ticked_at:
             self._ticked_at = due
             self._tick(due)
-        elif due == self._ticked_at and self._command_msg and self._command_pub:
-            self._command_pub.publish(self._command_msg)
+        elif due == self._ticked_at:
+            self._output.repeat()
 
     def _tick(self, now: float) -> None:
-        if self._command_pub is not None and self._rivals is not None:
+        if self._output.is_open:
             if self._lock_step is None and self._clock_jumps is not None:
                 self._clock_jumps.watch(self._guard, now)  # in lock-step time goes where it must
-            rival = self._rivals.news(now)
-            if rival:
-                self._guard.hold(rival)
+            self._output.watch(self._guard, now, self._ros_now())
         verdict = self._guard.tick(now)
-        if verdict.command is not None and self._command_pub is not None:
-            stamp = None if self._lock_step is None else convert.to_time(now)
-            stop = self._guard.stop_ahead() if self._output.has_stop else None
-            self._command_msg = self._output.make(
-                verdict.command, self._arm.joint_names, self._time.stream_dt, stamp, stop
-            )
-            self._command_pub.publish(self._command_msg)
+        if verdict.command is not None and self._output.is_open:
+            self._output.send(self._guard, verdict.command, now, self._ros_now())
         if self._is_fresh_plan and self._guard.proposal is not None:
             self._obs_to_command = self._age_ms(self._guard.proposal.stamp)
             self._latencies.append(self._obs_to_command)
@@ -382,6 +365,8 @@ class GuardPart:
             reasons = tuple(dict.fromkeys((*reasons, *refusal.reasons)))
         else:
             self._published = (guard.state, reasons)
+        if self._is_active and guard.state is GuardState.INACTIVE and self._output.reason:
+            reasons = (self._output.reason,)
         self._status_pub.publish(self._status(Verdict(None, guard.state, reasons)))
         self._jitter = 0.0
 
@@ -402,9 +387,8 @@ class GuardPart:
         problems = [*filter(None, [self._pause.reason]), *self._guard.reasons]
         if not self._is_active:
             problems.append(NOT_ACTIVE)
-        if self._command_pub is not None and self._rivals is not None and self._rivals.count():
-            problems.append(f'{self._rivals.count()} other publishers on {self._rivals.topic}')
-        return [*problems, *self._connections.problems()]
+        problems += [*self._output.problems(), *self._connections.problems()]
+        return list(dict.fromkeys(problems))
 
     def _is_stuck(self) -> bool:
         return self._is_active and self._guard.is_blocked
@@ -421,6 +405,7 @@ class GuardPart:
             'speed scale': f'{self._guard.most_speed:.2f}',
             'missed ticks': self._missed,
             'tracking error rad': f'{self._guard.tracking_error():.4f}',
+            **self._output.values(),
         }
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from .command_output import FORMS
+from .description import CONTROLLERS
 from .parameters import declare, declare_arm, declare_priority, declare_sim_config
 
-CONTROLLER_TEXT = f'controller behind the commands: {", ".join(FORMS)}'
+CONTROLLER_TEXT = f'controller behind the commands: {", ".join(CONTROLLERS)}'
 SPEED_TEXT = 'share of the joint velocity limits that is used at most'
 SPEED_SPAN = (0.05, 1.0)
 

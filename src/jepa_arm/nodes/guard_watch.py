@@ -12,7 +12,7 @@ from rclpy.subscription import Subscription
 
 from ..config import ConfigError
 from ..guard import Guard
-from ..types import GuardState, JointSample
+from ..types import FloatArray, GuardState, JointSample
 from .parameters import COMMAND
 
 LISTEN_S, LISTEN_LONGER_S = 1.0, 2.0
@@ -37,9 +37,9 @@ class Rivals:
         topic: of the commands, as remapped: publishers are counted by that name alone.
     """
 
-    def __init__(self, node: Node, kind: type, topic: str) -> None:
-        """Listens to ``topic``, whose messages are of ``kind``."""
-        self._node, self.topic = node, node.resolve_topic_name(topic)
+    def __init__(self, node: Node, kind: type, topic: str, own: int = 1) -> None:
+        """Listens to ``topic``, whose messages are of ``kind``; ``own`` publishers are known."""
+        self._node, self.topic, self._own = node, node.resolve_topic_name(topic), own
         self._began = self._looked_at = monotonic()
         self._known = 0
         self._listener: Subscription | None = node.create_subscription(
@@ -65,7 +65,11 @@ class Rivals:
 
     def count(self) -> int:
         """Other publishers that are there."""
-        return max(0, self._node.count_publishers(self.topic) - 1)
+        return max(0, self._node.count_publishers(self.topic) - self._own)
+
+    def problem(self) -> str:
+        """For ``/diagnostics``; empty if nobody else is there."""
+        return f'{self.count()} other publishers on {self.topic}' if self.count() else ''
 
     def news(self, now: float) -> str:
         """What to hold for, when a publisher came since the last look; else empty."""
@@ -84,6 +88,45 @@ class Rivals:
         raise ConfigError(
             f'expected to be the only publisher of {self.topic}, but commands come on it: is '
             'another guard up? End it, or choose another namespace or ROS_DOMAIN_ID'
+        )
+
+
+class OtherClients:
+    """Other clients of an action: a later one is news. What they ask for cannot be heard.
+
+    rclpy counts them from ROS 2 Iron on; before, none is seen.
+    """
+
+    def __init__(self, node: Node, action: str) -> None:
+        self._node, self._action = node, action
+        self._service = f'{action}/_action/send_goal'
+        self._looked_at, self._known = -np.inf, 0
+
+    def begin(self) -> None:
+        """Those that are there now are no news."""
+        self._known = self.count()
+
+    def count(self) -> int:
+        """Others that are there."""
+        if not hasattr(self._node, 'count_clients'):
+            return 0
+        return max(0, self._node.count_clients(self._service) - 1)
+
+    def problem(self) -> str:
+        """For ``/diagnostics``; empty if nobody else is there."""
+        return f'{self.count()} other clients of {self._action}' if self.count() else ''
+
+    def news(self, now: float) -> str:
+        """What to hold for, when a client came since the last look; else empty."""
+        if now - self._looked_at < LOOK_EVERY_S:
+            return ''
+        self._looked_at = now
+        known, self._known = self._known, self.count()
+        if self._known <= known:
+            return ''
+        return (
+            f'held: another client of {self._action}, expected this guard alone; end it, then '
+            'call guard/resume'
         )
 
 
@@ -131,6 +174,20 @@ class ClockJumps:
         self._news = f'clock: ROS time jumped {direction} by {abs(seconds):.2f} s'
 
 
+def start_anew(guard: Guard, position: FloatArray, now: float, reason: str) -> bool:
+    """Has ``guard`` take over the arm where it was measured, (J,) rad; whether it could."""
+    was_blocked = guard.is_blocked
+    try:
+        guard.reset(position, now)
+    except ValueError:  # joints that cannot be: better ones may come
+        return False
+    if was_blocked:
+        guard.hold(f'held: it was blocked before; {reason}')
+    else:
+        guard.halt(reason)
+    return True
+
+
 class Pause:
     """Whether the process did not run for a while: SIGSTOP, or a machine that hung."""
 
@@ -148,13 +205,5 @@ class Pause:
         """Has ``guard`` take over the arm anew where it stands, by a ``sample`` of now."""
         if now < self._until or not np.all(np.isfinite(sample.position)):
             return
-        was_blocked = guard.is_blocked
-        try:
-            guard.reset(sample.position, now)
-        except ValueError:  # joints that cannot be: better ones may come
-            return
-        if was_blocked:
-            guard.hold(f'held: it was blocked before; {self.reason}')
-        else:
-            guard.halt(self.reason)
-        self.reason = ''
+        if start_anew(guard, sample.position, now, self.reason):
+            self.reason = ''
