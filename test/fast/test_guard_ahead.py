@@ -83,6 +83,7 @@ def test_a_stop_is_ahead_to_its_end_and_at_rest_nothing_is():
     loop.tick(2)
     ahead, on_the_way = told(loop)
     assert on_the_way == 0
+    np.testing.assert_array_equal(loop.guard.stop_ahead(), ahead)
     np.testing.assert_allclose(given(loop, len(ahead)), ahead, atol=1e-4)
     assert told(loop)[0].shape == (0, 2, 7)
 
