@@ -70,7 +70,7 @@ svg {{ max-width: 100%; height: auto }}
 <h2>Imagined and real</h2>
 <p>What the camera saw a model step apart. Circles: where the model, from the first picture and the
 actions alone, imagined {legend} to be; white crosses: where they were. First the windows with the
-largest error at their end, then ordinary ones (the middle of the ranking).</p>
+largest error at their end, one an episode, then ordinary ones (the middle of the ranking).</p>
 {strips}
 </body></html>
 """
@@ -139,9 +139,11 @@ def write_training_report(
         imagined: held-out windows.
     """
     ranking = imagined.ranking()
+    of_window = episodes.episode_of_frames()[imagined.frames[ranking, 0]]
+    worst = ranking[np.sort(np.unique(of_window, return_index=True)[1])][:STRIPS]
     middle = len(ranking) // 2
     ordinary = ranking[middle : middle + STRIPS]
-    strips = [_strip(imagined, episodes, int(w)) for w in (*ranking[:STRIPS], *ordinary)]
+    strips = [_strip(imagined, episodes, int(w)) for w in (*worst, *ordinary)]
     colours = ', '.join(f'the {name} ({_css(rgb)})' for name, rgb in SUBJECTS.items())
     page = PAGE.format(
         title=html.escape(title),
