@@ -23,7 +23,7 @@ LAYERS = (
     {'model', 'data', 'sim', 'sweep'},
     {'goals', 'proposals', 'stream', 'sight'},
     {'planning', 'surprise', 'guard'},
-    {'belief', 'decision'},
+    {'belief', 'decision', 'training_report'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
     {
@@ -53,6 +53,7 @@ HOMES = {
     'pinocchio': {'arm', 'collision'},
     'coal': {'collision'},
     'ruckig': {'motion'},
+    'matplotlib': {'training_report'},
     'mcap': {'data.mcap_file', 'data.recordings'},
     'mcap_ros2': {'data.recordings'},
     'torch': {
@@ -62,6 +63,7 @@ HOMES = {
         'data.windows',
         'agent',
         'training',
+        'training_report',
         'hindsight',
         'filtering',
         'surprise',
