@@ -24,12 +24,14 @@ class JointWatch:
     def __init__(self, arm: Arm, dt: float, config: GuardConfig) -> None:
         self._arm, self._config = arm, config
         self._window = max(1, round(config.tracking_window / dt))
+        self._lowest = arm.lower - BEYOND_LIMITS_RAD
+        self._highest = arm.upper + BEYOND_LIMITS_RAD
         self.reset(arm.home, 0.0)
 
     def reset(self, joints: FloatArray, now: float) -> None:
         """The robot stands at ``joints`` (J,), as commanded; measured at ``now``."""
         self.position, self._at, self._fault = joints, now, ''
-        self._recent = np.tile(joints, (self._window, 1))
+        self._recent, self._oldest = np.tile(joints, (self._window, 1)), 0
 
     def anchor(self) -> None:
         """The robot is told to be where it is measured."""
@@ -37,10 +39,9 @@ class JointWatch:
 
     def can_be(self, joints: FloatArray) -> bool:
         """Whether ``joints`` may be a measurement of this arm."""
-        arm, slack = self._arm, BEYOND_LIMITS_RAD
-        if joints.dtype.kind not in 'fiu' or joints.shape != arm.home.shape:
+        if joints.dtype.kind not in 'fiu' or joints.shape != self._lowest.shape:
             return False
-        return bool(np.all((joints >= arm.lower - slack) & (joints <= arm.upper + slack)))
+        return bool(((joints >= self._lowest) & (joints <= self._highest)).all())
 
     def observe(self, sample: JointSample, now: float) -> None:
         """Takes a sample that arrived at ``now``; one that cannot be is a fault."""
@@ -67,8 +68,8 @@ class JointWatch:
 
     def record(self, command: FloatArray) -> None:
         """Takes the newest commanded position (J,) rad."""
-        self._recent = np.roll(self._recent, 1, axis=0)
-        self._recent[0] = command
+        self._recent[self._oldest] = command
+        self._oldest = (self._oldest + 1) % self._window
 
     def error(self, also: FloatArray | None = None) -> float:
         """rad, from the measured joints to the nearest command of the tracking window.

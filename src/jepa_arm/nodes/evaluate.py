@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from ..types import FloatArray, ImageArray
 from .session import Session
 
 BENCH_SEED = EVALUATION_SEED + 900_000
+SETTLE_S = 2.0
+"""For which a graph that has just come up does more than wait."""
 
 
 def evaluate_over_ros(
@@ -73,9 +75,22 @@ def evaluate_over_ros(
     return report, results
 
 
-def bench_ros(checkpoint: Path, seconds: float = 30.0, arm: str = 'panda') -> dict[str, Any]:
-    """Latencies, rates, memory and processor time with the whole graph running on pushes."""
+def bench_ros(
+    checkpoint: Path, seconds: float = 30.0, arm: str = 'panda', idle: float = 10.0
+) -> dict[str, Any]:
+    """Latencies, rates, memory and processor time with the whole graph running.
+
+    Args:
+        checkpoint: folder of the world model.
+        seconds: of planning, in pushes.
+        arm: config/arms/<arm>.yaml.
+        idle: s without a goal before, for the processor time that waiting takes.
+    """
     with Session('push', checkpoint, arm=arm) as session:
+        sleep(SETTLE_S)
+        usage = {name: Usage(p.pid) for name, p in session.graph.processes.items()}
+        sleep(idle)
+        idle_percent = {name: used.cpu_percent() for name, used in usage.items()}
         usage = {name: Usage(p.pid) for name, p in session.graph.processes.items()}
         results: list[EpisodeResult] = []
         while session.planned_s < seconds:
@@ -94,6 +109,7 @@ def bench_ros(checkpoint: Path, seconds: float = 30.0, arm: str = 'panda') -> di
         for name, used in usage.items():
             figures[f'rss_mb_{name}'] = round(used.rss_mb(), 1)
             figures[f'cpu_percent_{name}'] = round(used.cpu_percent(), 1)
+            figures[f'idle_cpu_percent_{name}'] = round(idle_percent[name], 1)
         figures['episodes'] = len(results)
         figures['machine'] = machine()
     return figures

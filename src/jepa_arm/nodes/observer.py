@@ -112,10 +112,12 @@ class Observer:
             if self._joints and sample.stamp < self._joints[-1].stamp:
                 self._joints.clear()  # the clock jumped back
                 self._moved.clear()
+            was_waited_for = not self._has_joints_of_image()
             self._joints.append(sample)
             self._moved.append(self._motion.see(sample))
             self._joints_at = monotonic()
-            self._changed.notify_all()
+            if was_waited_for and self._has_joints_of_image():
+                self._changed.notify_all()  # else nobody waits: waking the thread costs more
 
     def put_camera_info(self, msg: CameraInfo) -> None:
         """Compares the camera with the one that the model was trained with."""

@@ -16,7 +16,7 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
@@ -25,6 +25,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 from ..arm import ArmError
 from ..config import ConfigError
 from .description import SETTING_REFUSED
+from .executors import SparingExecutor
 
 N = TypeVar('N', bound=Node)
 
@@ -52,7 +53,12 @@ class Ending:
         self.is_wanted = True
 
 
-def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
+def run(
+    name: str,
+    make: Callable[[], N],
+    may_end: Callable[[N], bool] | None = None,
+    make_executor: Callable[[], Executor] = SparingExecutor,
+) -> None:
     """Runs the node of ``make`` until one of ``ENDS``; ends the process.
 
     Exit code 0 after a signal, ``SETTING_REFUSED`` with one clear line for a setting that cannot
@@ -63,16 +69,17 @@ def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = 
         make: builds the node.
         may_end: called repeatedly once a signal came, with the node still running, until it
             returns True: the place for an ordered stop.
+        make_executor: builds what runs the callbacks.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ending = Ending()
-    node = None
+    node = executor = None
     try:
         node = make()
         harden(node)
         gc.collect()
         gc.freeze()  # what is here stays: looking through it costs a tick or two
-        executor = SingleThreadedExecutor()
+        executor = make_executor()
         executor.add_node(node)
         while not ending.is_wanted or (may_end is not None and not may_end(node)):
             executor.spin_once(timeout_sec=POLL_S)
@@ -84,6 +91,8 @@ def run(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = 
     finally:
         for number in ENDS:
             signal.signal(number, signal.SIG_IGN)
+        if executor is not None:
+            executor.shutdown(timeout_sec=POLL_S)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
@@ -155,7 +164,7 @@ def steady_timer(node: Node, period: float, phase: float, callback: Callable[[],
     """
     clock = Clock(clock_type=ClockType.STEADY_TIME)
     time.sleep((phase - clock.now().nanoseconds / 1e9) % period)
-    return node.create_timer(period, callback, clock=clock)
+    return node.create_timer(period, lambda: callback(), clock=clock)
 
 
 def resident_mb(pid: int) -> float | None:

@@ -32,6 +32,7 @@ from .controller import CommandError
 from .description import CONTROLLERS
 from .diagnostics import Diagnostics
 from .environment import prepare_ros
+from .executors import light_executor
 from .parameters import (
     COMMAND,
     COMMAND_TOPIC,
@@ -232,10 +233,10 @@ class SimNode(Node):
             response.message = 'another step is under way'
         elif request.control_steps:
             self._ticks_to_go = request.control_steps * self._config.time.ticks
-            self._step_done = Future()
+            done = self._step_done = Future()
             self._answered_at = monotonic()
             self._ask()
-            response.message = await self._step_done or ''
+            response.message = await done or ''
         response.success = not response.message
         state = self._virtual.state()
         response.sim_time = convert.to_time(self._virtual.clock)
@@ -312,7 +313,7 @@ def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
     return_large_memory()
-    run('sim', SimNode)
+    run('sim', SimNode, make_executor=light_executor)
 
 
 if __name__ == '__main__':
