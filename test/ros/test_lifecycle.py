@@ -102,8 +102,10 @@ def test_a_guard_deactivated_in_motion_stops_in_order_and_releases_the_commands(
     count = len(bench.robot.commands)
     bench.send(bench.message())
     status = bench.wait_state(GuardStatus.INACTIVE)
+    said = len(bench.status)
     time.sleep(0.5)
     assert len(bench.robot.commands) == count and len(status.command) == 0
+    assert len(bench.status) - said < 20  # ten a second; it said and logged at every tick once
     bench.robot.position = bench.robot.position + 0.05  # moved by hand meanwhile
     assert change(bench, Transition.TRANSITION_ACTIVATE)
     harness.wait(lambda: len(bench.robot.commands) > count + 10, 'commands')

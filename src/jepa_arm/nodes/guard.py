@@ -364,7 +364,7 @@ class GuardPart:
         if refusal is not None:
             reasons = tuple(dict.fromkeys((*reasons, *refusal.reasons)))
         else:
-            self._published = (guard.state, reasons)
+            self._published = (guard.state, guard.reasons)
         if self._is_active and guard.state is GuardState.INACTIVE and self._output.reason:
             reasons = (self._output.reason,)
         self._status_pub.publish(self._status(Verdict(None, guard.state, reasons)))
