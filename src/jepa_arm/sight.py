@@ -84,10 +84,18 @@ class Motion:
         return JointSample(sample.position - self._jumped, sample.velocity, sample.stamp)
 
 
+FORGIVEN_S = 2.0
+"""Of rest, after which an unchanged image is what a camera shows, whatever was before."""
+RESTS_PIXELS = 0.5
+"""By which a tip at rest may seem to move."""
+
+
 class Stillness:
     """Finds a camera that repeats one image, whatever its stamps say, while the arm moves.
 
-    An arm that moves out of sight changes no pixel: nothing can be told then.
+    An arm that moves out of sight changes no pixel: nothing can be told then. One that rests
+    changes none either: after ``FORGIVEN_S`` the image is believed again, until the arm moves.
+    Otherwise one wrong joint state beside an image would blind a planner whose arm rests for ever.
     """
 
     def __init__(
@@ -103,26 +111,39 @@ class Stillness:
         self._camera, self._tip_of, self._max_motion = camera, tip_of, max_motion
         self._image: ImageArray | None = None
 
-    def fault(self, image: ImageArray, joints: FloatArray, moved: FloatArray) -> str:
+    def fault(self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float) -> str:
         """Why ``image`` (h, w, 3) is not of now; empty if it may be.
 
         Args:
             image: the newest.
             joints: (J,) rad, when it was taken as its stamp says.
             moved: (J,) rad, the same with jumps taken out: only its changes count.
+            stamp: s, of the image.
         """
         if self._image is None or not np.array_equal(image, self._image):
-            self._image, self._joints, self._moved = image, joints, moved
+            self._begin(image, joints, moved, stamp)
             return ''
         before, now = (self._pixel(q) for q in (self._joints, self._joints + moved - self._moved))
+        if np.linalg.norm(now - self._resting) > RESTS_PIXELS or stamp < self._rests_since:
+            self._resting, self._rests_since = now, stamp
         way = float(np.linalg.norm(now - before))
         is_seen = self._is_in_view(before) or self._is_in_view(now)
         if not is_seen or way <= self._max_motion:
+            return ''
+        if stamp - self._rests_since >= FORGIVEN_S:
+            self._begin(image, joints, moved, stamp)
             return ''
         return (
             f'the image has not changed while the tip moved by {way:.1f} pixels, expected <= '
             f'{self._max_motion}; does the camera repeat itself?'
         )
+
+    def _begin(
+        self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float
+    ) -> None:
+        """From here on motion counts."""
+        self._image, self._joints, self._moved = image, joints, moved
+        self._resting, self._rests_since = self._pixel(joints), stamp
 
     def _pixel(self, joints: FloatArray) -> FloatArray:
         """(2,) pixels, where the tip is at ``joints``."""

@@ -81,6 +81,8 @@ def test_a_request_whose_response_is_lost_is_asked_again(harness):
 
 def test_a_service_that_never_answers_is_named_in_time(harness):
     with forgetful_server('forgetful/all', 1000) as taken:
+        client = harness.make(lambda: harness.node.create_client(Trigger, 'forgetful/all'))
+        harness.wait(client.service_is_ready, 'the service')
         began = time.monotonic()
         with pytest.raises(GraphError, match='no answer from .*forgetful/all'):
             harness.call(Trigger, 'forgetful/all', timeout=1.0, ask_again=0.4)

@@ -168,7 +168,7 @@ class Observer:
         is_late = age > self._max_image_age  # or its stamp is wrong
         stillness = self._late_stillness if is_late else self._stillness
         with self._changed:
-            fault = stillness.fault(pixels, observation.joints, self._at(moved, stamp))
+            fault = stillness.fault(pixels, observation.joints, self._at(moved, stamp), stamp)
         if fault:
             raise NoObservation(fault)
         if is_late:
