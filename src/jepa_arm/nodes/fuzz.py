@@ -56,8 +56,9 @@ WARM_UP = 0.2
 LONG = 20_000
 MAX_CRASHES = 10
 GOAL_S = 30.0
-TRIES = 3
-"""At a normal goal afterwards: the machine may still be busy with the storm."""
+TRIES, SETTLE_S = 3, 3.0
+"""At a normal goal afterwards, and s before a further one: what was heard last in the storm may
+keep the planner from believing an image until the arm has rested for a while."""
 TASK = 'reach'
 
 
@@ -286,6 +287,8 @@ class RosStorm:
         for _ in range(TRIES):
             try:
                 scene = self._attendant.reset_scene(self._seed, TASK)
+                if outcome:
+                    self._attendant.spin(SETTLE_S)
                 outcome = self._attendant.pursue(scene.goal, GOAL_S)
             except GraphError as error:
                 return str(error)
