@@ -9,6 +9,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.doctor import Level
+from jepa_arm.nodes import doctor
 from jepa_arm.nodes.doctor import examine_graph
 from jepa_arm.nodes.parameters import COMMAND, COMMAND_TOPIC, SENSOR, STATUS
 
@@ -19,13 +20,14 @@ def by_name(findings):
     return {found.name: found for found in findings}
 
 
-def test_without_a_graph_it_says_how_to_start_one(arm_config, sim_config):
+def test_without_a_graph_it_says_how_to_start_one(arm_config, sim_config, monkeypatch):
+    monkeypatch.setattr(doctor, 'LOOK_S', 1.0)
     middleware, graph = examine_graph(arm_config, sim_config, 'nobody_lives_here')
     assert middleware.level is Level.OK
     assert graph.level is Level.WARN and graph.advice == 'jepa-arm up'
 
 
-def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config):
+def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monkeypatch):
     harness.start('sim', task='push')
     harness.start('guard', use_sim_time=True)
     status = harness.record(GuardStatus, 'guard/status', STATUS)
@@ -51,6 +53,7 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config):
 
     request = InjectFault.Request(fault='camera_stop')
     assert harness.call(InjectFault, 'sim/inject_fault', request).success
+    monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)  # it was heard before
     found = by_name(examine_graph(arm_config, sim_config))
     assert found['camera/image_raw'].text.startswith('no message')
 
