@@ -1,9 +1,5 @@
 """What runs the nodes leaves nothing out, whatever it looks at seldom."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -21,21 +17,6 @@ from jepa_arm.nodes.parameters import COMMAND, SENSOR
 
 pytestmark = pytest.mark.ros
 TIMEOUT_S = 20.0
-ENDING = """
-import sys, rclpy
-from jepa_arm.nodes.environment import prepare_ros
-from jepa_arm.nodes.executors import SparingExecutor, light_executor
-from jepa_arm.nodes.process import run
-prepare_ros()
-
-def make():
-    node = rclpy.create_node('ending')
-    node.create_timer(0.2, lambda: print('up', flush=True))
-    return node
-
-executors = {'sparing': SparingExecutor, 'light': light_executor}
-run('ending', make, make_executor=executors[sys.argv[1]])
-"""
 
 
 @pytest.fixture(params=[SparingExecutor, light_executor], ids=['sparing', 'light'])
@@ -103,15 +84,3 @@ def test_what_a_callback_raises_ends_the_spinning(spun, kind):
         node.create_timer(0.05, lambda: publisher.publish(String()))
     with pytest.raises(ValueError, match='on purpose'):
         spin(lambda: False)
-
-
-@pytest.mark.parametrize('which', ['sparing', 'light'])
-def test_a_signal_ends_a_process_with_code_0(which):
-    process = subprocess.Popen(
-        [sys.executable, '-c', ENDING, which],
-        stdout=subprocess.PIPE,
-        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-    )
-    assert process.stdout.readline() == b'up\n'
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20.0) == 0
