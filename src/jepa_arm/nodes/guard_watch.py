@@ -30,7 +30,42 @@ DRAIN_S = 0.05
 """After a pause: for which joint states may be old ones that had waited."""
 
 
-class Rivals:
+class Others:
+    """Others who command the robot: one that comes later is news."""
+
+    def __init__(self, kind: str, where: str) -> None:
+        """Knows of none yet.
+
+        Args:
+            kind: of end, 'publisher on' or 'client of'. where: name of the topic or action.
+        """
+        self._kind, self._where = kind, where
+        self._looked_at, self._known = -np.inf, 0
+
+    def count(self) -> int:
+        """Others that are there."""
+        raise NotImplementedError
+
+    def problem(self) -> str:
+        """For ``/diagnostics``; empty if nobody else is there."""
+        count, (kind, joint) = self.count(), self._kind.split()
+        return f'{count} other {kind}s {joint} {self._where}' if count else ''
+
+    def news(self, now: float) -> str:
+        """What to hold for, when another came since the last look; else empty."""
+        if now - self._looked_at < LOOK_EVERY_S:
+            return ''
+        self._looked_at = now
+        known, self._known = self._known, self.count()
+        if self._known <= known:
+            return ''
+        return (
+            f'held: another {self._kind} {self._where}, expected this guard alone; end it, then '
+            'call guard/resume'
+        )
+
+
+class Rivals(Others):
     """Other publishers of commands: none may be there at the start, a later one is news.
 
     Attributes:
@@ -40,8 +75,8 @@ class Rivals:
     def __init__(self, node: Node, kind: type, topic: str, own: int = 1) -> None:
         """Listens to ``topic``, whose messages are of ``kind``; ``own`` publishers are known."""
         self._node, self.topic, self._own = node, node.resolve_topic_name(topic), own
+        super().__init__('publisher on', self.topic)
         self._began = self._looked_at = monotonic()
-        self._known = 0
         self._listener: Subscription | None = node.create_subscription(
             kind, topic, self._on_other, COMMAND
         )
@@ -67,23 +102,6 @@ class Rivals:
         """Other publishers that are there."""
         return max(0, self._node.count_publishers(self.topic) - self._own)
 
-    def problem(self) -> str:
-        """For ``/diagnostics``; empty if nobody else is there."""
-        return f'{self.count()} other publishers on {self.topic}' if self.count() else ''
-
-    def news(self, now: float) -> str:
-        """What to hold for, when a publisher came since the last look; else empty."""
-        if now - self._looked_at < LOOK_EVERY_S:
-            return ''
-        self._looked_at = now
-        known, self._known = self._known, self.count()
-        if self._known <= known:
-            return ''
-        return (
-            f'held: another publisher on {self.topic}, expected this guard alone; end it, then '
-            'call guard/resume'
-        )
-
     def _on_other(self, msg: object) -> None:
         raise ConfigError(
             f'expected to be the only publisher of {self.topic}, but commands come on it: is '
@@ -91,16 +109,15 @@ class Rivals:
         )
 
 
-class OtherClients:
+class OtherClients(Others):
     """Other clients of an action: a later one is news. What they ask for cannot be heard.
 
     rclpy counts them from ROS 2 Iron on; before, none is seen.
     """
 
     def __init__(self, node: Node, action: str) -> None:
-        self._node, self._action = node, action
-        self._service = f'{action}/_action/send_goal'
-        self._looked_at, self._known = -np.inf, 0
+        super().__init__('client of', action)
+        self._node, self._service = node, f'{action}/_action/send_goal'
 
     def begin(self) -> None:
         """Those that are there now are no news."""
@@ -111,23 +128,6 @@ class OtherClients:
         if not hasattr(self._node, 'count_clients'):
             return 0
         return max(0, self._node.count_clients(self._service) - 1)
-
-    def problem(self) -> str:
-        """For ``/diagnostics``; empty if nobody else is there."""
-        return f'{self.count()} other clients of {self._action}' if self.count() else ''
-
-    def news(self, now: float) -> str:
-        """What to hold for, when a client came since the last look; else empty."""
-        if now - self._looked_at < LOOK_EVERY_S:
-            return ''
-        self._looked_at = now
-        known, self._known = self._known, self.count()
-        if self._known <= known:
-            return ''
-        return (
-            f'held: another client of {self._action}, expected this guard alone; end it, then '
-            'call guard/resume'
-        )
 
 
 class ClockJumps:
