@@ -72,7 +72,8 @@ def _add_running(parsers: Any) -> None:
     p = _verb(parsers, 'record', verbs.record, 'jepa-arm record --out run.mcap --duration 60')
     p.add_argument('topics', nargs='*', help='default: what matters of the graph')
     p.add_argument('--out', help='MCAP file to make; default: recording_<date>_<time>.mcap')
-    p.add_argument('--duration', type=_above_zero, help='s; default: until Ctrl-C')
+    text = 's from the first message; default: until Ctrl-C'
+    p.add_argument('--duration', type=_above_zero, help=text)
     p.add_argument('--namespace', default='', help='of the running graph')
 
     p = _verb(parsers, 'recover', verbs.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')

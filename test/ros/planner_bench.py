@@ -105,9 +105,9 @@ class Bench:
         self.harness.wait(future.done, 'result', timeout)
         return future.result().status, future.result().result
 
-    def go(self, position=FAR[0], **limits):
-        """The handle of a goal for the tip, with the arm on its way."""
-        handle = self.send(pose(*position), **limits)
+    def go(self, position=FAR[0], tolerance=1e-4, **limits):
+        """The handle of a goal for the tip that it never meets, with the arm on its way."""
+        handle = self.send(pose(*position), tolerance, **limits)
         self.wait_status(PlannerStatus.PLANNING)
         self.harness.wait(lambda: self.speed() > 5 * AT_REST, 'motion')
         return handle

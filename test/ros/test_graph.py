@@ -149,13 +149,13 @@ def is_still(joints):
 
 
 def move(harness, namespace, joints):
-    """Sends a goal for the tip, and cancels it once the arm is on its way."""
+    """Sends a goal for the tip that it never meets, and cancels it once the arm is on its way."""
     action = f'{namespace}/move_to_goal'
     client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, action))
     try:
         assert client.wait_for_server(20.0)
         start = np.array(joints[-1][1].position)
-        sent = client.send_goal_async(MoveToGoal.Goal(goal=pose(0.45, 0.20, 0.10)))
+        sent = client.send_goal_async(MoveToGoal.Goal(goal=pose(0.45, 0.20, 0.10), tolerance=1e-4))
         harness.wait(sent.done, 'acceptance')
         harness.wait(
             lambda: np.abs(np.array(joints[-1][1].position) - start).max() > 0.1, 'motion'

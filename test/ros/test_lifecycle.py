@@ -41,8 +41,11 @@ class Manager:
         self.process = self.graph.processes[name]
 
     def change(self, transition=0, label=''):
+        """Whether the transition was made, be it at a first call whose answer was lost."""
         request = ChangeState.Request(transition=Transition(id=transition, label=label))
-        return self.harness.call(ChangeState, f'{self.name}/change_state', request).success
+        before = Manager.state(self)
+        answer = self.harness.call(ChangeState, f'{self.name}/change_state', request)
+        return answer.success or Manager.state(self) != before
 
     def state(self):
         return self.harness.call(GetState, f'{self.name}/get_state').current_state.label

@@ -1,20 +1,32 @@
 """What runs a node's callbacks: rclpy's executors, at less processor time.
 
 rclpy's usual one makes a wait set anew each time that it waits, 200 to 300 times a second here, of
-all that a node has. ``SparingExecutor`` leaves out what is seldom needed; ``light_executor`` gives
-one that needs no wait sets.
+all that a node has. ``SparingExecutor`` leaves out what is seldom needed, and what comes often is
+taken at a ``Beat``; ``light_executor`` gives one that needs no wait sets.
 """
 
 from __future__ import annotations
 
-from time import monotonic
+from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
 from rclpy.event_handler import EventHandler
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import (
+    ConditionReachedException,
+    Executor,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
 from rclpy.service import Service
+from rclpy.subscription import Subscription
 
+SERVE_EVERY_S = 0.02
+"""Longest wait of what no ``Beat`` takes, where there is one."""
 LOOK_EVERY_S = 0.05
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
@@ -38,25 +50,108 @@ def light_executor(context: Context | None = None) -> Executor:
     return EventsExecutor(context=context)
 
 
+class ByHand(CallbackGroup):
+    """Subscriptions whose messages no executor takes by itself; their events it does."""
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether it is no subscription."""
+        return not isinstance(entity, Subscription)
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Always."""
+        return True
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing to note."""
+
+
+class Beat(ByHand):
+    """Subscriptions that a ``SparingExecutor`` takes at a steady beat, and what follows.
+
+    Between two beats the process sleeps. Of each subscription as many messages are taken as it
+    keeps: a flood delays no beat for long. What else the node has waits for ``SERVE_EVERY_S``.
+    """
+
+    def __init__(
+        self, period: float, phase: float, act: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """Beats when the steady clock is ``phase`` s past whole periods.
+
+        Args:
+            period, phase: s.
+            act: called with what takes the messages, which it must call once.
+        """
+        super().__init__()
+        self._period, self._phase, self.act = period, phase, act
+        self._due = self._after(monotonic())
+
+    def time_left(self) -> float:
+        """s until the next beat; zero or less when it is due."""
+        return self._due - monotonic()
+
+    def begin(self) -> None:
+        """The next beat is the first one after now: those that were missed are left out."""
+        self._due = self._after(monotonic())
+
+    def _after(self, now: float) -> float:
+        return now + self._period - (now - self._phase) % self._period
+
+
 class SparingExecutor(SingleThreadedExecutor):
     """Runs callbacks in the thread that spins; looks at what every node has now and then.
 
     That is services for parameters and the lifecycle, and events of the middleware: more than half
-    of what would be waited for.
+    of what would be waited for. Subscriptions of a ``Beat`` are waited for by no wait set.
     """
 
     def __init__(self, context: Context | None = None) -> None:
         """Of ``context``; None: the process's."""
         super().__init__(context=context)
         self._looks, self._has_looked, self._looked_at = True, False, 0.0
+        self._served_at = 0.0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Runs one callback, after waiting for it for ``timeout_sec`` s; None: for ever."""
+        """Runs one callback, or one beat, after waiting for ``timeout_sec`` s; None: for ever."""
+        beat = self._beat()
+        if beat is None:
+            self._run_one(timeout_sec)
+            return
+        left = beat.time_left()
+        sleep(max(0.0, left if timeout_sec is None else min(left, timeout_sec)))
+        if beat.time_left() <= 0.0:
+            beat.begin()
+            beat.act(lambda: self._take(beat))
+        if monotonic() - self._served_at >= SERVE_EVERY_S:
+            self._served_at = monotonic()
+            while self._run_one(0.0) and beat.time_left() > 0.0:
+                pass
+
+    def _run_one(self, timeout: float | None) -> bool:
+        """Whether a callback came within ``timeout`` s; it was run."""
         now = monotonic()
         if self._has_looked:
             self._looked_at, self._has_looked = now, False
         self._looks = now - self._looked_at >= LOOK_EVERY_S
-        super().spin_once(timeout_sec)
+        try:
+            handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout)
+        except (ShutdownException, TimeoutException, ConditionReachedException):
+            return False
+        handler()
+        error = handler.exception()
+        if error is not None:
+            raise error
+        return True
+
+    def _beat(self) -> Beat | None:
+        groups = (s.callback_group for node in self.get_nodes() for s in node.subscriptions)
+        return next((group for group in groups if isinstance(group, Beat)), None)
+
+    def _take(self, beat: Beat) -> None:
+        """Calls back with the messages that wait for ``beat``."""
+        for node in self.get_nodes():
+            for subscription in list(node.subscriptions):
+                if subscription.callback_group is beat:
+                    _take_all(subscription)
 
     def can_execute(self, entity: Any) -> bool:
         """Whether rclpy may wait for ``entity`` now; asked for each of them before it waits."""
@@ -71,3 +166,15 @@ def _is_seldom(entity: Any) -> bool:
     if isinstance(entity, Service):
         return entity.srv_type.__module__.startswith(OF_EVERY_NODE)
     return isinstance(entity, EventHandler)
+
+
+def _take_all(subscription: Any) -> None:
+    for _ in range(subscription.qos_profile.depth):
+        try:
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        except InvalidHandle:
+            return  # a callback destroyed it
+        if taken is None:
+            return
+        subscription.callback(taken[0])

@@ -33,6 +33,7 @@ from .command_output import LAST_WORD_S, Output, command_output
 from .connections import Connections
 from .diagnostics import Diagnostics, Rate, percentiles
 from .environment import prepare_ros
+from .executors import Beat
 from .guard_settings import GuardSettings, most_speed
 from .guard_watch import ClockJumps, Pause
 from .lifecycle import ManagedNode, run_managed
@@ -71,7 +72,7 @@ class GuardPart:
         self._begin()
         self._make_topics()
         self._make_services()
-        self._make_timers()
+        steady_timer(node, STATUS_PERIOD_S, self._time.stream_dt * 0.8, self._publish_status)
         use_real_time(node, settings.priority)
         self._diagnostics = Diagnostics(node, self._problems, self._values, self._is_stuck)
 
@@ -155,10 +156,20 @@ class GuardPart:
     def _make_topics(self) -> None:
         subscribe = self._node.create_subscription
         self._status_pub = self._node.create_publisher(GuardStatus, 'guard/status', STATUS)
-        self._joints_sub = subscribe(JointState, 'joint_states', self._on_joints, SENSOR)
+        dt = self._time.stream_dt
+        beat = Beat(dt, dt / 2.0, self._on_beat) if self._lock_step is None else None
+        self._joints_sub = subscribe(
+            JointState, 'joint_states', self._on_joints, SENSOR, callback_group=beat
+        )
         topic = 'planner/joint_trajectory'
-        events = self._connections.hear(topic)
-        subscribe(JointTrajectory, topic, self._on_proposal, COMMAND, event_callbacks=events)
+        subscribe(
+            JointTrajectory,
+            topic,
+            self._on_proposal,
+            COMMAND,
+            callback_group=beat,
+            event_callbacks=self._connections.hear(topic),
+        )
         self._connections.need('joint_states')
         if self._lock_step is not None:
             subscribe(Clock, '/clock', self._on_clock, STATUS)
@@ -175,12 +186,6 @@ class GuardPart:
         if not verdict.reasons and self._lock_step is None:
             self._tick(self._now())
         return verdict
-
-    def _make_timers(self) -> None:
-        dt = self._time.stream_dt
-        if self._lock_step is None:
-            steady_timer(self._node, dt, dt / 2.0, self._on_timer)
-        steady_timer(self._node, STATUS_PERIOD_S, dt * 0.8, self._publish_status)
 
     def _serve(
         self, name: str, act: Callable[[], Verdict], succeeded: Callable[[Verdict], bool]
@@ -304,7 +309,8 @@ class GuardPart:
 
     # The stream.
 
-    def _on_timer(self) -> None:
+    def _on_beat(self, take: Callable[[], None]) -> None:
+        """Looks whether it was long asleep, before it hears of what came meanwhile."""
         now, dt = monotonic(), self._time.stream_dt
         if np.isfinite(self._ticked_at):
             deviation = abs(now - self._ticked_at - dt)
@@ -316,8 +322,10 @@ class GuardPart:
                 if self._pause.reason:
                     self._output.say_rest()
         before, self._ticked_at = self._ticked_at, now
-        if not self._pause.reason:
-            due = self._output.ticks_due(self._ros_now())
+        is_paused = bool(self._pause.reason)
+        take()
+        if not is_paused:  # else there was a tick when the pause ended
+            now, due = monotonic(), self._output.ticks_due(self._ros_now())
             for at in [now] if due == 1 else np.linspace(before, now, due + 1)[1:]:
                 self._tick(float(at))
 

@@ -25,6 +25,10 @@ from .description import NodeSpec
 BOOLEAN = ['false', 'true']
 
 
+class EndedError(RuntimeError):
+    """A node ended by itself. What handles the end of a process can tell so by raising alone."""
+
+
 def describe(
     arguments: Mapping[str, tuple[str, str] | tuple[str, str, list[str]]],
     start: Callable[[dict[str, str]], Sequence[Any]],
@@ -50,7 +54,10 @@ def describe(
 
 
 def node(spec: NodeSpec, namespace: str = '') -> Any:
-    """The process of a node; its end ends the launch, unless it is one that is started again."""
+    """The process of a node; its end ends the launch, unless it is one that is started again.
+
+    ``ros2 launch`` returns 1 where the node ended by itself with another exit code than 0.
+    """
     began = time.monotonic()
 
     def ended(event: Any, context: LaunchContext) -> Sequence[Any]:
@@ -58,6 +65,8 @@ def node(spec: NodeSpec, namespace: str = '') -> Any:
             None if context.is_shutdown else spec.again(time.monotonic() - began, event.returncode)
         )
         if again is None:
+            if event.returncode != 0 and not context.is_shutdown:
+                raise EndedError(f'{spec.name} ended with {event.returncode}, see above')
             return [Shutdown(reason=f'{spec.name} ended')]
         text = f'{spec.name} ended with {event.returncode}; it is there again, inactive'
         return [LogInfo(msg=text), node(again, namespace)]

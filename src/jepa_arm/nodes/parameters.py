@@ -14,6 +14,8 @@ from .description import CONTROLLERS
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Images and joints: the newest wins."""
+JOINTS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Joints where none is left out, though they are not taken at once; from arms of up to 1 kHz."""
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Proposals and commands."""
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

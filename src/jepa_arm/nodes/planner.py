@@ -30,6 +30,7 @@ from . import conversions as convert
 from .connections import Connections
 from .diagnostics import Diagnostics, percentiles
 from .environment import prepare_ros
+from .executors import Beat
 from .goal_server import GoalServer, Outcome
 from .guard_view import GuardView
 from .imagination import imagine
@@ -37,6 +38,7 @@ from .lifecycle import ManagedNode, run_managed
 from .observer import NoObservation, Observer
 from .parameters import (
     COMMAND,
+    JOINTS,
     SENSOR,
     STATUS,
     declare,
@@ -48,6 +50,8 @@ from .parameters import (
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
 
+TAKE_S = 0.005
+"""How often messages are taken: to wait for each takes three times the processor."""
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
@@ -227,11 +231,16 @@ class PlannerPart:
     def _listen(self) -> None:
         self._connections = Connections(self._node)
         subscribe, serve = self._node.create_subscription, self._node.create_service
-        subscribe(JointState, 'joint_states', self._observer.put_joints, SENSOR)
-        subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
-        subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
-        events = self._connections.hear('guard/status')
-        subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS, event_callbacks=events)
+        beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, lambda take: take())
+        topics = (
+            (JointState, 'joint_states', self._observer.put_joints, JOINTS),
+            (Image, 'camera/image_raw', self._observer.put_image, SENSOR),
+            (CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR),
+            (GuardStatus, 'guard/status', self._guard.put, STATUS),
+        )
+        for kind, topic, put, qos in topics:
+            events = self._connections.hear(topic) if qos is STATUS else None
+            subscribe(kind, topic, put, qos, callback_group=beat, event_callbacks=events)
         self._connections.need('joint_states', 'camera/image_raw', 'guard/status')
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)

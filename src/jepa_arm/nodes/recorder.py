@@ -16,7 +16,6 @@ from typing import Any
 import rclpy
 import yaml
 from rcl_interfaces.srv import GetParameters, ListParameters
-from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -29,6 +28,7 @@ from .. import __version__
 from ..data.mcap_file import McapFile
 from ..resources import git_hash
 from .definitions import DefinitionError, definition, message_class
+from .executors import ByHand
 from .parameters import COMMAND_TOPIC
 from .process import Ending
 
@@ -54,6 +54,8 @@ TOPICS = (
 )
 """Recorded where no topics are named; those that nobody publishes are left out. The feedback of
 ``move_to_goal`` says nothing that ``planner/status`` does not."""
+DISCOVERY_S = 10.0
+"""How long a recording of a certain duration waits for its first message, at least."""
 LOOK_S = 0.5
 """How often new topics and publishers are looked for."""
 FLUSH_S = 1.0
@@ -177,21 +179,6 @@ class Recorder:
                     self._file.write(self._channels[topic], data, received, published)
 
 
-class ByHand(CallbackGroup):
-    """Subscriptions that no executor touches."""
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Never comes."""
-
-
 class Notes:
     """Asks the nodes of the graph for their parameters, which a replay needs; never waits.
 
@@ -285,6 +272,8 @@ def describe(offered: Sequence[QoSProfile]) -> str:
 def record(path: Path, topics: Sequence[str], duration: float | None, namespace: str) -> str:
     """Records until SIGINT, SIGTERM or ``duration`` s; what was recorded, in words.
 
+    The ``duration`` counts from the first message: finding the publishers may take some seconds.
+
     Raises:
         OSError: the file is there already, or cannot be written; what was kept is said.
         ValueError: nothing was recorded.
@@ -292,18 +281,17 @@ def record(path: Path, topics: Sequence[str], duration: float | None, namespace:
     ending = Ending()
     path.parent.mkdir(parents=True, exist_ok=True)
     file = McapFile(path)
-    began = monotonic()
-    until = float('inf') if duration is None else began + duration
+    time = Duration(duration)
     try:
         recorder = Recorder(file, topics, namespace)
         try:
             print(f'recording to {file.partial}; Ctrl-C ends it', flush=True)
-            recorder.run(lambda: not ending.is_wanted and monotonic() < until)
+            recorder.run(lambda: not ending.is_wanted and time.goes_on(bool(file.counts)))
         finally:
             recorder.close()
         if not file.counts:
             raise ValueError(_nothing(recorder))
-        took = monotonic() - began
+        took = time.since_first
         file.finish()
     except OSError as error:
         kept = file.give_up()
@@ -313,6 +301,31 @@ def record(path: Path, topics: Sequence[str], duration: float | None, namespace:
         file.give_up()
         raise
     return _summary(file, took, recorder.skipped)
+
+
+class Duration:
+    """How long is recorded."""
+
+    def __init__(self, seconds: float | None) -> None:
+        """For ``seconds`` from the first message; None: for ever."""
+        self._seconds = seconds
+        self._began = monotonic()
+        self._first: float | None = None
+
+    @property
+    def since_first(self) -> float:
+        """Time since the first message, s."""
+        return 0.0 if self._first is None else monotonic() - self._first
+
+    def goes_on(self, has_come: bool) -> bool:
+        """Whether to record further, given whether a message ``has_come``."""
+        if has_come and self._first is None:
+            self._first = monotonic()
+        if self._seconds is None:
+            return True
+        if self._first is None:
+            return monotonic() - self._began < max(self._seconds, DISCOVERY_S)
+        return self.since_first < self._seconds
 
 
 def _nothing(recorder: Recorder) -> str:

@@ -32,7 +32,7 @@ from .controller import CommandError
 from .description import CONTROLLERS
 from .diagnostics import Diagnostics
 from .environment import prepare_ros
-from .executors import light_executor
+from .executors import Beat
 from .parameters import (
     COMMAND,
     COMMAND_TOPIC,
@@ -83,8 +83,6 @@ class SimNode(Node):
         self._diagnostics = Diagnostics(self, self._problems, self._values)
         if self._lock_step:
             steady_timer(self, ASK_AGAIN_S, 0.0, self._on_silence)
-        else:
-            steady_timer(self, self._config.time.stream_dt, 0.0, self._on_timer)
         self.get_logger().info(
             f'{task}, seed {seed}, {"lock-step" if self._lock_step else "real time"}'
         )
@@ -97,13 +95,17 @@ class SimNode(Node):
         self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
 
     def _make_subscriptions(self) -> None:
-        self.create_subscription(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, COMMAND)
+        beat = None
+        if not self._lock_step:
+            beat = Beat(self._config.time.stream_dt, 0.0, self._on_beat)
+        subscribe = partial(self.create_subscription, qos_profile=COMMAND, callback_group=beat)
+        subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory)
         for name, take in (
             ('forward_position', self._virtual.controller.go_to),
             ('forward_velocity', self._virtual.controller.drive),
         ):
             on_numbers = partial(self._on_numbers, take)
-            self.create_subscription(Float64MultiArray, CONTROLLERS[name], on_numbers, COMMAND)
+            subscribe(Float64MultiArray, CONTROLLERS[name], on_numbers)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         waits = ReentrantCallbackGroup()  # while a step is under way the rest goes on
         self.create_service(Step, '~/step', self._on_step, callback_group=waits)
@@ -111,7 +113,8 @@ class SimNode(Node):
 
     # Real time.
 
-    def _on_timer(self) -> None:
+    def _on_beat(self, take: Callable[[], None]) -> None:
+        take()
         dt, now = self._config.time.stream_dt, monotonic()
         if self._anchor is None:
             self._anchor = now - (self._virtual.tick + 1) * dt
@@ -259,7 +262,8 @@ class SimNode(Node):
     # What is published.
 
     def _publish_clock(self) -> None:
-        self._clock_pub.publish(Clock(clock=convert.to_time(self._virtual.clock)))
+        if self._lock_step or self._clock_pub.get_subscription_count():
+            self._clock_pub.publish(Clock(clock=convert.to_time(self._virtual.clock)))
 
     def _publish_readings(self) -> None:
         self._publish_joints()
@@ -313,7 +317,7 @@ def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
     return_large_memory()
-    run('sim', SimNode, make_executor=light_executor)
+    run('sim', SimNode)
 
 
 if __name__ == '__main__':
