@@ -24,8 +24,8 @@ DT = TIME.stream_dt
 class Loop:
     """A guard with its clock and a robot that is wherever it was commanded to be."""
 
-    def __init__(self, arm=ARM, joints=None, config=CONFIG):
-        self.arm, self.now = arm, 10.0
+    def __init__(self, arm=ARM, joints=None, config=CONFIG, now=10.0):
+        self.arm, self.now = arm, now
         self.guard: Any = Guard(arm, TIME, config)
         self.guard.reset(arm.home if joints is None else joints, self.now)
         self.commands = [self.guard.command]

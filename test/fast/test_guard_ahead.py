@@ -27,9 +27,9 @@ def given(loop, ticks):
     return np.array(commands)
 
 
-@pytest.mark.parametrize('ticks', [1, 4, 9, 14])
-def test_what_is_ahead_on_the_way_is_what_comes(ticks):
-    loop = Loop()
+@pytest.mark.parametrize(('ticks', 'now'), [(1, 0.0), (1, 10.0), (4, 10.0), (9, 10.0), (14, 10.0)])
+def test_what_is_ahead_on_the_way_is_what_comes(ticks, now):
+    loop = Loop(now=now - DT)  # a clock that begins is a clock like others
     loop.start_moving()
     loop.submit(loop.proposal())
     loop.tick(ticks)

@@ -114,10 +114,15 @@ def test_without_autostart_guard_and_planner_wait_for_a_lifecycle_manager(load, 
 
 def test_the_end_of_a_node_ends_the_launch_but_a_planner_that_lived_comes_again_inactive(load):
     sim, guard, planner = load('sim.launch.py')
-    event, context = SimpleNamespace(returncode=-9), SimpleNamespace(is_shutdown=False)
+    ordered, killed = SimpleNamespace(returncode=0), SimpleNamespace(returncode=-9)
+    up, ending = SimpleNamespace(is_shutdown=False), SimpleNamespace(is_shutdown=True)
     for node in (sim, guard, planner):  # the planner too: it ended in its start
-        [action] = node.options['on_exit'](event, context)
-        assert type(action).__name__ == 'Shutdown'
+        ended = node.options['on_exit']
+        with pytest.raises(RuntimeError, match='ended with -9'):  # ros2 launch returns 1
+            ended(killed, up)
+        for event, context in ((ordered, up), (killed, ending)):
+            [action] = ended(event, context)
+            assert type(action).__name__ == 'Shutdown'
     assert [s.again(LIVED_S + 1.0, -9) is not None for s in simulation()] == [False, False, True]
     again = simulation(seed=3)[2].again(LIVED_S + 1.0, -9)
     assert again.parameters == {**simulation(seed=3)[2].parameters, 'autoactivate': False}

@@ -75,7 +75,7 @@ def test_a_goal_is_reached_a_planner_comes_again_inactive_and_nothing_outlives_t
         harness.wait(lambda: state(harness, 'planner') == 'inactive', 'its readiness')
 
         os.kill(nodes['guard'], signal.SIGKILL)
-        graph.wait(20.0)
+        assert graph.wait(20.0) == 1
         assert not descendants(graph.pid), (tmp_path / 'log').read_text()
     finally:
         if graph.poll() is None:

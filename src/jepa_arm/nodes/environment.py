@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ RANGES = ('LOCALHOST', 'SUBNET', 'SYSTEM_DEFAULT')
 """Values of ROS_AUTOMATIC_DISCOVERY_RANGE with which nodes find each other."""
 LAST_DOMAIN = 232
 """Beyond it the ports end."""
+ENDS_WITH = 'JEPA_ARM_ENDS_WITH'
+"""Variable of the environment: id of the process that starts a node and with which it ends."""
+PR_SET_PDEATHSIG = 1
 
 
 def prepare_ros() -> None:
@@ -37,6 +41,26 @@ def prepare_ros() -> None:
     problem = ros_problem()
     if problem is not None:
         sys.exit(f'jepa_arm: {problem}')
+
+
+def end_with_parent() -> None:
+    """SIGTERM for this process when its parent dies, however that happens; on Linux alone."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_with_starter() -> None:
+    """The same where ``ENDS_WITH`` says so, also if that process is gone already."""
+    starter = os.environ.get(ENDS_WITH)
+    if not starter or sys.platform != 'linux':
+        return
+    end_with_parent()
+    try:
+        state = Path(f'/proc/{starter}/stat').read_text().rsplit(')', 1)[1].split()[0]
+    except FileNotFoundError:
+        state = 'X'
+    if state in 'XZ':
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def choose_network(domain_id: int | None, discovery_range: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from .description import NodeSpec, simulation
+from .environment import end_with_parent
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -29,7 +29,6 @@ LEASE_S = 22.0
 POLL_S = 0.1
 ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 """How a process is ended: signals in turn, with the seconds it is given after each."""
-PR_SET_PDEATHSIG = 1
 
 
 class GraphError(RuntimeError):
@@ -113,7 +112,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONUNBUFFERED': '1'},
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
-            preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
+            preexec_fn=end_with_parent,
         )
         self.processes[name], self._started_at[name] = process, time.monotonic()
         self.exit_codes.pop(name, None)
@@ -306,11 +305,6 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         except subprocess.TimeoutExpired:
             continue
     raise GraphError(f'process {process.pid} cannot be ended')
-
-
-def _end_with_parent() -> None:
-    """In the child: SIGTERM when the parent dies, however that happens."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_on_signals() -> None:

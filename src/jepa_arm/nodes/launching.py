@@ -5,6 +5,7 @@ Needs ``launch`` and ``launch_ros`` of a ROS 2 installation.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from launch_ros.actions import Node  # pyright: ignore
 
 from ..config import ConfigError
 from .description import NodeSpec
+from .environment import ENDS_WITH
 
 BOOLEAN = ['false', 'true']
 
@@ -79,6 +81,7 @@ def node(spec: NodeSpec, namespace: str = '') -> Any:
         parameters=[dict(spec.parameters)],
         remappings=list(spec.remappings.items()),
         output='screen',
+        additional_env={ENDS_WITH: str(os.getpid())},  # it ends no node when SIGTERM ends it
         on_exit=ended,
     )
 

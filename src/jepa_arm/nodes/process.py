@@ -25,6 +25,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 from ..arm import ArmError
 from ..config import ConfigError
 from .description import SETTING_REFUSED
+from .environment import end_with_starter
 from .executors import SparingExecutor
 
 N = TypeVar('N', bound=Node)
@@ -73,6 +74,7 @@ def run(
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ending = Ending()
+    end_with_starter()
     node = executor = None
     try:
         node = make()
