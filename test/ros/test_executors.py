@@ -9,44 +9,77 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.task import Future
-from std_msgs.msg import String
+from std_msgs.msg import Int64, String
 from std_srvs.srv import Trigger
 
-from jepa_arm.nodes.executors import SparingExecutor, light_executor
-from jepa_arm.nodes.parameters import COMMAND, SENSOR
+from jepa_arm.nodes.executors import Beat, SparingExecutor
+from jepa_arm.nodes.parameters import COMMAND, JOINTS, SENSOR
 
 pytestmark = pytest.mark.ros
 TIMEOUT_S = 20.0
+PERIOD_S, PHASE_S = 0.005, 0.002
 
 
-@pytest.fixture(params=[SparingExecutor, light_executor], ids=['sparing', 'light'])
-def spun(request):
-    """A busy node (200 ticks a second), what spins it, and how often it ticked."""
-    context = Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('busy', context=context)
-    executor = request.param(context)
-    executor.add_node(node)
-    ticks = []
-    node.create_timer(0.005, lambda: ticks.append(1))
+class Spun:
+    """A busy node (200 ticks a second), and what spins it.
 
-    def spin(condition):
+    Attributes:
+        group: of subscriptions, that of the beat if there is one.
+        ticks: when there was one, s. tick: done then, with what takes messages.
+    """
+
+    def __init__(self, has_beat):
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node('busy', context=self._context)
+        self._executor = SparingExecutor(self._context)
+        self._executor.add_node(self.node)
+        self.ticks, self.tick, self.group = [], lambda take: take(), None
+        if has_beat:
+            self.group = Beat(PERIOD_S, PHASE_S, self._on_tick)
+            self.subscribe(String, 'nothing', print)
+        else:
+            self.node.create_timer(PERIOD_S, lambda: self._on_tick(lambda: None))
+
+    def _on_tick(self, take):
+        self.ticks.append(time.monotonic())
+        self.tick(take)
+
+    def subscribe(self, kind, topic, callback, qos=COMMAND, **options):
+        options['callback_group'] = self.group
+        return self.node.create_subscription(kind, topic, callback, qos, **options)
+
+    def spin(self, condition):
         deadline = time.monotonic() + TIMEOUT_S
         while not (is_so := condition()) and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.1)
+            self._executor.spin_once(timeout_sec=0.1)
         return is_so
 
-    yield node, spin, ticks
-    executor.shutdown(timeout_sec=1.0)
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    def close(self):
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+@pytest.fixture(params=[False, True], ids=['waiting', 'beating'])
+def spun(request):
+    spun = Spun(request.param)
+    yield spun
+    spun.close()
+
+
+@pytest.fixture
+def beating():
+    spun = Spun(has_beat=True)
+    yield spun
+    spun.close()
 
 
 def test_a_busy_node_answers_and_hears_of_events_at_once(spun, harness):
-    node, spin, ticks = spun
+    node, spin, ticks = spun.node, spun.spin, spun.ticks
     mismatches, later = [], Future()
     events = SubscriptionEventCallbacks(incompatible_qos=mismatches.append)
-    node.create_subscription(String, 'best_effort', print, COMMAND, event_callbacks=events)
+    spun.subscribe(String, 'best_effort', print, event_callbacks=events)
 
     async def answer(request, response):
         response.message = await later
@@ -71,16 +104,38 @@ def test_a_busy_node_answers_and_hears_of_events_at_once(spun, harness):
 
 @pytest.mark.parametrize('kind', ['timer', 'subscription'])
 def test_what_a_callback_raises_ends_the_spinning(spun, kind):
-    node, spin, _ = spun
-
     def fail(*_):
         raise ValueError('on purpose')
 
     if kind == 'timer':
-        node.create_timer(0.01, lambda: fail())
+        spun.node.create_timer(0.01, lambda: fail())
     else:
-        publisher = node.create_publisher(String, 'spoken', COMMAND)
-        node.create_subscription(String, 'spoken', fail, COMMAND)
-        node.create_timer(0.05, lambda: publisher.publish(String()))
+        publisher = spun.node.create_publisher(String, 'spoken', COMMAND)
+        spun.subscribe(String, 'spoken', fail)
+        spun.node.create_timer(0.05, lambda: publisher.publish(String()))
     with pytest.raises(ValueError, match='on purpose'):
-        spin(lambda: False)
+        spun.spin(lambda: False)
+
+
+def test_at_a_beat_what_was_kept_comes_in_order_and_missed_beats_are_left_out(beating):
+    came, sent, depth = [], [], JOINTS.depth
+    publisher = beating.node.create_publisher(Int64, 'count', JOINTS)
+    beating.subscribe(Int64, 'count', lambda m: came.append((len(beating.ticks), m.data)), JOINTS)
+
+    def say(count=1):
+        for _ in range(count):
+            sent.append(len(sent))
+            publisher.publish(Int64(data=sent[-1]))
+
+    assert beating.spin(lambda: say() or came)
+    came.clear()
+    say(4 * depth)
+    time.sleep(40 * PERIOD_S)  # they have come to this process
+    before = len(beating.ticks)
+    assert beating.spin(lambda: came)
+    beats, data = zip(*came, strict=True)
+    assert set(beats) == {before + 1} and len(data) <= depth
+    assert list(data) == sorted(data) and data[-1] == sent[-1]
+    began = time.monotonic()
+    beating.spin(lambda: time.monotonic() > began + 10 * PERIOD_S)
+    assert len(beating.ticks) <= before + 13

@@ -2,7 +2,12 @@
 
 rclpy's usual one makes a wait set anew each time that it waits, 200 to 300 times a second here, of
 all that a node has. ``SparingExecutor`` leaves out what is seldom needed, and what comes often is
-taken at a ``Beat``; ``light_executor`` gives one that needs no wait sets.
+taken at a ``Beat``, without one.
+
+rclpy's ``EventsExecutor`` needs none either, but is not for a robot. In rclpy 9.1 it keeps an
+event for every message that came, also for those that newer ones have replaced: under a flood of
+joint states a guard did not tick for 0.9 s. It crashes when a coroutine or an event handler
+raises.
 """
 
 from __future__ import annotations
@@ -17,7 +22,6 @@ from rclpy.event_handler import EventHandler
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
     ConditionReachedException,
-    Executor,
     ShutdownException,
     SingleThreadedExecutor,
     TimeoutException,
@@ -31,23 +35,6 @@ LOOK_EVERY_S = 0.05
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
 """Where the types of services are from that come with every node."""
-
-
-def light_executor(context: Context | None = None) -> Executor:
-    """rclpy's ``EventsExecutor``, or a ``SparingExecutor`` where there is none (before Kilted).
-
-    For a simulator, not for a robot's side. In rclpy 9.1 it keeps an event for every message that
-    came, also for those that newer ones have replaced: under a flood of joint states a guard did
-    not tick for 0.9 s. It crashes when a coroutine or an event handler raises, and when a
-    publisher with event handlers is destroyed while it runs, as managed nodes do. A timer's
-    callback that could take an argument is given one, and without a time-out ``spin_once`` is busy
-    for ever.
-    """
-    try:
-        from rclpy.experimental.events_executor import EventsExecutor
-    except ImportError:
-        return SparingExecutor(context)
-    return EventsExecutor(context=context)
 
 
 class ByHand(CallbackGroup):

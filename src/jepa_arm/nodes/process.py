@@ -16,7 +16,7 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
@@ -58,7 +58,6 @@ def run(
     name: str,
     make: Callable[[], N],
     may_end: Callable[[N], bool] | None = None,
-    make_executor: Callable[[], Executor] = SparingExecutor,
 ) -> None:
     """Runs the node of ``make`` until one of ``ENDS``; ends the process.
 
@@ -70,7 +69,6 @@ def run(
         make: builds the node.
         may_end: called repeatedly once a signal came, with the node still running, until it
             returns True: the place for an ordered stop.
-        make_executor: builds what runs the callbacks.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ending = Ending()
@@ -81,7 +79,7 @@ def run(
         harden(node)
         gc.collect()
         gc.freeze()  # what is here stays: looking through it costs a tick or two
-        executor = make_executor()
+        executor = SparingExecutor()
         executor.add_node(node)
         while not ending.is_wanted or (may_end is not None and not may_end(node)):
             executor.spin_once(timeout_sec=POLL_S)
