@@ -57,6 +57,9 @@ class Beat(ByHand):
 
     Between two beats the process sleeps. Of each subscription as many messages are taken as it
     keeps: a flood delays no beat for long. What else the node has waits for ``SERVE_EVERY_S``.
+
+    Attributes:
+        period: s; may be set at any time.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Beat(ByHand):
             act: called with what takes the messages, which it must call once.
         """
         super().__init__()
-        self._period, self._phase, self.act = period, phase, act
+        self.period, self._phase, self.act = period, phase, act
         self._due = self._after(monotonic())
 
     def time_left(self) -> float:
@@ -81,7 +84,7 @@ class Beat(ByHand):
         self._due = self._after(monotonic())
 
     def _after(self, now: float) -> float:
-        return now + self._period - (now - self._phase) % self._period
+        return now + self.period - (now - self._phase) % self.period
 
 
 class SparingExecutor(SingleThreadedExecutor):

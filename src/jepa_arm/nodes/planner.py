@@ -5,7 +5,7 @@ Callbacks only store what comes; ``PlanningLoop`` does the rest on its own threa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -50,8 +50,8 @@ from .parameters import (
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
 
-TAKE_S = 0.005
-"""How often messages are taken: to wait for each takes three times the processor."""
+TAKE_S, IDLE_TAKE_S = 0.005, 0.02
+"""How often messages are taken, with a goal and without: to wait for each takes more processor."""
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
@@ -231,7 +231,7 @@ class PlannerPart:
     def _listen(self) -> None:
         self._connections = Connections(self._node)
         subscribe, serve = self._node.create_subscription, self._node.create_service
-        beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, lambda take: take())
+        beat = self._beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, self._on_beat)
         topics = (
             (JointState, 'joint_states', self._observer.put_joints, JOINTS),
             (Image, 'camera/image_raw', self._observer.put_image, SENSOR),
@@ -246,6 +246,11 @@ class PlannerPart:
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
         self._diagnostics = Diagnostics(self._node, self._problems, self._values, self._is_stuck)
+
+    def _on_beat(self, take: Callable[[], None]) -> None:
+        assert self._beat is not None
+        self._beat.period = IDLE_TAKE_S if self._goals.active is None else TAKE_S
+        take()
 
     def _send(self, proposal: Proposal) -> None:
         self._proposal_pub.publish(convert.proposal_to_msg(proposal))
