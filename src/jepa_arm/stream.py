@@ -100,13 +100,17 @@ class GuardedStream:
         return self.command, ''
 
     def stop(self) -> Command:
-        """One tick of the fastest stop; exactly at rest once there, without rounding."""
+        """One tick of the fastest stop; exactly at rest once there, without rounding.
+
+        At rest it is the same command again and again.
+        """
         self._pose, self.speed_scale = None, 1.0
         if not self.is_at_rest:
             self._streamer.stop()
-        if self.is_at_rest:
-            rest = np.zeros_like(self.command.position)
-            self._streamer.go_on_from(Command(self.command.position, rest, rest))
+        command = self.command
+        if self.is_at_rest and (np.any(command.velocity) or np.any(command.acceleration)):
+            rest = np.zeros_like(command.position)
+            self._streamer.go_on_from(Command(command.position, rest, rest))
         return self.command
 
     def _fault_ahead(self, begin: Pose) -> str:

@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -183,11 +184,13 @@ class TopicOutput:
         self.holds_position = form.holds_position
         self._publisher: Publisher | None = None
         self._rivals: Rivals | None = None
-        self._last: Any = None
+        self._last: bytes | None = None
+        self._sent: Command | None = None
 
     def listen(self) -> None:
         """Listens for commands of others."""
-        self._rivals, self._last = Rivals(self._node, self._form.kind, self._topic), None
+        self._rivals = Rivals(self._node, self._form.kind, self._topic)
+        self._last = self._sent = None
 
     @property
     def is_clear(self) -> bool:
@@ -246,15 +249,12 @@ class TopicOutput:
             guard.hold(news)
 
     def send(self, guard: Guard, command: Command, now: float, ros_now: float) -> None:
-        """Publishes it."""
-        stop = guard.stop_ahead() if self._form.has_stop else None
-        self._last = self._form.make(
-            command,
-            self._arm.joint_names,
-            self._dt,
-            convert.to_time(now) if self._is_lock_step else None,
-            stop,
-        )
+        """Publishes it; at rest, where it is the one before, as it was."""
+        if self._is_lock_step or command is not self._sent:
+            stop = guard.stop_ahead() if self._form.has_stop else None
+            stamp = convert.to_time(now) if self._is_lock_step else None
+            msg = self._form.make(command, self._arm.joint_names, self._dt, stamp, stop)
+            self._last, self._sent = serialize_message(msg), command
         self.repeat()
 
     def repeat(self) -> None:

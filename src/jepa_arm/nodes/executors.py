@@ -28,6 +28,7 @@ from rclpy.executors import (
 )
 from rclpy.service import Service
 from rclpy.subscription import Subscription
+from rosgraph_msgs.msg import Clock
 
 SERVE_EVERY_S = 0.02
 """Longest wait of what no ``Beat`` takes, where there is one."""
@@ -55,8 +56,9 @@ class ByHand(CallbackGroup):
 class Beat(ByHand):
     """Subscriptions that a ``SparingExecutor`` takes at a steady beat, and what follows.
 
-    Between two beats the process sleeps. Of each subscription as many messages are taken as it
-    keeps: a flood delays no beat for long. What else the node has waits for ``SERVE_EVERY_S``.
+    So is ``/clock``, where rclpy listens to it. Between two beats the process sleeps. Of each
+    subscription as many messages are taken as it keeps: a flood delays no beat for long. What else
+    the node has waits for ``SERVE_EVERY_S``.
 
     Attributes:
         period: s; may be set at any time.
@@ -98,11 +100,12 @@ class SparingExecutor(SingleThreadedExecutor):
         """Of ``context``; None: the process's."""
         super().__init__(context=context)
         self._looks, self._has_looked, self._looked_at = True, False, 0.0
-        self._served_at = 0.0
+        self._has_beat, self._served_at = False, 0.0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Runs one callback, or one beat, after waiting for ``timeout_sec`` s; None: for ever."""
         beat = self._beat()
+        self._has_beat = beat is not None
         if beat is None:
             self._run_one(timeout_sec)
             return
@@ -140,11 +143,13 @@ class SparingExecutor(SingleThreadedExecutor):
         """Calls back with the messages that wait for ``beat``."""
         for node in self.get_nodes():
             for subscription in list(node.subscriptions):
-                if subscription.callback_group is beat:
+                if subscription.callback_group is beat or _is_clock(subscription):
                     _take_all(subscription)
 
     def can_execute(self, entity: Any) -> bool:
         """Whether rclpy may wait for ``entity`` now; asked for each of them before it waits."""
+        if self._has_beat and _is_clock(entity):
+            return False
         if _is_seldom(entity):
             if not self._looks:
                 return False
@@ -156,6 +161,10 @@ def _is_seldom(entity: Any) -> bool:
     if isinstance(entity, Service):
         return entity.srv_type.__module__.startswith(OF_EVERY_NODE)
     return isinstance(entity, EventHandler)
+
+
+def _is_clock(entity: Any) -> bool:
+    return isinstance(entity, Subscription) and entity.msg_type is Clock
 
 
 def _take_all(subscription: Any) -> None:

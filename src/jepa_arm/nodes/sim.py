@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from time import monotonic
 
 import numpy as np
@@ -18,6 +18,7 @@ from geometry_msgs.msg import PoseArray
 from jepa_arm_msgs.srv import InjectFault, ResetScene, Step
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -28,7 +29,7 @@ from ..config import ConfigError
 from ..sim.tasks import load_task
 from ..types import FloatArray, JointSample
 from . import conversions as convert
-from .controller import CommandError
+from .controller import CommandError, Trajectory
 from .description import CONTROLLERS
 from .diagnostics import Diagnostics
 from .environment import prepare_ros
@@ -99,7 +100,8 @@ class SimNode(Node):
         if not self._lock_step:
             beat = Beat(self._config.time.stream_dt, 0.0, self._on_beat)
         subscribe = partial(self.create_subscription, qos_profile=COMMAND, callback_group=beat)
-        subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory)
+        self._read = lru_cache(1)(self._read_trajectory)  # at rest it is the same one
+        subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, raw=True)
         for name, take in (
             ('forward_position', self._virtual.controller.go_to),
             ('forward_velocity', self._virtual.controller.drive),
@@ -164,13 +166,17 @@ class SimNode(Node):
 
     # Commands.
 
-    def _on_trajectory(self, msg: JointTrajectory) -> None:
-        stamp = convert.to_seconds(msg.header.stamp)
-        if self._lock_step and stamp != 0.0 and abs(stamp - self._virtual.clock) > 1e-6:
-            return  # the answer to a question that was asked twice
+    def _read_trajectory(self, raw: bytes) -> Trajectory:
+        msg = deserialize_message(raw, JointTrajectory)
+        return convert.trajectory_from_msg(msg, self._arm.joint_names)
+
+    def _on_trajectory(self, raw: bytes) -> None:
         try:
-            trajectory = convert.trajectory_from_msg(msg, self._arm.joint_names)
-            if trajectory.start:
+            trajectory = self._read(raw)
+            stamp = trajectory.start
+            if self._lock_step and stamp and abs(stamp - self._virtual.clock) > 1e-6:
+                return  # the answer to a question that was asked twice
+            if stamp:
                 ahead = self._virtual.clock - self._virtual.now
                 trajectory = replace(trajectory, start=trajectory.start - ahead)
             self._virtual.controller.follow(trajectory, self._virtual.now)
