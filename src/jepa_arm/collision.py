@@ -25,6 +25,24 @@ SAME = 1e-6
 
 
 @dataclass(frozen=True)
+class Shape:
+    """One of the arm's collision shapes about its centre: a box, grown by a disc and by a ball.
+
+    A capsule or a cylinder is a line along z, grown by the one or the other.
+
+    Attributes:
+        name: of the shape, which begins with its link's.
+        half: (3,) m, half sizes of the box; it holds shapes that are none of these.
+        disc, ball: m, radii; the disc lies across z.
+    """
+
+    name: str
+    half: FloatArray
+    disc: float
+    ball: float
+
+
+@dataclass(frozen=True)
 class Pose:
     """The arm at one joint vector; all in the base frame.
 
@@ -55,6 +73,7 @@ class Scene:
     Attributes:
         names: (K,) what each pair is: two links, or a link and an obstacle.
         is_obstacle: (K,) whether the second of a pair is an obstacle.
+        shapes: the arm's G shapes.
     """
 
     def __init__(self, arm: Arm, obstacles: tuple[ObstacleConfig, ...] = ()) -> None:
@@ -94,6 +113,13 @@ class Scene:
         """(E, 3) m, the ``points`` of the arm at joints ``q`` (J,), without distances."""
         pin.forwardKinematics(self._model, self._data, self._arm.to_model(q))
         return self._points_in(self._joint_poses())
+
+    def placements(self, q: FloatArray) -> FloatArray:
+        """(G, 4, 4) poses of the centres of ``shapes`` in the base frame, at joints ``q`` (J,)."""
+        pin.forwardKinematics(self._model, self._data, self._arm.to_model(q))
+        local = np.tile(np.eye(4), (self._count, 1, 1))
+        local[:, :3, :3], local[:, :3, 3] = self._turn, self._centre
+        return self._joint_poses()[self._joint[: self._count]] @ local
 
     def self_collision(self, q: FloatArray) -> tuple[str, str] | None:
         """The pair of links that overlap most at joints ``q`` (J,), or None."""
@@ -197,6 +223,10 @@ class Scene:
         self._turn = np.array(turns).reshape(-1, 3, 3)
         size = np.array(sizes).reshape(-1, 5)
         self._half, self._disc, self._round = size[:, :3], size[:, 3], size[:, 4]
+        self.shapes = tuple(
+            Shape(shape.name, row[:3], float(row[3]), float(row[4]))
+            for shape, row in zip(arm_shapes, size, strict=True)
+        )
 
     def _describe_points(self) -> None:
         local, joints, starts = [], [], []

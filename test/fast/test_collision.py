@@ -26,6 +26,17 @@ def test_the_pandas_cylinders_and_balls_are_made_capsules():
     assert len(scene.names) < 50 and {'panda_link0', 'panda_link7', 'pusher'} <= links
 
 
+def test_shapes_are_placed_where_the_arm_has_them(each_arm):
+    scene, q = Scene(each_arm), each_arm.home + 0.1
+    points, poses = scene.points(q), scene.placements(q)
+    capsules = [(s, pose) for s, pose in zip(scene.shapes, poses, strict=True) if s.ball > 0.0]
+    assert len(capsules) >= 9
+    for shape, pose in capsules:
+        for z in (-shape.half[2], shape.half[2]):
+            end = pose[:3, 3] + z * pose[:3, 2]
+            assert np.linalg.norm(points - end, axis=1).min() < 1e-9, shape.name
+
+
 def test_no_point_and_no_distance_changes_by_more_than_its_bound():
     rng = np.random.default_rng(0)
     scene = Scene(ANYWHERE, (BOX, BALL))
