@@ -101,6 +101,8 @@ setup(
         ],
         # Live curves of a training, `jepa-arm train --curves`.
         'curves': ['tensorboard>=2.14,<3'],
+        # `jepa-arm view` and viewer:=rerun. Its interface changes with the second number.
+        'rerun': ['rerun-sdk>=0.39,<0.42'],
         # Compares LeWorldModel with its authors' code. Large; for an environment of its own.
         'parity': [
             'stable-worldmodel[train]>=0.1.1,<0.2',
@@ -119,6 +121,7 @@ setup(
             'jepa_arm_sim = jepa_arm.nodes.sim:main',
             'jepa_arm_planner = jepa_arm.nodes.planner:main',
             'jepa_arm_guard = jepa_arm.nodes.guard:main',
+            'jepa_arm_view = jepa_arm.nodes.rerun_view:main',
         ],
     },
 )

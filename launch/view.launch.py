@@ -5,7 +5,7 @@ from jepa_arm.nodes.viewing import VIEWERS, viewer
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
-    'viewer': ('rviz', 'which', list(VIEWERS)),
+    'viewer': ('rviz', 'what shows arm, camera, plan and goal', list(VIEWERS)),
     'sim_time': ('true', 'follow a clock, as beside the virtual arm'),
     'clock': ('clock', 'its topic; that of the virtual arm is in its namespace'),
     'namespace': ('', 'of all nodes'),

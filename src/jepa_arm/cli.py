@@ -76,6 +76,11 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--duration', type=_above_zero, help=text)
     p.add_argument('--namespace', default='', help='of the running graph')
 
+    p = _verb(parsers, 'view', verbs.view, 'jepa-arm view --save run.rrd')
+    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--namespace', default='', help='of the running graph')
+    p.add_argument('--save', metavar='FILE.rrd', help='write a recording; default: open a window')
+
     p = _verb(parsers, 'recover', verbs.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')
     p.add_argument('source', help='MCAP file that was cut off')
     p.add_argument('--out', required=True, help='MCAP file to make')

@@ -88,6 +88,18 @@ def record(args: argparse.Namespace) -> int:
     return 0
 
 
+def view(args: argparse.Namespace) -> int:
+    """A running graph in Rerun: arm, camera, plan, goal and what is said; until Ctrl-C."""
+    from .nodes.environment import check_rerun, prepare_ros
+
+    check_rerun()
+    prepare_ros()
+    from .nodes.rerun_view import view as run
+
+    run('jepa-arm view', args.namespace, arm=args.arm, save=args.save or '')
+    return 0
+
+
 def replay(args: argparse.Namespace) -> int:
     """Plans again from a recording and compares; no ROS 2, no robot, nothing moves."""
     import torch

@@ -54,6 +54,7 @@ HOMES = {
     'coal': {'collision'},
     'ruckig': {'motion'},
     'matplotlib': {'training_report'},
+    'rerun': {'nodes.rerun_drawing'},
     'mcap': {'data.mcap_file', 'data.recordings'},
     'mcap_ros2': {'data.recordings'},
     'torch': {
@@ -108,6 +109,7 @@ WITHOUT_TORCH = (
     'nodes.conversions',
     'nodes.guard',
     'nodes.recorder',
+    'nodes.rerun_view',
     'nodes.sim',
 )
 

@@ -3,6 +3,8 @@
 ``ros2 launch`` is not on PyPI: a few lines stand in for what the files use of it.
 """
 
+import importlib.util
+import re
 import runpy
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jepa_arm.cli import main
 from jepa_arm.nodes.description import LIVED_S, SETTING_REFUSED, bringup, simulation
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
@@ -230,6 +233,26 @@ def test_a_viewer_that_is_not_installed_is_told_before_any_node_starts(load, ins
         load('sim.launch.py', viewer='rviz')
 
 
+@pytest.mark.parametrize('file', ['sim.launch.py', 'bringup.launch.py', 'view.launch.py'])
+def test_rerun_is_a_node_whose_end_ends_nothing(load, file, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name == 'rerun')
+    *_, view = load(file, viewer='rerun', namespace='left', arm='ur5e')
+    assert (view.options['package'], view.options['executable']) == ('jepa_arm', 'jepa_arm_view')
+    assert view.options['namespace'] == 'left' and view.options['parameters'] == [{'arm': 'ur5e'}]
+    assert 'on_exit' not in view.options
+    *_, view = load('bringup.launch.py', viewer='rerun', image='/cam/rgb')
+    assert dict(view.options['remappings'])['camera/image_raw'] == '/cam/rgb'
+
+
+def test_without_rerun_it_is_said_how_to_get_it_before_anything_starts(load, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    advice = "rerun-sdk, which is not installed: pip install 'jepa-arm[rerun]'"
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        load('sim.launch.py', viewer='rerun')
+    assert main(['view', '--save', 'run.rrd']) == 1
+    assert capsys.readouterr().err == f'jepa-arm view: viewer: needs the package {advice}\n'
+
+
 @pytest.mark.parametrize(
     ('file', 'given'),
     [
@@ -252,6 +275,7 @@ def test_every_executable_is_installed():
     setup = (LAUNCH.parent / 'setup.py').read_text()
     for spec in simulation():
         assert f'{spec.executable} = jepa_arm.nodes.{spec.name}:main' in setup
+    assert 'jepa_arm_view = jepa_arm.nodes.rerun_view:main' in setup
 
 
 def test_arguments_of_a_process():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -26,6 +28,18 @@ from ..messages import to_seconds as to_seconds
 from ..sim.camera import intrinsics
 from ..types import Command, FloatArray, ImageArray, JointSample, Proposal, Verdict
 from .controller import Trajectory
+
+if TYPE_CHECKING:
+    from visualization_msgs.msg import Marker  # the guard's process needs none
+
+
+class PlanMarker(IntEnum):
+    """What the markers on ``planner/plan_markers`` show; values are their ids."""
+
+    PATH = 0
+    GOAL = 1
+    CANDIDATES = 2
+    WORKSPACE = 3
 
 
 def to_time(seconds: float) -> Time:
@@ -212,6 +226,18 @@ def point_to_msg(position: FloatArray) -> Point:
     return Point(x=float(position[0]), y=float(position[1]), z=float(position[2]))
 
 
+def points_from_marker(msg: Marker) -> FloatArray:
+    """(N, 3) m of the points of a marker.
+
+    Raises:
+        ConversionError: they are not finite.
+    """
+    points = np.array([(p.x, p.y, p.z) for p in msg.points], dtype=float).reshape(-1, 3)
+    if not np.all(np.isfinite(points)):
+        raise ConversionError(f'marker {msg.ns}/{msg.id}: expected finite points')
+    return points
+
+
 def poses_to_msg(
     poses: Sequence[tuple[FloatArray, FloatArray]], frame_id: str, stamp: Time
 ) -> PoseArray:
@@ -224,6 +250,25 @@ def poses_to_msg(
         q.x, q.y, q.z, q.w = map(float, quaternion)
         msg.poses.append(pose)
     return msg
+
+
+def poses_from_msg(msg: PoseArray) -> list[tuple[FloatArray, FloatArray]]:
+    """Poses as position (3,) m and unit quaternion (4,) xyzw.
+
+    Raises:
+        ConversionError: not finite, or a quaternion of zeros.
+    """
+    out = []
+    for pose in msg.poses:
+        p, q = pose.position, pose.orientation
+        position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+        length = float(np.linalg.norm(quaternion))
+        if not np.all(np.isfinite(position)) or not 0.0 < length < np.inf:
+            raise ConversionError(
+                f'pose: expected a place and a turn, got {position} {quaternion}'
+            )
+        out.append((position, quaternion / length))
+    return out
 
 
 def _split(seconds: float) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -105,6 +106,19 @@ def ros_problem() -> str | None:
             first_line = str(error).partition('\n')[0]
             return f'{sys.executable} cannot import {module} ({first_line}); {remedy}'
     return None
+
+
+def check_rerun() -> None:
+    """Call it before anything is started that shows itself in Rerun.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec('rerun') is None:
+        raise ConfigError(
+            'viewer: needs the package rerun-sdk, which is not installed: pip install '
+            "'jepa-arm[rerun]'"
+        )
 
 
 def _add_own_prefix() -> None:

@@ -15,6 +15,7 @@ from ..decision import Decision
 from ..goals import PositionGoal
 from ..types import FloatArray
 from . import conversions as convert
+from .conversions import PlanMarker
 from .parameters import LATCHED, STATUS
 
 GOAL_COLOUR = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.6)
@@ -103,14 +104,18 @@ class PlanView:
             stamp: s.
         """
         assert decision.tip_path is not None
-        path = self._marker(0, Marker.LINE_STRIP, _path_colour(decision.surprise), LINE_M, stamp)
+        path = self._marker(
+            PlanMarker.PATH, Marker.LINE_STRIP, _path_colour(decision.surprise), LINE_M, stamp
+        )
         path.points = [convert.point_to_msg(point) for point in decision.tip_path]
-        sphere = self._marker(1, Marker.SPHERE, GOAL_COLOUR, 2.0 * radius, stamp)
+        sphere = self._marker(PlanMarker.GOAL, Marker.SPHERE, GOAL_COLOUR, 2.0 * radius, stamp)
         sphere.pose.position = convert.point_to_msg(goal.position)
-        fan = self._marker(2, Marker.LINE_LIST, FAN_COLOUR, LINE_M / 4.0, stamp)
+        fan = self._marker(
+            PlanMarker.CANDIDATES, Marker.LINE_LIST, FAN_COLOUR, LINE_M / 4.0, stamp
+        )
         ends = np.stack([others[:, :-1], others[:, 1:]], axis=2).reshape(-1, 3)
         fan.points = [convert.point_to_msg(point) for point in ends]
-        box = self._marker(3, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
+        box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
         box.points = [convert.point_to_msg(point) for point in self._edges]
         self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, box]))
 

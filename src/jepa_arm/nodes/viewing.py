@@ -15,8 +15,9 @@ from ..arm import read_urdf
 from ..config import ArmConfig, ConfigError, load
 from ..resources import arm_path, config_path
 from ..sim.camera import optical_quaternion
+from .environment import check_rerun
 
-VIEWERS = ('rviz',)
+VIEWERS = ('rviz', 'rerun')
 CHOICES = ['none', *VIEWERS]
 """Values of the launch argument ``viewer``."""
 
@@ -50,6 +51,11 @@ def viewer(
         'namespace': namespace,
         'remappings': list((remappings or {}).items()),
     }
+    if kind == 'rerun':
+        check_rerun()
+        given = [{'arm': arm}]
+        view = Node(package='jepa_arm', executable='jepa_arm_view', parameters=given, **shared)
+        return [view]
     clock = {'use_sim_time': use_sim_time}
     rviz = ['-d', str(config_path('rviz/jepa_arm.rviz')), '-f', config.base_link]
     nodes: dict[str, dict[str, Any]] = {
