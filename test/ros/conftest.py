@@ -35,6 +35,8 @@ def pytest_terminal_summary(terminalreporter):
     missing = '' if HAS_LAUNCH else ' (ros2 launch is not installed)'
     terminalreporter.write_line(f'The graph as users start it: {" ".join(START[-2:])}{missing}')
     ran = 'tried' if find_spec('control_msgs') else 'not tried (control_msgs is not installed)'
+    view = 'tried' if find_spec('rerun') else 'not tried (rerun-sdk is not installed)'
+    terminalreporter.write_line(f'The graph in Rerun: {view}')
     terminalreporter.write_line(f'Commands by the action FollowJointTrajectory: {ran}')
 
 
