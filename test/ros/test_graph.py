@@ -120,6 +120,23 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     assert wait_gone(pids)
 
 
+def test_a_node_of_ros2_launch_ends_with_it_even_while_it_starts():
+    code = (
+        'import os, subprocess, sys, time\n'
+        'from jepa_arm.nodes.environment import ENDS_WITH\n'
+        'env = {**os.environ, ENDS_WITH: str(os.getpid())}\n'
+        'command = [sys.executable, "-m", "jepa_arm.nodes.guard"]\n'
+        'print(subprocess.Popen(command, env=env).pid, flush=True)\n'
+        'time.sleep(60)\n'
+    )
+    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert wait_gone([child])
+
+
 def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path):
     """One is commanded by velocities, the other by positions."""
     controllers = {'left': 'forward_velocity', 'right': 'forward_position'}
