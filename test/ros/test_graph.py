@@ -123,8 +123,8 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
 def test_a_node_of_ros2_launch_ends_with_it_even_while_it_starts():
     code = (
         'import os, subprocess, sys, time\n'
-        'from jepa_arm.nodes.environment import ENDS_WITH\n'
-        'env = {**os.environ, ENDS_WITH: str(os.getpid())}\n'
+        'from jepa_arm.nodes.environment import ending_with_this\n'
+        'env = {**os.environ, **ending_with_this()}\n'
         'command = [sys.executable, "-m", "jepa_arm.nodes.guard"]\n'
         'print(subprocess.Popen(command, env=env).pid, flush=True)\n'
         'time.sleep(60)\n'

@@ -50,6 +50,11 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def ending_with_this() -> dict[str, str]:
+    """Environment for a node that is to end with this process."""
+    return {ENDS_WITH: str(os.getpid())}
+
+
 def end_with_starter() -> None:
     """The same where ``ENDS_WITH`` says so, also if that process is gone already."""
     starter = os.environ.get(ENDS_WITH)

@@ -5,7 +5,6 @@ Needs ``launch`` and ``launch_ros`` of a ROS 2 installation.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from launch_ros.actions import Node  # pyright: ignore
 
 from ..config import ConfigError
 from .description import NodeSpec
-from .environment import ENDS_WITH
+from .environment import ending_with_this
 
 BOOLEAN = ['false', 'true']
 
@@ -81,7 +80,7 @@ def node(spec: NodeSpec, namespace: str = '') -> Any:
         parameters=[dict(spec.parameters)],
         remappings=list(spec.remappings.items()),
         output='screen',
-        additional_env={ENDS_WITH: str(os.getpid())},  # it ends no node when SIGTERM ends it
+        additional_env=ending_with_this(),  # SIGTERM ends ros2 launch, and it no node
         on_exit=ended,
     )
 

@@ -15,7 +15,7 @@ from ..arm import read_urdf
 from ..config import ArmConfig, ConfigError, load
 from ..resources import arm_path, config_path
 from ..sim.camera import optical_quaternion
-from .environment import check_rerun
+from .environment import check_rerun, ending_with_this
 
 VIEWERS = ('rviz', 'rerun')
 CHOICES = ['none', *VIEWERS]
@@ -53,8 +53,13 @@ def viewer(
     }
     if kind == 'rerun':
         check_rerun()
-        given = [{'arm': arm}]
-        view = Node(package='jepa_arm', executable='jepa_arm_view', parameters=given, **shared)
+        view = Node(
+            package='jepa_arm',
+            executable='jepa_arm_view',
+            parameters=[{'arm': arm}],
+            additional_env=ending_with_this(),
+            **shared,
+        )
         return [view]
     clock = {'use_sim_time': use_sim_time}
     rviz = ['-d', str(config_path('rviz/jepa_arm.rviz')), '-f', config.base_link]
