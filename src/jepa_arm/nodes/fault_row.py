@@ -13,8 +13,8 @@ from .fault_stage import Stage
 
 COMMAND_S = 0.15
 """s to the start of the stop where a proposal is at fault."""
-JOINTS_S = 0.11
-"""s without joint states, and a tick."""
+JOINTS_S = 0.1
+"""s without joint states to the start of the stop."""
 BLACKOUT_S = 0.5
 """s for which the camera may be missing."""
 STOP_S = 0.2
