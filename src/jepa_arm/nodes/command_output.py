@@ -11,7 +11,6 @@ from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -184,7 +183,7 @@ class TopicOutput:
         self.holds_position = form.holds_position
         self._publisher: Publisher | None = None
         self._rivals: Rivals | None = None
-        self._last: bytes | None = None
+        self._last: Any = None
         self._sent: Command | None = None
 
     def listen(self) -> None:
@@ -253,8 +252,8 @@ class TopicOutput:
         if self._is_lock_step or command is not self._sent:
             stop = guard.stop_ahead() if self._form.has_stop else None
             stamp = convert.to_time(now) if self._is_lock_step else None
-            msg = self._form.make(command, self._arm.joint_names, self._dt, stamp, stop)
-            self._last, self._sent = serialize_message(msg), command
+            self._last = self._form.make(command, self._arm.joint_names, self._dt, stamp, stop)
+            self._sent = command
         self.repeat()
 
     def repeat(self) -> None:
