@@ -56,9 +56,9 @@ class ByHand(CallbackGroup):
 class Beat(ByHand):
     """Subscriptions that a ``SparingExecutor`` takes at a steady beat, and what follows.
 
-    So is ``/clock``, where rclpy listens to it. Between two beats the process sleeps. Of each
-    subscription as many messages are taken as it keeps: a flood delays no beat for long. What else
-    the node has waits for ``SERVE_EVERY_S``.
+    Where rclpy listens to ``/clock``, that is taken with them. Between two beats the process
+    sleeps. Of each subscription as many messages are taken as it keeps: a flood delays no beat for
+    long. What else the node has waits for ``SERVE_EVERY_S``.
 
     Attributes:
         period: s; may be set at any time.

@@ -314,7 +314,7 @@ class Duration:
 
     @property
     def since_first(self) -> float:
-        """Time since the first message, s."""
+        """s since the first message; 0 where none has come."""
         return 0.0 if self._first is None else monotonic() - self._first
 
     def goes_on(self, has_come: bool) -> bool:
