@@ -145,9 +145,9 @@ def test_a_plan_is_followed_up_to_the_last_tick_of_its_validity():
     for start in np.arange(10.0, 11.0, DT):
         guard = Guard(ARM, TIME, CONFIG)
         guard.reset(ARM.home, start)
-        guard.submit(Loop().proposal(stamp=start, valid_for=0.07), start)
-        assert guard.tick(start + 0.07).state is GuardState.FOLLOWING
-        assert guard.tick(start + 0.07 + DT).reasons[0].startswith('plan_expired:')
+        guard.submit(Loop().proposal(stamp=start, valid_for=0.05), start)
+        assert guard.tick(start + 0.05).state is GuardState.FOLLOWING
+        assert guard.tick(start + 0.05 + DT).reasons[0].startswith('plan_expired:')
 
 
 def test_plan_that_runs_out_stops_the_arm_within_its_validity_and_names_the_reason():

@@ -91,7 +91,7 @@ def test_a_clock_that_stands_still_stops_the_arm():
     loop = Loop()
     loop.start_moving()
     loop.now -= DT
-    stand_still(loop, round(CONFIG.max_joint_age / DT))
+    stand_still(loop, int(CONFIG.max_joint_age / DT + 1e-9))
     assert loop.guard.state is GuardState.FOLLOWING
     verdict = stand_still(loop, 1)
     assert verdict.state is GuardState.STOPPING
@@ -101,7 +101,7 @@ def test_a_clock_that_stands_still_stops_the_arm():
 def test_a_clock_that_stands_still_from_the_reset_on_stops_the_arm():
     loop = Loop()
     loop.submit(loop.proposal())
-    stand_still(loop, round(CONFIG.max_joint_age / DT))
+    stand_still(loop, int(CONFIG.max_joint_age / DT + 1e-9))
     assert loop.guard.state is GuardState.FOLLOWING
     assert stand_still(loop, 1).reasons[0].startswith('clock: stands still')
 
