@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 import pytest
@@ -91,6 +91,7 @@ def test_deadline_and_tolerance_of_a_planner_change_while_it_works(bench):
     def candidates(deadline):
         """The most of a few plans: one after a stop begins with half of them."""
         assert set_parameter(harness, 'planner', 'deadline_ms', deadline).successful
+        bench.go(next(places))
         begin = len(bench.status) + 2  # after what was under way
 
         def planned():
@@ -100,7 +101,7 @@ def test_deadline_and_tolerance_of_a_planner_change_while_it_works(bench):
         harness.wait(lambda: len(planned()) > 4, 'plans')
         return max(planned())
 
-    bench.go()
+    places = cycle(FAR)
     one_sweep = load(PlannerConfig, config_path('planner.yaml')).candidates
     assert 0 < candidates(0.1) <= one_sweep < candidates(1000.0)
     assert candidates(0.1) <= one_sweep
