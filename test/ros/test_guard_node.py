@@ -258,7 +258,7 @@ def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_f
         bench.harness.wait(bench.robot.is_at_rest, 'rest')
     steps = np.abs(np.diff(bench.robot.positions(), axis=0)).max(axis=1)
     after = np.flatnonzero(steps > 0.75 * jump) + 1
-    assert len(after) >= 5
+    assert len(after) >= 10
     assert not np.any(bench.robot.velocities()[after])
 
 
@@ -314,7 +314,7 @@ def test_an_end_with_which_there_is_no_connection_is_told_with_its_node_and_why(
     bench.harness.wait(lambda: says('joint_states: nobody publishes it'), 'loneliness')
 
 
-def test_a_second_guard_ends_with_a_reason_and_the_first_goes_on(bench):
+def test_a_second_guard_ends_with_a_reason_or_both_hold_and_the_first_goes_on(bench):
     second = run_guard('-r', '__node:=guard_2', stops=lambda: holds_for_another(bench))
     if second.returncode == 0:  # discovery took longer than it listened: both hold
         assert 'held: another publisher' in second.stderr

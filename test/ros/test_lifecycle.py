@@ -148,7 +148,7 @@ def test_a_transition_that_cannot_be_is_refused_and_the_guard_goes_on(guard):
     assert configured(guard).state() == 'inactive'
 
 
-def test_an_active_guard_that_another_publisher_commands_beside_does_not_start(guard, arm):
+def test_a_guard_beside_which_another_publisher_commands_ends_or_holds(guard, arm):
     configured(guard)
     other = guard.harness.make(
         lambda: guard.harness.node.create_publisher(JointTrajectory, COMMANDS, COMMAND)

@@ -33,9 +33,8 @@ def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, si
     harness.start('guard', lock_step=True)
     planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
     harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
-    harness.call(
-        Step, 'sim/step', Step.Request()
-    )  # is answered from now on: no step is asked twice
+    # The service answers from now on, so that no step is asked for twice.
+    assert harness.call(Step, 'sim/step', Step.Request()).success
     began = time.monotonic()
     for i in range(5):
         stamp = stamps(bench.joints)[-1]

@@ -63,7 +63,7 @@ def end_with_starter() -> None:
     end_with_parent()
     try:
         state = Path(f'/proc/{starter}/stat').read_text().rsplit(')', 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         state = 'X'
     if state in 'XZ':
         os.kill(os.getpid(), signal.SIGTERM)

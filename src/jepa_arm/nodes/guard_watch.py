@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from time import monotonic
 
 import numpy as np
@@ -30,7 +31,7 @@ DRAIN_S = 0.05
 """After a pause: for which joint states may be old ones that had waited."""
 
 
-class Others:
+class Others(ABC):
     """Others who command the robot: one that comes later is news."""
 
     def __init__(self, kind: str, where: str) -> None:
@@ -42,9 +43,9 @@ class Others:
         self._kind, self._where = kind, where
         self._looked_at, self._known = -np.inf, 0
 
+    @abstractmethod
     def count(self) -> int:
         """Others that are there."""
-        raise NotImplementedError
 
     def problem(self) -> str:
         """For ``/diagnostics``; empty if nobody else is there."""

@@ -27,7 +27,7 @@ BOOLEAN = ['false', 'true']
 
 
 class EndedError(RuntimeError):
-    """A node ended by itself. What handles the end of a process can tell so by raising alone."""
+    """A node failed. Only an exception in what handles its end makes ``ros2 launch`` return 1."""
 
 
 def describe(

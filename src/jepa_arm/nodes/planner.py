@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -230,17 +231,14 @@ class PlannerPart:
 
     def _listen(self) -> None:
         self._connections = Connections(self._node)
-        subscribe, serve = self._node.create_subscription, self._node.create_service
+        serve = self._node.create_service
         beat = self._beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, self._on_beat)
-        topics = (
-            (JointState, 'joint_states', self._observer.put_joints, JOINTS),
-            (Image, 'camera/image_raw', self._observer.put_image, SENSOR),
-            (CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR),
-            (GuardStatus, 'guard/status', self._guard.put, STATUS),
-        )
-        for kind, topic, put, qos in topics:
-            events = self._connections.hear(topic) if qos is STATUS else None
-            subscribe(kind, topic, put, qos, callback_group=beat, event_callbacks=events)
+        subscribe = partial(self._node.create_subscription, callback_group=beat)
+        subscribe(JointState, 'joint_states', self._observer.put_joints, JOINTS)
+        subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
+        subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
+        events = self._connections.hear('guard/status')
+        subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS, event_callbacks=events)
         self._connections.need('joint_states', 'camera/image_raw', 'guard/status')
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
