@@ -139,3 +139,15 @@ def test_at_a_beat_what_was_kept_comes_in_order_and_missed_beats_are_left_out(be
     began = time.monotonic()
     beating.spin(lambda: time.monotonic() > began + 10 * PERIOD_S)
     assert len(beating.ticks) <= before + 13
+
+
+def test_a_slow_beat_that_is_paced_up_does_not_wait_for_its_old_turn(beating):
+    assert beating.spin(lambda: len(beating.ticks) >= 2)
+    beating.group.pace(100 * PERIOD_S)
+    before = len(beating.ticks)
+    beating.spin(lambda: len(beating.ticks) > before)
+    beating.group.pace(PERIOD_S)
+    before, began = len(beating.ticks), time.monotonic()
+    assert beating.spin(lambda: len(beating.ticks) >= before + 3)
+    assert time.monotonic() - began < 50 * PERIOD_S
+    assert 0.0 <= beating.group.late < 50 * PERIOD_S

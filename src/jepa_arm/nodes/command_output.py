@@ -37,9 +37,11 @@ class Output(Protocol):
     Attributes:
         holds_position: whether the robot goes where it is told and stays there. One that is told
             velocities keeps the last one, so it must hear of rest before the guard is silent.
+        may_rest: whether a robot at rest may be told so less often than at every tick.
     """
 
     holds_position: bool
+    may_rest: bool
 
     @property
     def reason(self) -> str:
@@ -158,7 +160,7 @@ FORMS = {
 class TopicOutput:
     """A message with each command."""
 
-    reason = ''
+    reason, may_rest = '', True
 
     def __init__(
         self,

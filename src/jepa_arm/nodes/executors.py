@@ -61,7 +61,8 @@ class Beat(ByHand):
     long. What else the node has waits for ``SERVE_EVERY_S``.
 
     Attributes:
-        period: s; may be set at any time.
+        period: s; see ``pace``.
+        late: s, how long after it was due the newest one began.
     """
 
     def __init__(
@@ -74,15 +75,22 @@ class Beat(ByHand):
             act: called with what takes the messages, which it must call once.
         """
         super().__init__()
-        self.period, self._phase, self.act = period, phase, act
+        self.period, self._phase, self.act, self.late = period, phase, act, 0.0
         self._due = self._after(monotonic())
 
     def time_left(self) -> float:
         """s until the next beat; zero or less when it is due."""
         return self._due - monotonic()
 
+    def pace(self, period: float) -> None:
+        """From now on it beats every ``period`` s."""
+        if period != self.period:
+            self.period = period
+            self._due = self._after(monotonic())
+
     def begin(self) -> None:
         """The next beat is the first one after now: those that were missed are left out."""
+        self.late = -self.time_left()
         self._due = self._after(monotonic())
 
     def _after(self, now: float) -> float:

@@ -69,7 +69,7 @@ class FollowTrajectory:
         name: of the action, as remapped.
     """
 
-    holds_position = True
+    holds_position, may_rest = True, False
 
     def __init__(self, node: Node, action: str, arm: Arm, dt: float, config: GuardConfig) -> None:
         """Calls nobody yet.

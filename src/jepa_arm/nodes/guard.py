@@ -68,6 +68,9 @@ class GuardPart:
         )
         self._lock_step = LockStep(self._time) if settings.lock_step else None
         self._most_speed = most_speed(settings.speed_scale)
+        dt = self._time.stream_dt
+        self._rest_period = max(dt, settings.rest_period) if self._output.may_rest else dt
+        self._beat = None if settings.lock_step else Beat(dt, dt / 2.0, self._on_beat)
         self._is_active = False
         self._begin()
         self._make_topics()
@@ -156,10 +159,8 @@ class GuardPart:
     def _make_topics(self) -> None:
         subscribe = self._node.create_subscription
         self._status_pub = self._node.create_publisher(GuardStatus, 'guard/status', STATUS)
-        dt = self._time.stream_dt
-        beat = Beat(dt, dt / 2.0, self._on_beat) if self._lock_step is None else None
         self._joints_sub = subscribe(
-            JointState, 'joint_states', self._on_joints, SENSOR, callback_group=beat
+            JointState, 'joint_states', self._on_joints, SENSOR, callback_group=self._beat
         )
         topic = 'planner/joint_trajectory'
         subscribe(
@@ -167,7 +168,7 @@ class GuardPart:
             topic,
             self._on_proposal,
             COMMAND,
-            callback_group=beat,
+            callback_group=self._beat,
             event_callbacks=self._connections.hear(topic),
         )
         self._connections.need('joint_states')
@@ -311,14 +312,14 @@ class GuardPart:
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         """Looks whether it was long asleep, before it hears of what came meanwhile."""
-        now, dt = monotonic(), self._time.stream_dt
+        assert self._beat is not None
+        now, late = monotonic(), self._beat.late
         if np.isfinite(self._ticked_at):
-            deviation = abs(now - self._ticked_at - dt)
-            self._deviations.append(deviation)
-            self._jitter = max(self._jitter, deviation)
-            self._missed += max(0, round((now - self._ticked_at) / dt) - 1)
+            self._deviations.append(late)
+            self._jitter = max(self._jitter, late)
+            self._missed += round(late / self._beat.period)
             if self._guard.state is not GuardState.INACTIVE:
-                self._pause.see(now - self._ticked_at, now)
+                self._pause.see(late + self._time.stream_dt, now)
                 if self._pause.reason:
                     self._output.say_rest()
         before, self._ticked_at = self._ticked_at, now
@@ -328,6 +329,8 @@ class GuardPart:
             now, due = monotonic(), self._output.ticks_due(self._ros_now())
             for at in [now] if due == 1 else np.linspace(before, now, due + 1)[1:]:
                 self._tick(float(at))
+        is_at_rest = self._guard.state in AT_REST
+        self._beat.pace(self._rest_period if is_at_rest else self._time.stream_dt)
 
     def _tick_if_due(self) -> None:
         if self._lock_step is None:
@@ -406,7 +409,7 @@ class GuardPart:
             'state': self._guard.state.name,
             'accepted': self._guard.accepted,
             'rejected': self._guard.rejected,
-            'joint states Hz': f'{self._joint_rate.hz():.0f}',
+            'joint states taken Hz': f'{self._joint_rate.hz():.0f}',
             'proposals Hz': f'{self._proposal_rate.hz():.1f}',
             'image to command p50 / p99 ms': percentiles(self._latencies),
             'tick jitter p50 / p99 ms': percentiles([d * 1000.0 for d in self._deviations]),

@@ -12,6 +12,8 @@ from .parameters import declare, declare_arm, declare_priority, declare_sim_conf
 CONTROLLER_TEXT = f'controller behind the commands: {", ".join(CONTROLLERS)}'
 SPEED_TEXT = 'share of the joint velocity limits that is used at most'
 SPEED_SPAN = (0.05, 1.0)
+REST_TEXT = 's between commands while the arm rests; less than what the robot waits for one'
+REST_SPAN = (0.01, 0.1)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class GuardSettings:
     lock_step: bool
     priority: int
     speed_scale: float
+    rest_period: float
 
     @classmethod
     def read(cls, node: Node) -> GuardSettings:
@@ -38,6 +41,7 @@ class GuardSettings:
             bool(declare(node, 'lock_step', False, 'ticks are asked for by /clock')),
             declare_priority(node, 20),
             float(declare(node, 'speed_scale', 1.0, SPEED_TEXT, SPEED_SPAN, True)),
+            float(declare(node, 'rest_period', 0.04, REST_TEXT, REST_SPAN)),
         )
 
 

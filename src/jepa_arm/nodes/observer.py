@@ -175,6 +175,12 @@ class Observer:
             raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
         return observation
 
+    @property
+    def image_stamp(self) -> float:
+        """s, of the newest image, whatever it shows; NaN before the first."""
+        with self._changed:
+            return np.nan if self._image is None else convert.to_seconds(self._image.header.stamp)
+
     def newest(self) -> JointSample | None:
         """The newest joint state; None if there is none, or it is old."""
         with self._changed:

@@ -51,7 +51,7 @@ from .parameters import (
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
 
-TAKE_S, IDLE_TAKE_S = 0.005, 0.02
+TAKE_S, IDLE_TAKE_S = 0.005, 0.04
 """How often messages are taken, with a goal and without: to wait for each takes more processor."""
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
@@ -192,6 +192,7 @@ class PlannerPart:
                     stuck=settings.progress_timeout,
                     unguarded=steady(settings.guard_timeout),
                 ),
+                sees_all=is_lock_step,
                 logger=node.get_logger(),
             )
             stack.callback(self._loop.stop)
@@ -247,7 +248,7 @@ class PlannerPart:
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         assert self._beat is not None
-        self._beat.period = IDLE_TAKE_S if self._goals.active is None else TAKE_S
+        self._beat.pace(IDLE_TAKE_S if self._goals.active is None else TAKE_S)
         take()
 
     def _send(self, proposal: Proposal) -> None:

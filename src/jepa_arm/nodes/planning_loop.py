@@ -88,6 +88,7 @@ class PlanningLoop:
         view: PlanView,
         send: Callable[[Proposal], None] | None,
         patience: Patience,
+        sees_all: bool,
         logger: RcutilsLogger,
     ) -> None:
         """Starts the thread.
@@ -97,17 +98,18 @@ class PlanningLoop:
             observer, guard, goals, view: what is heard, asked for and shown.
             send: passes a proposal on to the guard; None: dry run.
             patience: with blindness, no progress, no guard.
+            sees_all: whether every image is answered, also those that nothing is planned from.
             logger: of the node.
         """
         self._arm, self._config, self._checkpoint = arm, config, checkpoint
         self._observer, self._guard, self._goals, self._view = observer, guard, goals, view
         self._send, self._patience = send, patience
-        self._logger = logger
+        self._sees_all, self._logger = sees_all, logger
         self._agent = Agent(checkpoint, arm, config, seed)
         self.saved: dict[str, Observation] = {}
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
-        self.recent: deque[Observation] = deque(maxlen=time.frame_skip + 1)
+        self._time, self.recent = time, deque[Observation](maxlen=time.frame_skip + 1)
         self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._blind_since: float | None = monotonic()
@@ -151,6 +153,8 @@ class PlanningLoop:
             is_new = self._observer.wait(IDLE_CYCLE_S if is_idle else CYCLE_S)
             self._answer_requests()
             self._drop_ended_goal()
+            if is_new and self._goals.active is None and self._is_early():
+                continue
             if not is_new and monotonic() - looked < IDLE_CYCLE_S:
                 self._carry_on('')
                 continue
@@ -167,11 +171,21 @@ class PlanningLoop:
                 self._go_blind(str(problem))
                 continue
             is_repeated = self.recent and observation.stamp == self.recent[-1].stamp
-            if is_new and not is_repeated:
+            if not is_repeated:
                 self._blind_since = None
                 self._step(observation)
             else:
                 self._carry_on('')
+
+    def _is_early(self) -> bool:
+        """Whether the newest image is less than a model step after the one seen last.
+
+        Without a goal one image a model step is enough for the belief.
+        """
+        if self._sees_all or not self.recent:
+            return False
+        passed = self._observer.image_stamp - self.recent[-1].stamp
+        return 0.0 < passed < self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
         """The first plans of a process take long: they are made before anybody waits for one."""
@@ -252,7 +266,7 @@ class PlanningLoop:
         """Puts an image that came late where it belongs."""
         if self.recent and observation.stamp > self.recent[-1].stamp:
             self._blind_since = None
-            self.recent.append(observation)
+            self._keep(observation)
             self._agent.observe(observation)
 
     def _carry_on(self, problem: str) -> bool:
@@ -337,7 +351,13 @@ class PlanningLoop:
             self._agent.set_goal(goal)
             if self._goals.active is not None:
                 self._goals.active.restart_clock()
+        self._keep(observation)
+
+    def _keep(self, observation: Observation) -> None:
         self.recent.append(observation)
+        oldest = observation.stamp - self._time.model_dt - self._time.control_dt / 2.0
+        while self.recent[0].stamp < oldest:
+            self.recent.popleft()
 
     def _stand(self, joints: FloatArray) -> None:
         """Takes the arm to be told to stay where the guard holds it, or else at ``joints``."""
