@@ -113,7 +113,7 @@ def pushed_out(
     inside = np.flatnonzero(depth > ROUNDING)
     if not inside.size:
         return point
-    faces = np.vstack([boxes.faces(point, i, margin) for i in inside])
+    faces = np.vstack([boxes.faces(point, int(i), margin) for i in inside])
     is_free = np.all(boxes.depths(faces, margin) <= ROUNDING, axis=1)
     is_free &= np.all((faces >= bounds[0]) & (faces <= bounds[1]), axis=1)
     if not np.any(is_free):
