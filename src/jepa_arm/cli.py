@@ -197,7 +197,7 @@ def _add_judging(parsers: Any) -> None:
 
 def _add_eval(p: argparse.ArgumentParser) -> None:
     _add_common(p)
-    p.add_argument('--task', required=True, help='reach, push or push_long')
+    p.add_argument('--task', required=True, help='config/tasks/<task>.yaml')
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     planners = (*OPTIMIZERS, 'random', 'scripted')

@@ -203,6 +203,7 @@ class TaskConfig:
         object_min, object_max: (x, y) m, where objects and their goals lie, as far as the arm's
             workspace allows.
         distance_min, distance_max: m, from start to goal.
+        obstacles: 1 where a post or a wall stands in the straight way from start to goal, or 0.
     """
 
     name: str
@@ -214,8 +215,11 @@ class TaskConfig:
     object_max: tuple[float, float]
     distance_min: float
     distance_max: float
+    obstacles: int = 0
 
     def __post_init__(self) -> None:
+        if self.obstacles not in (0, 1):
+            raise ConfigError(f'{self.name}.obstacles: expected 0 or 1, got {self.obstacles}')
         if self.kind not in ('reach', 'push'):
             raise ConfigError(f'task kind: expected reach or push, got {self.kind!r}')
         if self.distance_min < 2 * self.tolerance:

@@ -26,8 +26,9 @@ from .resources import git_hash
 from .robot import Line
 from .sim.bullet import BulletWorld
 from .sim.policies import Policy, RandomWalk, ScriptedPush, ScriptedReach
+from .sim.surroundings import Surroundings
 from .sim.tasks import EVALUATION_SEED, Task, load_task
-from .sim.world import Scene
+from .sim.world import Scene, with_obstacles
 from .types import FloatArray, ImageArray, JointSample, Observation, Proposal
 
 CURVE_CM = (1, 2, 3, 4)
@@ -52,6 +53,7 @@ class EpisodeResult:
         predicted: the tip path that each plan predicted, (H, 3) m each.
         goal: (3,) m true goal; read_goal: (3,) m as the probe read it from the goal image.
         goal_image: what the agent was shown.
+        touched: whether the arm touched an obstacle at any time.
     """
 
     seed: int
@@ -69,6 +71,7 @@ class EpisodeResult:
     goal: FloatArray
     read_goal: FloatArray
     goal_image: ImageArray
+    touched: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,17 @@ class Evaluator:
         self.arm, self._conditions = Arm(arm), conditions
         self.world = BulletWorld(self.arm, sim, gui=gui)
         self.task: Task = load_task(task, self.arm, sim, tolerance)
+        self._guard_config = guard
         self.guard = Guard(self.arm, sim.time, guard)
+
+    def prepare(self, seed: int) -> Scene:
+        """The scene of ``seed`` with all that is declared to the guard, which then knows of it."""
+        declared = self._guard_config
+        scene = with_obstacles(self.task.sample(seed), declared.obstacles)
+        if scene.obstacles != self.guard.config.obstacles:
+            config = replace(declared, obstacles=scene.obstacles)
+            self.guard = Guard(self.arm, self.world.config.time, config)
+        return scene
 
     def run_agent(
         self,
@@ -147,7 +160,7 @@ class Evaluator:
 
         ``read`` makes the goal of it; by default it is the place of the task's subject.
         """
-        scene, subject = self.task.sample(seed), self.task.subject
+        scene, subject = self.prepare(seed), self.task.subject
         conditions = self._conditions
         shown = self.world.image_of(scene, subject)
         goal: Goal | None
@@ -168,14 +181,14 @@ class Evaluator:
 
     def run_policy(self, name: str, seed: int, keep_frames: bool = False) -> EpisodeResult:
         """One episode of 'scripted' (the ceiling) or 'random' (the floor)."""
-        scene = self.task.sample(seed)
+        scene = self.prepare(seed)
         policy: Policy
         if name == 'random':
             policy = RandomWalk(np.random.default_rng(seed))
         elif self.task.subject == 'tip':
-            policy = ScriptedReach(scene.goal)
+            policy = ScriptedReach(scene.goal, self._around(scene))
         else:
-            policy = ScriptedPush(scene.goal)
+            policy = ScriptedPush(scene.goal, around=self._around(scene), thing=scene.thing)
         goal = PositionGoal(self.task.subject, scene.goal)
         shown = np.zeros((1, 1, 3), dtype=np.uint8)
         if keep_frames:
@@ -185,6 +198,13 @@ class Evaluator:
             return PolicyDecider(policy, self.world, scene)
 
         return self._run(seed, scene, start, goal, shown, keep_frames)
+
+    def _around(self, scene: Scene) -> Surroundings | None:
+        """What a policy that sees ground truth knows of obstacles; None without any."""
+        if not scene.obstacles:
+            return None
+        workspace = np.array([self.arm.workspace_min, self.arm.workspace_max])
+        return Surroundings(scene.obstacles, workspace, self.task.region)
 
     def _run(
         self,
@@ -242,6 +262,7 @@ class Evaluator:
             goal=scene.goal,
             read_goal=goal.position,
             goal_image=goal_image,
+            touched=world.has_touched,
         )
 
     def _violations(self) -> NDArray[np.bool_]:
@@ -360,6 +381,7 @@ def summarise(
     """Success with its Wilson interval, times and latencies of ``results``."""
     wins = sum(r.success for r in results)
     times = [r.time_s for r in results if r.success]
+    untouched = sum(not r.touched for r in results) if task.config.obstacles else None
     return {
         'task': task.config.name,
         'planner': planner,
@@ -368,6 +390,8 @@ def summarise(
         'tolerance_cm': task.config.tolerance * 100.0,
         'success_rate': wins / len(results),
         'wilson95': list(wilson(wins, len(results))),
+        'untouched_rate': None if untouched is None else untouched / len(results),
+        'untouched_wilson95': None if untouched is None else list(wilson(untouched, len(results))),
         'random_rate': rates['random'],
         'scripted_rate': rates['scripted'],
         'median_time_s': float(np.median(times)) if times else None,
@@ -416,7 +440,10 @@ def format_report(report: dict[str, Any]) -> str:
     def spread(value: dict[str, float | None], unit: str) -> str:
         return '-' if value['p50'] is None else f'{value["p50"]:.1f} / {value["p99"]:.1f} {unit}'
 
-    time_s = report['median_time_s']
+    time_s, untouched = report['median_time_s'], '-'
+    if report.get('untouched_rate') is not None:
+        least, most = report['untouched_wilson95']
+        untouched = f'{report["untouched_rate"]:.1%}  [{least:.1%}, {most:.1%}]'
     rows = [
         ('task', f'{report["task"]} within {report["tolerance_cm"]:g} cm'),
         ('success', f'{report["success_rate"]:.1%}  [{low:.1%}, {high:.1%}]  '
@@ -427,6 +454,7 @@ def format_report(report: dict[str, Any]) -> str:
         ('distance at end', spread(report['distance_cm'], 'cm (p50 / p99)')),
         ('ended within', ', '.join(f'{cm} cm {within:.0%}'
                                    for cm, within in report['ended_within'].items())),
+        ('touched nothing', untouched),
         ('plan p50 / p99', spread(report['plan_ms'], 'ms')),
         ('image to command', spread(report['obs_to_command_ms'], 'ms')),
         ('limit violations', f'{report["limit_violations"]} of commands, '

@@ -63,7 +63,7 @@ def write_report(
     Episodes without frames are listed without a picture. ``report.json`` lies beside the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    subject = 'tip' if report['task'] == 'reach' else 'object'
+    subject = 'tip' if report['task'].endswith('reach') else 'object'
     figures = []
     for i, result in enumerate(results):
         picture = ''

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jepa_arm.config import ConfigError, ObstacleConfig
 from jepa_arm.nodes.virtual_arm import VirtualArm
 from jepa_arm.sim.tasks import load_task
 
@@ -75,3 +76,18 @@ def test_a_clock_jumps_once_and_never_below_zero(virtual):
     assert virtual.clock - before == pytest.approx(0.5)
     virtual.inject('clock_back', 0.0, 50.0)
     assert virtual.clock == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_the_guard_declares_stands_there_and_other_obstacles_are_refused(arm, sim_config):
+    post = ObstacleConfig('post', 'box', (0.05, 0.05, 0.3), (0.5, 0.0, 0.15))
+    virtual = VirtualArm(arm, sim_config, obstacles=(post,))
+    task = load_task('push', arm, sim_config)
+    with_post = virtual.reset(task, 0).image.astype(int)
+    assert virtual.scene.obstacles == (post,)
+    with pytest.raises(ConfigError, match='avoid_push'):
+        virtual.reset(load_task('avoid_push', arm, sim_config), 0)
+    assert virtual.task is task
+    virtual.close()
+    bare = VirtualArm(arm, sim_config)
+    assert (np.abs(with_post - bare.reset(task, 0).image).sum(2) > 40).sum() > 20
+    bare.close()

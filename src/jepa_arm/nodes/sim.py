@@ -25,7 +25,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from ..config import ConfigError
+from ..config import ConfigError, GuardConfig, load
+from ..resources import config_path
 from ..sim.tasks import load_task
 from ..types import FloatArray, JointSample
 from . import conversions as convert
@@ -65,6 +66,8 @@ class SimNode(Node):
         super().__init__('sim')
         self._arm = load_arm(declare_arm(self))
         self._config = load_sim_config(declare_sim_config(self))
+        text = 'obstacles that it declares stand there: config/<file>, or a path'
+        guard = str(declare(self, 'guard_config', 'guard.yaml', text))
         task = declare(self, 'task', 'push', 'task: config/tasks/<task>.yaml')
         seed = declare(self, 'seed', 0, 'seed of the first scene')
         self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
@@ -73,7 +76,8 @@ class SimNode(Node):
         check_known(self)
         use_real_time(self, priority)
         first_task = load_task(str(task), self._arm, self._config)
-        self._virtual = VirtualArm(self._arm, self._config, gui)
+        declared = load(GuardConfig, config_path(guard)).obstacles
+        self._virtual = VirtualArm(self._arm, self._config, gui, declared)
         self._ticks_to_go = 0
         self._step_done: Future | None = None
         self._anchor: float | None = None
@@ -216,11 +220,11 @@ class SimNode(Node):
         try:
             if request.task not in ('', task.config.name):
                 task = load_task(request.task, self._arm, self._config)
+            goal = self._virtual.reset(task, request.seed)
         except (ConfigError, FileNotFoundError) as error:
             response.message = str(error)
             return response
         self._finish_step('the scene was reset')
-        goal = self._virtual.reset(task, request.seed)
         self._anchor = None
         self._publish_joints()
         state, stamp = self._virtual.state(), convert.to_time(self._virtual.clock)

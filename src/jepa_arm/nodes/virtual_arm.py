@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arm import Arm
-from ..config import SimConfig
+from ..config import ConfigError, ObstacleConfig, SimConfig
 from ..sim.bullet import BulletWorld
 from ..sim.tasks import Task
-from ..sim.world import WorldState
+from ..sim.world import WorldState, with_obstacles
 from ..types import FloatArray, ImageArray, JointSample, Observation
 from .controller import Controller
 from .faults import FaultError, Faults
@@ -26,8 +26,15 @@ class VirtualArm:
         scene, task, seed: of the last reset.
     """
 
-    def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
-        self.arm, self._time = arm, config.time
+    def __init__(
+        self,
+        arm: Arm,
+        config: SimConfig,
+        gui: bool = False,
+        obstacles: tuple[ObstacleConfig, ...] = (),
+    ) -> None:
+        """``obstacles``: what is declared to the guard, and so stands there."""
+        self.arm, self._time, self._obstacles = arm, config.time, obstacles
         self._world = BulletWorld(arm, config, gui)
         self._faults = Faults()
         self._images: list[tuple[float, float, ImageArray]] = []
@@ -68,8 +75,17 @@ class VirtualArm:
 
         Returns:
             what camera and joints would give at the scene's goal.
+
+        Raises:
+            ConfigError: a task whose scenes have obstacles that no guard node knows.
         """
-        self.task, self.seed, self.scene = task, seed, task.sample(seed)
+        if task.config.obstacles:
+            raise ConfigError(
+                f'{task.config.name}: its obstacles change with the scene, expected only those '
+                'that the guard declares (config/guard.yaml); run it in process: jepa-arm eval'
+            )
+        self.task, self.seed = task, seed
+        self.scene = with_obstacles(task.sample(seed), self._obstacles)
         goal = self._world.image_of(self.scene, task.subject)
         self._world.reset(self.scene)
         self.controller.reset(self.scene.joints)

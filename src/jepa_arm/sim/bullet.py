@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..arm import Arm
-from ..config import SimConfig
+from ..config import ObstacleConfig, SimConfig
 from ..types import FloatArray, ImageArray, Observation
-from .world import Scene, WorldState
+from .world import OBSTACLE_RGB, Scene, Thing, WorldState
 
 try:
     import pybullet
@@ -23,14 +25,19 @@ except ImportError as error:
 TABLE_HALF = (0.5, 0.6, 0.05)
 TABLE_CENTRE = (0.45, 0.0, -0.05)
 TABLE_RGBA = (0.62, 0.56, 0.48, 1.0)
+TOUCHING = 5e-4
+"""m, nearer than this two bodies touch; PyBullet reports contacts before they do."""
 NEAR, FAR = 0.05, 4.0
 
 
 class BulletWorld:
-    """One arm, one table, one box-shaped object and one fixed camera.
+    """One arm, one table, one object, fixed obstacles and one fixed camera.
 
     The same scene and the same commands give the same trajectory every time. The base frame
     of the arm is the world frame.
+
+    Attributes:
+        thing: the object. has_touched: whether the arm has touched an obstacle since the reset.
     """
 
     def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
@@ -38,7 +45,7 @@ class BulletWorld:
         self.config = config
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
         self._client = pybullet.connect(self._mode)
-        self._build()
+        self._build(self._standard(), (), None)
 
     def close(self) -> None:
         """Frees the physics server."""
@@ -53,8 +60,7 @@ class BulletWorld:
         else:  # resetSimulation keeps 11 kB of every world for ever
             pybullet.disconnect(self._client)
             self._client = pybullet.connect(self._mode)
-        self._build()
-        self.time = 0.0
+        self._build(scene.thing or self._standard(), scene.obstacles, scene.obstacle_rgb)
         self._place_arm(scene.joints)
         self.move_object(scene.object_position, scene.object_yaw)
         self.colour_object(scene.object_rgb)
@@ -85,6 +91,7 @@ class BulletWorld:
         for _ in range(self.config.time.substeps):
             pybullet.stepSimulation(physicsClientId=self._client)
         self.time += self.config.time.stream_dt
+        self.has_touched = self.has_touched or self._touches_obstacle(self._robot)
 
     def state(self) -> WorldState:
         """Ground truth now."""
@@ -103,6 +110,8 @@ class BulletWorld:
             object_quaternion=np.array(quaternion),
             contact=bool(contacts),
             time=self.time,
+            touches_obstacle=self._touches_obstacle(self._robot),
+            object_touches_obstacle=self._touches_obstacle(self._object),
         )
 
     def joints(self) -> tuple[FloatArray, FloatArray]:
@@ -133,7 +142,7 @@ class BulletWorld:
 
     def move_object(self, position: FloatArray, yaw: float) -> None:
         """Puts the object at rest at ``position`` (2,) m on the table."""
-        height = self.config.object_size / 2.0
+        height = self.thing.height / 2.0
         pybullet.resetBasePositionAndOrientation(
             self._object,
             (float(position[0]), float(position[1]), height),
@@ -155,17 +164,16 @@ class BulletWorld:
         pybullet.changeDynamics(
             self._object,
             -1,
-            lateralFriction=self.config.friction * factor,
+            lateralFriction=self.thing.friction * factor,
             physicsClientId=self._client,
         )
 
     def add_object(self, position: FloatArray, rgb: FloatArray) -> None:
-        """Adds a second box, as large as the object, at ``position`` (2,) m until the reset."""
-        half = self.config.object_size / 2.0
-        centre = (float(position[0]), float(position[1]), half)
+        """Adds a second object, the standard cube, at ``position`` (2,) m until the reset."""
+        cube = self._standard()
+        centre = (float(position[0]), float(position[1]), cube.height / 2.0)
         red, green, blue = map(float, rgb)
-        mass = self.config.object_mass
-        self._add_box((half, half, half), centre, (red, green, blue, 1.0), mass)
+        self._add_thing(cube, centre, (red, green, blue, 1.0))
 
     def bump_camera(self, offset: FloatArray) -> None:
         """Moves camera and what it looks at by ``offset`` (3,) m until the next reset."""
@@ -189,7 +197,17 @@ class BulletWorld:
             self.move_object(scene.goal[:2], scene.object_yaw)
         return self.observe()
 
-    def _build(self) -> None:
+    def _standard(self) -> Thing:
+        """The cube of the configuration."""
+        size, config = self.config.object_size, self.config
+        return Thing('box', size, size, config.object_mass, config.friction)
+
+    def _build(
+        self,
+        thing: Thing,
+        obstacles: tuple[ObstacleConfig, ...],
+        obstacle_rgb: FloatArray | None,
+    ) -> None:
         client = self._client
         pybullet.setGravity(0, 0, -self.config.gravity, physicsClientId=client)
         pybullet.setPhysicsEngineParameter(
@@ -203,10 +221,13 @@ class BulletWorld:
         self._efforts = self.arm.effort_limit.tolist()
         self._fastest = self.arm.fastest.tolist()
         self._table = self._add_box(TABLE_HALF, TABLE_CENTRE, TABLE_RGBA, mass=0.0)
-        half = self.config.object_size / 2.0
-        self._object = self._add_box(
-            (half, half, half), (0.5, 0.0, half), (0.8, 0.1, 0.1, 1.0), self.config.object_mass
-        )
+        self.thing = thing
+        self._object = self._add_thing(thing, (0.5, 0.0, thing.height / 2), (0.8, 0.1, 0.1, 1.0))
+        colours = [OBSTACLE_RGB] * len(obstacles) if obstacle_rgb is None else obstacle_rgb
+        self._obstacles = [
+            self._add_obstacle(obstacle, colour)
+            for obstacle, colour in zip(obstacles, colours, strict=True)
+        ]
         for link in range(-1, pybullet.getNumJoints(self._robot, physicsClientId=client)):
             pybullet.changeDynamics(
                 self._robot, link, lateralFriction=self.config.friction, physicsClientId=client
@@ -217,7 +238,7 @@ class BulletWorld:
             )
         self._view, self._projection = self._camera_matrices()
         self._light: dict[str, list[float]] = {}
-        self.time = 0.0
+        self.time, self.has_touched = 0.0, False
         self._place_arm(self.arm.home)
 
     def _load_arm(self) -> int:
@@ -245,18 +266,67 @@ class BulletWorld:
         rgba: tuple[float, float, float, float],
         mass: float,
     ) -> int:
+        shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': half}
+        return self._add_body(shape, {}, centre, rgba, mass, self.config.friction)
+
+    def _add_thing(
+        self,
+        thing: Thing,
+        centre: tuple[float, float, float],
+        rgba: tuple[float, float, float, float],
+    ) -> int:
+        half = thing.size / 2.0
+        shape, height = {'shapeType': pybullet.GEOM_CYLINDER, 'radius': half}, thing.height
+        if thing.shape == 'box':
+            shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': (half, half, height / 2.0)}
+            return self._add_body(shape, {}, centre, rgba, thing.mass, thing.friction)
+        return self._add_body(shape, {'height': height}, centre, rgba, thing.mass, thing.friction)
+
+    def _add_obstacle(self, obstacle: ObstacleConfig, rgb: Sequence[float] | FloatArray) -> int:
+        """A fixed body where ``obstacle`` stands, in the colour ``rgb``."""
+        red, green, blue = map(float, rgb)
+        size, length = obstacle.size, {}
+        if obstacle.shape == 'box':
+            half = [side / 2.0 for side in size]
+            shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': half}
+        elif obstacle.shape == 'sphere':
+            shape = {'shapeType': pybullet.GEOM_SPHERE, 'radius': size[0]}
+        else:
+            shape = {'shapeType': pybullet.GEOM_CAPSULE, 'radius': size[0]}
+            length = {'height': size[1]}
+        rgba, friction = (red, green, blue, 1.0), self.config.friction
+        return self._add_body(shape, length, obstacle.xyz, rgba, 0.0, friction, obstacle.rpy)
+
+    def _add_body(
+        self,
+        shape: dict[str, Any],
+        height: dict[str, float],
+        centre: Sequence[float],
+        rgba: Sequence[float],
+        mass: float,
+        friction: float,
+        rpy: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> int:
+        """``height`` is that of round shapes, which PyBullet calls by two names."""
         client = self._client
-        shape = pybullet.createCollisionShape(
-            pybullet.GEOM_BOX, halfExtents=half, physicsClientId=client
-        )
+        collision = pybullet.createCollisionShape(**shape, **height, physicsClientId=client)
+        length = {'length': height['height']} if height else {}
         visual = pybullet.createVisualShape(
-            pybullet.GEOM_BOX, halfExtents=half, rgbaColor=rgba, physicsClientId=client
+            **shape, **length, rgbaColor=rgba, physicsClientId=client
         )
-        body = pybullet.createMultiBody(mass, shape, visual, centre, physicsClientId=client)
-        pybullet.changeDynamics(
-            body, -1, lateralFriction=self.config.friction, physicsClientId=client
+        turn = pybullet.getQuaternionFromEuler(rpy)
+        body = pybullet.createMultiBody(
+            mass, collision, visual, centre, turn, physicsClientId=client
         )
+        pybullet.changeDynamics(body, -1, lateralFriction=friction, physicsClientId=client)
         return body
+
+    def _touches_obstacle(self, body: int) -> bool:
+        return any(
+            point[8] < TOUCHING
+            for obstacle in self._obstacles
+            for point in pybullet.getContactPoints(body, obstacle, physicsClientId=self._client)
+        )
 
     def _place_arm(self, q: FloatArray) -> None:
         for joint, value in zip(self._joints, q, strict=True):

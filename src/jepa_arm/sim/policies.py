@@ -12,17 +12,23 @@ from typing import Protocol
 import numpy as np
 
 from ..arm import Arm
+from ..config import ObstacleConfig
 from ..motion import ACTION_METRES
 from ..types import FloatArray
+from .surroundings import Surroundings
 from .tasks import sample_tip
-from .world import WorldState
+from .world import Thing, WorldState
 
 CONTACT = 0.042
 """m between tip and object centres when the tip touches a face of the object."""
-STAND_OFF = 0.075
+STAND_OFF, NEAR_STAND_OFF = 0.075, 0.060
 ORBIT = 0.088
 SAFE_HEIGHT = 0.085
 PUSH_HEIGHT = 0.018
+STANDARD_HALF, STANDARD_REACH = 0.025, 0.0354
+"""m, half the side and half the diagonal of the cube that the above are for."""
+TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
+"""rad, by which a push may deviate from its way."""
 
 
 class Policy(Protocol):
@@ -35,21 +41,31 @@ class Policy(Protocol):
 
 @dataclass
 class ScriptedReach:
-    """Moves the tip straight to ``goal`` (3,) m."""
+    """Moves the tip to ``goal`` (3,) m, straight or round what is ``around``."""
 
     goal: FloatArray
+    around: Surroundings | None = None
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
         """Action towards the goal."""
-        return np.clip((self.goal - target) / ACTION_METRES, -1.0, 1.0)
+        place = self.around.tip_towards(target, self.goal) if self.around else self.goal
+        return np.clip((place - target) / ACTION_METRES, -1.0, 1.0)
 
 
 @dataclass
 class ScriptedPush:
-    """Goes round the object, behind it as seen from ``goal`` (2,) m, and pushes it there."""
+    """Goes round the object, behind it as seen from ``goal`` (2,) m, and pushes it there.
+
+    Attributes:
+        goal: (2,) m. done_within: m.
+        around: what neither the object nor the tip may strike.
+        thing: the object; None: a cube of 5 cm.
+    """
 
     goal: FloatArray
     done_within: float = 0.006
+    around: Surroundings | None = None
+    thing: Thing | None = None
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
         """Action of the current phase: wait, go round, or push."""
@@ -59,13 +75,24 @@ class ScriptedPush:
         if distance < self.done_within:
             return np.zeros(3)
         heading = to_goal / distance
+        if self.around:
+            heading, distance = self._heading_round(self.around, centre)
         tip = state.tip_position[:2]
         along = float((tip - centre) @ heading)
         across = (tip - centre) - along * heading
         is_low = state.tip_position[2] < PUSH_HEIGHT + 0.012
         if is_low and along < -0.02 and np.linalg.norm(across) < 0.012:
-            return self._push(state, target, heading, distance, along, across)
+            action = self._push(state, target, heading, distance, along, across)
+            return self.around.kept_out(target, action) if self.around else action
+        if self.around:
+            action = self._go_behind_round(self.around, state, target, heading)
+            return self.around.kept_out(target, action)
         return self._go_behind(state, target, centre, heading)
+
+    @property
+    def _extra(self) -> float:
+        """m, by which half the object is wider than half the standard cube."""
+        return 0.0 if self.thing is None else self.thing.size / 2.0 - STANDARD_HALF
 
     def _push(
         self,
@@ -76,7 +103,7 @@ class ScriptedPush:
         along: float,
         across: FloatArray,
     ) -> FloatArray:
-        gap = max(0.0, -along - CONTACT)
+        gap = max(0.0, -along - CONTACT - self._extra)
         lead = float((target[:2] - state.tip_position[:2]) @ heading)
         advance = min(gap + distance - lead, ACTION_METRES)
         step = advance * heading - across
@@ -85,23 +112,70 @@ class ScriptedPush:
     def _go_behind(
         self, state: WorldState, target: FloatArray, centre: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        behind = centre - STAND_OFF * heading
+        stand_off = STAND_OFF + self._extra
+        behind = centre - stand_off * heading
         offset = target[:2] - centre
         radius = float(np.linalg.norm(offset))
         if target[2] > SAFE_HEIGHT:
-            low = radius > STAND_OFF - 0.012 and np.linalg.norm(target[:2] - behind) < 0.05
+            low = radius > stand_off - 0.012 and np.linalg.norm(target[:2] - behind) < 0.05
             return self._to_action(target, behind, PUSH_HEIGHT if low else target[2])
-        if radius < STAND_OFF - 0.02:
+        if radius < stand_off - 0.02:
             outward = offset / max(radius, 1e-6)
             return self._to_action(target, target[:2] + 0.025 * outward, target[2])
         way = behind - target[:2]
-        if _distance_to_segment(centre, target[:2], behind) < STAND_OFF - 0.012:
+        if _distance_to_segment(centre, target[:2], behind) < stand_off - 0.012:
             angle = np.arctan2(offset[1], offset[0])
             goal_angle = np.arctan2(-heading[1], -heading[0])
             turn = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
             angle += np.clip(turn, -0.28, 0.28)
-            way = centre + ORBIT * np.array([np.cos(angle), np.sin(angle)]) - target[:2]
+            orbit = ORBIT + self._extra
+            way = centre + orbit * np.array([np.cos(angle), np.sin(angle)]) - target[:2]
         return self._to_action(target, target[:2] + way, PUSH_HEIGHT)
+
+    def _heading_round(self, around: Surroundings, centre: FloatArray) -> tuple[FloatArray, float]:
+        """Unit vector (2,) along which the object is pushed now, and m that are left to push it.
+
+        Turned where there is no room for the tip near behind the object.
+        """
+        reach = 0.0 if self.thing is None else self.thing.reach - STANDARD_REACH
+        there, length = around.object_towards(centre, self.goal[:2], reach)
+        straight = (there - centre) / max(float(np.linalg.norm(there - centre)), 1e-9)
+        for turn in TURNS:
+            heading = _turned(straight, turn)
+            if self._behind(around, centre, heading) is not None:
+                return heading, length
+        return straight, length
+
+    def _behind(
+        self, around: Surroundings, centre: FloatArray, heading: FloatArray
+    ) -> FloatArray | None:
+        """(3,) m, a free place for the tip behind the object."""
+        for stand_off in (STAND_OFF, NEAR_STAND_OFF):
+            place = np.array([*centre - (stand_off + self._extra) * heading, PUSH_HEIGHT])
+            if around.is_free(place):
+                return place
+        return None
+
+    def _go_behind_round(
+        self,
+        around: Surroundings,
+        state: WorldState,
+        target: FloatArray,
+        heading: FloatArray,
+    ) -> FloatArray:
+        """The shortest way behind the object, which is then an obstacle too."""
+        size = 2.0 * (STANDARD_HALF + self._extra)
+        height = size if self.thing is None else self.thing.height
+        x, y = map(float, state.object_position[:2])
+        itself = ObstacleConfig(
+            'object', 'box', (size, size, height), (x, y, height / 2.0), (0, 0, state.object_yaw)
+        )
+        centre = state.object_position[:2]
+        behind = self._behind(around, centre, heading)
+        if behind is None:
+            behind = np.array([*centre - STAND_OFF * heading, PUSH_HEIGHT])
+        place = around.tip_towards(target, behind, (itself,))
+        return self._to_action(target, place[:2], float(place[2]))
 
     @staticmethod
     def _to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
@@ -215,6 +289,11 @@ class Play:
             return bool(np.linalg.norm(state.tip_position - self._inner.goal) < 0.015)
         assert self._inner is not None
         return bool(np.linalg.norm(state.object_position[:2] - self._inner.goal) < 0.015)
+
+
+def _turned(way: FloatArray, angle: float) -> FloatArray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([cos * way[0] - sin * way[1], sin * way[0] + cos * way[1]])
 
 
 def _distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:

@@ -9,9 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from ..arm import Arm
-from ..config import ConfigError, SimConfig, TaskConfig, load
+from ..config import ConfigError, ObstacleConfig, SimConfig, TaskConfig, load
 from ..resources import config_path
+from ..routes import distance, is_blocked, route
 from ..types import FloatArray
+from .obstacles import (
+    PEG_RADIUS,
+    THING_MARGIN,
+    THING_ROOM,
+    TIP_MARGIN,
+    TIP_ROOM,
+    hides,
+    sample_grey,
+    sample_in_the_way,
+)
 from .world import Scene, WorldState
 
 EVALUATION_SEED = 1_000_000
@@ -51,6 +62,11 @@ class Task:
             )
 
     @property
+    def region(self) -> FloatArray:
+        """(2, 2) m, where objects lie."""
+        return self._region
+
+    @property
     def subject(self) -> str:
         """What the goal is for: 'tip' or 'object'."""
         return 'tip' if self.config.kind == 'reach' else 'object'
@@ -58,6 +74,8 @@ class Task:
     def sample(self, seed: int) -> Scene:
         """A scene with a start and a goal at the configured distance; the same for a seed."""
         rng = np.random.default_rng(seed)
+        if self.config.obstacles:
+            return self._sample_avoiding(rng)
         while True:
             position = rng.uniform(*self._region)
             tip = sample_tip(self._arm, rng, position)
@@ -79,6 +97,50 @@ class Task:
             goal=goal,
             goal_joints=joints_at(self._arm, goal_tip),
         )
+
+    def _sample_avoiding(self, rng: np.random.Generator) -> Scene:
+        """A scene with an obstacle on the straight line from start to goal, and a way round it."""
+        config, arm, cube = self.config, self._arm, self._sim.object_size
+        is_wall = bool(rng.random() < 0.5)
+        while True:
+            position = rng.uniform(*self._region)
+            tip = sample_tip(arm, rng, position)
+            goal_xy = rng.uniform(*self._region) if config.kind == 'push' else position
+            goal_tip = sample_tip(arm, rng, goal_xy)
+            start, goal, margin = tip, goal_tip, PEG_RADIUS
+            if config.kind == 'push':
+                start, goal, margin = position, goal_xy, cube / 2.0
+            if not config.distance_min <= np.linalg.norm(goal - start) <= config.distance_max:
+                continue
+            obstacle = sample_in_the_way(rng, 'obstacle', is_wall, start, goal)
+            if not is_blocked(start, goal, [obstacle], margin):
+                continue
+            if any(distance(place, [obstacle]) < TIP_ROOM for place in (tip, goal_tip)):
+                continue
+            places = (position, goal_xy)
+            if any(distance(place, [obstacle]) < THING_ROOM for place in places):
+                continue
+            if any(hides(obstacle, arm, place) for place in places):
+                continue
+            if self._is_possible(start, goal, obstacle):
+                break
+        return Scene(
+            joints=joints_at(arm, tip),
+            object_position=position,
+            object_yaw=float(rng.uniform(-np.pi, np.pi)),
+            object_rgb=sample_colour(rng),
+            goal=np.array([*goal, cube / 2.0]) if config.kind == 'push' else goal,
+            goal_joints=joints_at(arm, goal_tip),
+            obstacles=(obstacle,),
+            obstacle_rgb=sample_grey(rng)[None],
+        )
+
+    def _is_possible(self, start: FloatArray, goal: FloatArray, obstacle: ObstacleConfig) -> bool:
+        """Whether a way round ``obstacle`` leads from ``start`` to ``goal`` (dim,) m."""
+        if self.config.kind == 'push':
+            return route(start, goal, [obstacle], THING_MARGIN, self._region) is not None
+        bounds = np.array([self._arm.workspace_min, self._arm.workspace_max])
+        return route(start, goal, [obstacle], TIP_MARGIN, bounds) is not None
 
     def distance(self, state: WorldState, scene: Scene) -> float:
         """m from the task's subject to the goal; on the table plane for the object."""

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..config import ConfigError, ObstacleConfig
 from ..types import FloatArray
+
+OBSTACLE_RGB = (0.45, 0.45, 0.47)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """The object on the table, upright.
+
+    Attributes:
+        shape: 'box' with a square footprint, or 'cylinder'.
+        size: m, side or diameter; height: m.
+        mass: kg; friction: of its surface, PyBullet multiplies those of two bodies.
+    """
+
+    shape: str
+    size: float
+    height: float
+    mass: float
+    friction: float
+
+    def __post_init__(self) -> None:
+        if self.shape not in ('box', 'cylinder'):
+            raise ConfigError(f'thing shape: expected box or cylinder, got {self.shape!r}')
+        values = (self.size, self.height, self.mass, self.friction)
+        if not all(0.0 < value < float('inf') for value in values):
+            raise ConfigError(f'thing: expected positive finite numbers, got {self}')
+
+    @property
+    def reach(self) -> float:
+        """m, from its axis to the farthest point of its footprint."""
+        return self.size / 2.0 * (np.sqrt(2.0) if self.shape == 'box' else 1.0)
 
 
 @dataclass(frozen=True)
@@ -20,6 +52,8 @@ class Scene:
         object_rgb: (3,) in [0, 1].
         goal: (3,) m, where the task wants the tip or the object.
         goal_joints: (J,) rad, the arm as it stands in the goal image.
+        thing: the object; None: the cube of ``config/sim.yaml``.
+        obstacles: what stands fixed; obstacle_rgb: (N, 3) in [0, 1], None: grey.
     """
 
     joints: FloatArray
@@ -28,6 +62,19 @@ class Scene:
     object_rgb: FloatArray
     goal: FloatArray
     goal_joints: FloatArray
+    thing: Thing | None = None
+    obstacles: tuple[ObstacleConfig, ...] = ()
+    obstacle_rgb: FloatArray | None = None
+
+
+def with_obstacles(scene: Scene, declared: tuple[ObstacleConfig, ...]) -> Scene:
+    """``scene`` with the ``declared`` obstacles, in grey, before its own."""
+    if not declared:
+        return scene
+    rgb = np.zeros((0, 3)) if scene.obstacle_rgb is None else scene.obstacle_rgb
+    grey = np.tile(OBSTACLE_RGB, (len(declared) + len(scene.obstacles) - len(rgb), 1))
+    obstacles = declared + scene.obstacles
+    return replace(scene, obstacles=obstacles, obstacle_rgb=np.vstack([grey, rgb]))
 
 
 @dataclass(frozen=True)
@@ -40,6 +87,7 @@ class WorldState:
         object_position: (3,) m; object_quaternion: (4,) xyzw.
         contact: whether the arm touches the object.
         time: s since reset.
+        touches_obstacle, object_touches_obstacle: whether the arm, and the object, touch one.
     """
 
     joints: FloatArray
@@ -49,6 +97,8 @@ class WorldState:
     object_quaternion: FloatArray
     contact: bool
     time: float
+    touches_obstacle: bool = False
+    object_touches_obstacle: bool = False
 
     @property
     def object_yaw(self) -> float:
