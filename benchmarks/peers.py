@@ -99,14 +99,17 @@ class TorchWorld:
         """Their plan; it knows neither a deadline nor a warm start."""
         skip, width = self._skip, self._width
 
+        rolled: list[Tensor] = []
+
         def rollout(z: Tensor, blocks: Tensor) -> Tensor:
             actions = start.feasible(blocks.reshape(len(blocks), -1, width))
+            rolled[:] = [actions]
             blocks = actions.reshape(len(blocks), -1, skip * width)
             z_prev = start.z_prev.expand(len(blocks), -1)
             return torch.cat([z, self._dynamics.rollout(z[:, 0], z_prev, blocks)], 1)
 
         def price(latents: Tensor, goal: Tensor) -> Tensor:
-            return task.cost(latents[:, 1:])[0]
+            return task.cost(latents[:, 1:], rolled[0])[0]
 
         model: Any = SimpleNamespace(rollout=rollout, cost=price)
         blocks = self._cem(model, start.z[:, None], torch.zeros(1, 1), generator=generator)

@@ -18,6 +18,7 @@ ARGUMENTS = {
     'joint_states': ('joint_states', 'topic of the measured joints'),
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
+    'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
     'viewer': ('none', "what shows plan and camera beside the driver's arm", CHOICES),
@@ -36,7 +37,8 @@ def generate_launch_description():
 
 
 def start(given):
-    check_names(given['arm'], given['checkpoint'], given['controller'])
+    guard_config = given['guard_config']
+    check_names(given['arm'], given['checkpoint'], given['controller'], guard_config=guard_config)
     names = {topic: given[name] for name, topic in TOPICS.items()}
     arm = load(ArmConfig, arm_path(given['arm']))
     usual = CONTROLLERS[given['controller']]
@@ -50,6 +52,7 @@ def start(given):
         autostart=given['autostart'] == 'true',
         dry_run=given['dry_run'] == 'true',
         controller=given['controller'],
+        guard_config=guard_config,
         use_sim_time=given['use_sim_time'] == 'true',
     )
     shown = viewer(

@@ -10,6 +10,7 @@ ARGUMENTS = {
     'task': ('push', 'config/tasks/<task>.yaml: push or reach'),
     'seed': ('0', 'of the first scene'),
     'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
+    'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
@@ -24,7 +25,8 @@ def generate_launch_description():
 
 
 def start(given):
-    check_names(given['arm'], given['checkpoint'], given['controller'], given['task'])
+    names = ('arm', 'checkpoint', 'controller', 'task', 'guard_config')
+    check_names(*(given[name] for name in names))
     specs = simulation(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
@@ -35,6 +37,7 @@ def start(given):
         autostart=given['autostart'] == 'true',
         dry_run=given['dry_run'] == 'true',
         controller=given['controller'],
+        guard_config=given['guard_config'],
         namespace=given['namespace'],
     )
     clock = {'/clock': 'clock'}  # that of the namespace

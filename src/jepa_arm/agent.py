@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from .arm import Arm
 from .belief import Belief
-from .config import PlannerConfig
+from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
@@ -25,6 +26,7 @@ from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
+from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .robot import Line, Robot
@@ -96,6 +98,22 @@ class Agent:
     @deadline_ms.setter
     def deadline_ms(self, deadline: float) -> None:
         self._planner.deadline_ms = deadline
+
+    def keep_out_of(self, obstacles: Sequence[ObstacleConfig]) -> None:
+        """From now on plans lead tip and object round ``obstacles`` (base frame)."""
+        arm, config, keep_out = self._arm, self._config, None
+        if obstacles:
+            margins = {'object': config.object_margin, 'tip': config.tip_margin}
+            workspace = np.stack([arm.workspace_min, arm.workspace_max])
+            room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
+            bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
+            keep_out = KeepOut(obstacles, margins, bounds)
+        self._planner.keep_out = keep_out
+
+    def check_goal(self, goal: Goal) -> None:
+        """Raises GoalError where a declared obstacle is at the place of ``goal``."""
+        if self._planner.keep_out is not None and isinstance(goal, PositionGoal):
+            self._planner.keep_out.check(goal)
 
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
@@ -221,15 +239,19 @@ class Agent:
         z, late = self._belief.now()[0], self._wait[1]
         z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
+        towards = self._detour(goal, z)
         told, is_continued = self._motion.joints, self._planner.has_warm_start
         room = self._motion_room()  # predict, plan
+        target = torch.tensor(self._motion.target, dtype=torch.float32)
         plan = self._planner.plan(
-            z_then, z_prev, goal, room, late, before, self.speed, self.effort
+            z_then, z_prev, towards, room, late, before, self.speed, self.effort, target
         )
         self._target_before = self._motion.target
         actions = plan.actions.numpy().astype(float)
         if self._motion.is_outside:
             actions[0] = 0.0  # first back into the workspace by the shortest way
+        elif plan.is_barred:
+            actions[:] = 0.0  # no way was found that keeps out of obstacles
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
@@ -319,6 +341,15 @@ class Agent:
             return self.goal
         misread = self._read('tip', z) - self._told
         return PositionGoal('tip', self.goal.position + misread)
+
+    def _detour(self, goal: Goal, z: torch.Tensor) -> Goal:
+        """Where to go first on the way to ``goal``, if obstacles are in the straight way."""
+        keep_out = self._planner.keep_out
+        if keep_out is None or isinstance(goal, LatentGoal):
+            return goal
+        here = self._motion.target if goal.subject == 'tip' else self._read('object', z)
+        place = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
+        return PositionGoal(goal.subject, place)
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:
         return self._probes.read(subject, z)[0].numpy().astype(float)

@@ -526,6 +526,10 @@ class PlannerConfig:
             of press_radius, press_height (m).
         away_weight: per m that the object would be nearer than edge_room (m) to the edge of the
             tip's workspace, or beyond.
+        tip_margin, object_margin: m, how far tip and object's middle keep from declared
+            obstacles. obstacle_weight: per m that they would be nearer, the mean over the path;
+            obstacle_slack: m nearer that the tip may be, more only where nothing else is found.
+        lead: m that the tip or the object is at least planned for on its way round obstacles.
         deadline_ms: a new sweep starts only if it will end by then; infinite: all are made.
         max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
         valid_for: s after its observation that a proposal may be followed.
@@ -555,6 +559,11 @@ class PlannerConfig:
     press_height: float
     away_weight: float
     edge_room: float
+    tip_margin: float
+    object_margin: float
+    obstacle_weight: float
+    obstacle_slack: float
+    lead: float
     deadline_ms: float
     max_goal_spread: float
     valid_for: float

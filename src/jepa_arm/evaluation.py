@@ -171,6 +171,7 @@ class Evaluator:
 
         def start() -> Decider:
             agent.reset(scene.joints)
+            agent.keep_out_of(scene.obstacles)
             agent.set_goal(goal)
             agent.latency = conditions.delay if conditions.is_delay_known else 0.0
             return agent

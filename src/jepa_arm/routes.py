@@ -160,7 +160,7 @@ def _search(nodes: FloatArray, seen_from: Callable[[int], NDArray[np.bool_]]) ->
     return None
 
 
-class _Boxes:
+class Boxes:
     """N upright boxes, each turned about z, in ``dim`` dimensions.
 
     Attributes:
@@ -260,8 +260,8 @@ class _Boxes:
 
 
 @lru_cache(maxsize=64)
-def _boxes(obstacles: tuple[ObstacleConfig, ...], dim: int) -> _Boxes:
-    return _Boxes(obstacles, dim)
+def _boxes(obstacles: tuple[ObstacleConfig, ...], dim: int) -> Boxes:
+    return Boxes(obstacles, dim)
 
 
 def _upright(obstacle: ObstacleConfig) -> tuple[FloatArray, FloatArray, float]:

@@ -53,7 +53,7 @@ def up(args: argparse.Namespace) -> int:
     from .nodes.description import check_names
     from .nodes.environment import choose_network, prepare_ros
 
-    check_names(args.arm, str(args.checkpoint), args.controller, args.task)
+    check_names(args.arm, str(args.checkpoint), args.controller, args.task, args.guard_config)
     choose_network(args.domain_id, args.discovery_range)
     prepare_ros()
     from .nodes.graph import run_graph

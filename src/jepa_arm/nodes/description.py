@@ -75,11 +75,13 @@ class NodeSpec:
         return replace(self, parameters={**self.parameters, 'autoactivate': False})
 
 
-def check_names(arm: str, checkpoint: str, controller: str, task: str = '') -> None:
+def check_names(
+    arm: str, checkpoint: str, controller: str, task: str = '', guard_config: str = ''
+) -> None:
     """Call it before the first node is started: one that ends early ends the others.
 
     Raises:
-        FileNotFoundError: no such arm, checkpoint or task, where one is given.
+        FileNotFoundError: no such arm, checkpoint, task or guard_config, where one is given.
         ConfigError: no such controller.
     """
     arm_path(arm)
@@ -87,6 +89,8 @@ def check_names(arm: str, checkpoint: str, controller: str, task: str = '') -> N
         checkpoint_path(checkpoint)
     if task:
         config_path(f'tasks/{task}.yaml')
+    if guard_config:
+        config_path(guard_config)
     if controller not in CONTROLLERS:
         raise ConfigError(f'controller: expected one of {sorted(CONTROLLERS)}, got {controller!r}')
 
@@ -102,13 +106,14 @@ def simulation(
     autostart: bool = True,
     dry_run: bool = False,
     controller: str = 'joint_trajectory',
+    guard_config: str = '',
     namespace: str = '',
 ) -> tuple[NodeSpec, ...]:
     """The virtual arm, the guard and the planner, in the order in which they start.
 
     In a namespace they have a clock of their own, so that there may be several.
     """
-    shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step}
+    shared: dict[str, Value] = {'arm': arm, 'lock_step': lock_step, **_guarded(guard_config)}
     managed: dict[str, Value] = {**shared, 'use_sim_time': True, 'autostart': autostart}
     space = namespace.strip('/')
     clock = {'/clock': f'/{space}/clock'} if space else {}
@@ -129,14 +134,20 @@ def bringup(
     autostart: bool = True,
     dry_run: bool = False,
     controller: str = 'joint_trajectory',
+    guard_config: str = '',
     use_sim_time: bool = False,
 ) -> tuple[NodeSpec, ...]:
     """Guard and planner beside the driver of a physical arm."""
-    managed: dict[str, Value] = {'arm': arm, 'autostart': autostart}
+    managed: dict[str, Value] = {'arm': arm, 'autostart': autostart, **_guarded(guard_config)}
     if use_sim_time:
         managed['use_sim_time'] = True
     names = remappings or {}
     return _guard(managed, controller, names), _planner(managed, checkpoint, dry_run, names)
+
+
+def _guarded(config: str) -> dict[str, Value]:
+    """All nodes know the same obstacles."""
+    return {'guard_config': config} if config else {}
 
 
 def _guard(

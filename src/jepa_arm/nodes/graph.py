@@ -238,6 +238,7 @@ def run_graph(args: argparse.Namespace) -> int:
         gui=args.gui,
         dry_run=args.dry_run,
         controller=args.controller,
+        guard_config=args.guard_config,
         namespace=args.namespace,
         with_planner=not args.no_planner,
     )

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from ..arm import Arm
-from ..config import ConfigError, PlannerConfig, TimeConfig, load
+from ..config import ConfigError, GuardConfig, PlannerConfig, TimeConfig, load
 from ..model.checkpoint import Checkpoint, CheckpointError, check_contract, load_checkpoint
 from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
@@ -57,6 +57,7 @@ MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
 TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
+GUARD_TEXT = 'of the guard, for its obstacles, which plans lead round: config/<file>, or a path'
 TOLERANCE_SPAN = (0.0, 0.2)
 DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
 DEADLINE_SPAN = (0.0, 1000.0)
@@ -70,6 +71,7 @@ class PlannerSettings:
     arm: str
     sim_config: str
     planner_config: str
+    guard_config: str
     checkpoint: str
     seed: int
     dry_run: bool
@@ -103,6 +105,7 @@ class PlannerSettings:
             declare_arm(node),
             declare_sim_config(node),
             text('planner_config', 'planner.yaml', 'search: config/<file>, or a path'),
+            text('guard_config', 'guard.yaml', GUARD_TEXT),
             text('checkpoint', 'compact', 'a shipped world model, or a path to a folder'),
             int(declare(node, 'seed', 0, 'of the random numbers of the search')),
             flag('dry_run', 'plan, but send nothing to the guard'),
@@ -147,6 +150,7 @@ class PlannerPart:
         self._arm = load_arm(settings.arm)
         time = load_sim_config(settings.sim_config).time
         config = load(PlannerConfig, config_path(settings.planner_config))
+        obstacles = load(GuardConfig, config_path(settings.guard_config)).obstacles
         self._checkpoint = _load_checkpoint(settings.checkpoint, self._arm, time)
         self._period_ms = time.control_dt * 1000.0
         self._is_lock_step = is_lock_step = settings.lock_step
@@ -180,6 +184,7 @@ class PlannerPart:
                 self._checkpoint,
                 self._arm,
                 config,
+                obstacles,
                 settings.seed,
                 self._observer,
                 self._guard,

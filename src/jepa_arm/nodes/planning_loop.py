@@ -7,7 +7,7 @@ guard view and ``put``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -22,7 +22,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from ..agent import Agent
 from ..arm import Arm
 from ..belief import BlindError
-from ..config import ConfigError, PlannerConfig, TaskConfig, load
+from ..config import ConfigError, ObstacleConfig, PlannerConfig, TaskConfig, load
 from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
@@ -81,6 +81,7 @@ class PlanningLoop:
         checkpoint: Checkpoint,
         arm: Arm,
         config: PlannerConfig,
+        obstacles: Sequence[ObstacleConfig],
         seed: int,
         observer: Observer,
         guard: GuardView,
@@ -95,6 +96,7 @@ class PlanningLoop:
 
         Args:
             checkpoint: whose contract fits ``arm``. seed: of the search.
+            obstacles: that plans lead round.
             observer, guard, goals, view: what is heard, asked for and shown.
             send: passes a proposal on to the guard; None: dry run.
             patience: with blindness, no progress, no guard.
@@ -106,6 +108,7 @@ class PlanningLoop:
         self._send, self._patience = send, patience
         self._sees_all, self._logger = sees_all, logger
         self._agent = Agent(checkpoint, arm, config, seed)
+        self._agent.keep_out_of(obstacles)
         self.saved: dict[str, Observation] = {}
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
@@ -212,6 +215,7 @@ class PlanningLoop:
     def _start(self, pursuit: Pursuit) -> None:
         """Reads a goal and pursues it in place of the present one, or raises what is wrong."""
         goal = self._reader.read(pursuit.request.goal)
+        self._agent.check_goal(goal)
         reach, timeout = self._limits(pursuit, goal.subject)
         stuck_for = np.inf if self._send is None else self._patience.stuck
         pursuit.begin(goal, reach, timeout, stuck_for)

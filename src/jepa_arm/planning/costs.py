@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..config import PlannerConfig
 from ..goals import Goal, LatentGoal, PositionGoal
+from ..motion import ACTION_METRES
 from .heads import Heads, goal_features
+from .obstacles import BARRED, KeepOut
 
 ReadOut = Callable[[str, Tensor], Tensor]
 """(subject, latents (..., D)) -> positions (..., 3) m, or how far they may be off, (...,) m."""
@@ -32,6 +34,8 @@ class Task:
         lag: share of a model step by which the tip follows its target.
         spread: the rms error to be expected of what is read, or None.
         reach: (2, 2) m, lowest and highest (x, y) of objects that the tip can go round, or None.
+        keep_out: what tip and object must not enter, or None. told: (3,) m, where the tip is told
+            to go before the first action, from which its path is known; needed with ``keep_out``.
     """
 
     goal: Goal
@@ -42,16 +46,27 @@ class Task:
     lag: float
     spread: ReadOut | None = None
     reach: Tensor | None = None
+    keep_out: KeepOut | None = None
+    told: Tensor | None = None
 
-    def cost(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def cost(
+        self, latents: Tensor, actions: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total cost (S,) of rollouts ``latents`` (S, H, D) and each term's share.
 
         Non-finite costs become infinite: such a rollout is never chosen.
+
+        Args:
+            latents: predicted. actions: (S, T, A) control actions that lead there; needed with
+                ``keep_out``.
         """
         if isinstance(self.goal, LatentGoal):
             terms = {'latent': latent_distance(latents, self.goal)}
         else:
             terms = self._position_terms(latents)
+        if self.keep_out is not None:
+            assert actions is not None
+            terms['obstacle'] = self._entered(self.keep_out, latents, actions)
         total = torch.stack(list(terms.values())).sum(0)
         return torch.where(torch.isfinite(total), total, torch.inf), terms
 
@@ -102,6 +117,19 @@ class Task:
         goal, subject = self._goal_tensors(flat)
         features = goal_features(flat, read.flatten(0, 1), subject, goal)
         return self.heads.value(features).view(latents.shape[:2]).mean(1)
+
+    def _entered(self, keep_out: KeepOut, latents: Tensor, actions: Tensor) -> Tensor:
+        """(S,) cost of paths into what is to be kept out of.
+
+        The tip's path is what it is told, the object's is what is read in the ``latents``.
+        """
+        assert self.told is not None
+        path = self.told + ACTION_METRES * actions.cumsum(1)
+        is_barred = keep_out.is_barred(self.told, path, self.config.obstacle_slack)
+        depth = keep_out.depth('tip', path).mean(1)
+        if self.goal_is_for_object:
+            depth = depth + keep_out.depth('object', self.read('object', latents)).mean(1)
+        return self.config.obstacle_weight * depth + BARRED * is_barred
 
     def _pressed(self, latents: Tensor, read: Tensor) -> Tensor:
         """(S,) m, see ``inside``, for where the tip will be: what is read is its target."""

@@ -15,6 +15,7 @@ from ..goals import Goal, LatentGoal
 from .costs import ReadOut, Task
 from .heads import Heads
 from .local_search import ActorAlone, LocalSearch
+from .obstacles import BARRED, KeepOut
 from .sampling import CEM, ICEM, MPPI
 from .search import Dynamics, Optimizer, Solution, Start
 
@@ -44,6 +45,11 @@ class Plan:
     latency_ms: float
     others: Tensor
 
+    @property
+    def is_barred(self) -> bool:
+        """Whether it leads the tip into an obstacle: no other was found."""
+        return self.terms.get('obstacle', 0.0) >= BARRED
+
 
 @contextmanager
 def fast_matmul() -> Iterator[None]:
@@ -72,6 +78,7 @@ class Planner:
 
     Attributes:
         deadline_ms: of each plan.
+        keep_out: what tip and object must not enter, or None.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class Planner:
         self._needs_heads = optimizer is None and config.optimizer in NEED_HEADS
         self._icem = ICEM(dynamics, config, skip, width)
         self._seed = seed
+        self.keep_out: KeepOut | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -119,10 +127,11 @@ class Planner:
         before: Tensor | None = None,
         speed: float = 1.0,
         most: int | None = None,
+        told: Tensor | None = None,
     ) -> Plan:
         """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
 
-        The other arguments are those of ``Start``.
+        The other arguments are those of ``Start``, and ``told`` of ``Task``.
 
         Raises:
             PlanningError: the latent is not finite, or no candidate has a finite cost.
@@ -133,7 +142,16 @@ class Planner:
         began = time.perf_counter()
         deadline = began + self.deadline_ms / 1000.0
         task = Task(
-            goal, z, self._read, self._heads, self.config, self._lag, self._spread, self._reach
+            goal,
+            z,
+            self._read,
+            self._heads,
+            self.config,
+            self._lag,
+            self._spread,
+            self._reach,
+            self.keep_out,
+            told,
         )
         start = Start(z, z_prev, self._warm, room, late, before, speed, most)
         with fast_matmul():

@@ -164,7 +164,7 @@ class Population:
             blocks = moved.reshape(count, steps // self._skip, self._skip * width)
             z = self._start.z.expand(count, -1)
             latents = self._dynamics.rollout(z, self._start.z_prev.expand(count, -1), blocks)
-        costs, terms = self._task.cost(latents)
+        costs, terms = self._task.cost(latents, actions)
         self.candidates += count
         self.sweeps += 1
         i = int(torch.argmin(costs))
