@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .config import ArmConfig, CollectConfig, SimConfig, to_dict
 from .data.episodes import DataError, EpisodeWriter
 from .motion import JointStreamer, TipMotion, make_contract
 from .sim.bullet import BulletWorld
+from .sim.obstacles import sample_around, sample_grey, sample_thing
 from .sim.policies import PUSH_HEIGHT, Play
 from .sim.tasks import TIP_CLEARANCE, joints_at, object_region, sample_colour, sample_tip
 from .sim.world import Scene
@@ -61,12 +63,12 @@ def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int
     """Episode ``index`` of play: T+1 observations, T actions; the same for (seed, index)."""
     rng = np.random.default_rng([config.seed, index])
     region = object_region(arm, config.object_min, config.object_max)
-    scene = sample_scene(arm, rng, region)
+    scene = furnish(sample_scene(arm, rng, region), arm, config, index)
     motion, streamer = TipMotion(arm), JointStreamer(arm, world.config.time.stream_dt)
     motion.reset(scene.joints)
     streamer.reset(scene.joints)
     state = world.reset(scene)
-    policy = Play(arm, rng, region)
+    policy = Play(arm, rng, region, scene)
     rows: dict[str, list] = {}
     for frame in range(config.frames):
         action = policy.act(state, motion.target)
@@ -104,6 +106,22 @@ def sample_scene(arm: Arm, rng: np.random.Generator, region: NDArray) -> Scene:
     joints = joints_at(arm, tip)
     yaw = float(rng.uniform(-np.pi, np.pi))
     return Scene(joints, position, yaw, sample_colour(rng), tip, joints)
+
+
+def furnish(scene: Scene, arm: Arm, config: CollectConfig, index: int) -> Scene:
+    """``scene`` with the object and the obstacles of episode ``index``, clear of tip and object.
+
+    Their random numbers are their own: without them the episode is what it was.
+    """
+    rng = np.random.default_rng([config.seed, index, 1])
+    has_thing, has_obstacles = rng.random(2) < (config.thing_share, config.obstacle_share)
+    thing = sample_thing(rng) if has_thing else None
+    if not has_obstacles:
+        return replace(scene, thing=thing)
+    tip = arm.tip_position(scene.joints)
+    obstacles = sample_around(arm, rng, tip, scene.object_position)
+    rgb = np.array([sample_grey(rng) for _ in obstacles]).reshape(-1, 3)
+    return replace(scene, thing=thing, obstacles=obstacles, obstacle_rgb=rgb)
 
 
 def _stack(values: list) -> NDArray:

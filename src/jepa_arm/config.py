@@ -238,6 +238,9 @@ class CollectConfig:
         seed: episode ``i`` depends on (seed, i) alone, however many workers there are.
         object_min, object_max: (x, y) m, where objects start and are pushed to, as far as the
             arm's workspace allows.
+        obstacle_share: of the episodes that have one or two posts or walls on the table.
+        thing_share: of those with an object of any shape, size, mass and friction in place of
+            the simulator's cube.
     """
 
     episodes: int
@@ -245,8 +248,13 @@ class CollectConfig:
     seed: int
     object_min: tuple[float, float]
     object_max: tuple[float, float]
+    obstacle_share: float = 0.0
+    thing_share: float = 0.0
 
     def __post_init__(self) -> None:
+        for key in ('obstacle_share', 'thing_share'):
+            if not 0.0 <= getattr(self, key) <= 1.0:
+                raise ConfigError(f'{key}: expected a share in [0, 1], got {getattr(self, key)}')
         for key in ('episodes', 'frames'):
             if getattr(self, key) < (2 if key == 'frames' else 1):
                 raise ConfigError(f'{key}: expected a positive number, got {getattr(self, key)}')

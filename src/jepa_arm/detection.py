@@ -88,7 +88,7 @@ class Detector:
         for part in (told, done, streamer):
             part.reset(scene.joints)
         state = world.reset(scene)
-        policy = Play(self._arm, rng, region)
+        policy = Play(self._arm, rng, region, scene)
         self._belief.reset()
         onset, first = FRAMES, world.image()
         surprise = np.full(FRAMES, np.nan)

@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepa_arm.collection import collect
+from jepa_arm.arm import Arm
+from jepa_arm.collection import collect, furnish, play_episode, sample_scene
 from jepa_arm.config import ArmConfig, CollectConfig, SimConfig, load
 from jepa_arm.data.episodes import DataError, EpisodeFile
 from jepa_arm.resources import config_path
+from jepa_arm.routes import distance
+from jepa_arm.sim.bullet import BulletWorld
+from jepa_arm.sim.tasks import object_region
+from jepa_arm.sim.world import Scene
 
 
 @pytest.fixture(scope='module')
@@ -40,3 +45,50 @@ def test_a_file_that_exists_is_not_overwritten(
     with pytest.raises(DataError, match='exists already'):
         collect(path, arm_config, sim_config, small, progress=False)
     assert path.read_bytes() == b'precious'
+
+
+def scene_of(arm: Arm, config: CollectConfig, index: int) -> Scene:
+    rng = np.random.default_rng([config.seed, index])
+    region = object_region(arm, config.object_min, config.object_max)
+    return furnish(sample_scene(arm, rng, region), arm, config, index)
+
+
+def test_the_shares_of_obstacles_and_things_are_those_of_the_configuration(
+    arm: Arm, small: CollectConfig
+) -> None:
+    scenes = [scene_of(arm, small, i) for i in range(200)]
+    for has, share in (
+        ([bool(s.obstacles) for s in scenes], small.obstacle_share),
+        ([s.thing is not None for s in scenes], small.thing_share),
+    ):
+        assert np.mean(has) == pytest.approx(share, abs=0.12)
+    for scene in scenes:
+        assert distance(arm.tip_position(scene.joints), scene.obstacles) > 0.04
+        assert distance(scene.object_position, scene.obstacles) > 0.05
+
+
+def test_play_among_obstacles_keeps_its_targets_off_them(
+    world: BulletWorld, arm: Arm, small: CollectConfig
+) -> None:
+    crowded = replace(small, frames=41, obstacle_share=1.0, thing_share=1.0)
+    for index in range(6):
+        scene = scene_of(arm, crowded, index)
+        assert scene.obstacles
+        episode = play_episode(world, arm, crowded, index)
+        assert not world.has_touched
+        for target in episode['tip_target'].astype(float):
+            assert distance(target, scene.obstacles) > 0.022
+        np.testing.assert_array_equal(
+            episode['pixels'], play_episode(world, arm, crowded, index)['pixels']
+        )
+
+
+def test_obstacles_and_things_leave_the_other_episodes_as_they_were(
+    world: BulletWorld, arm: Arm, small: CollectConfig
+) -> None:
+    bare = replace(small, obstacle_share=0.0, thing_share=0.0)
+    plain = next(i for i in range(50) if not scene_of(arm, small, i).obstacles
+                 and scene_of(arm, small, i).thing is None)  # fmt: skip
+    first, second = (play_episode(world, arm, c, plain) for c in (small, bare))
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key])

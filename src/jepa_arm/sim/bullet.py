@@ -27,6 +27,8 @@ TABLE_CENTRE = (0.45, 0.0, -0.05)
 TABLE_RGBA = (0.62, 0.56, 0.48, 1.0)
 TOUCHING = 5e-4
 """m, nearer than this two bodies touch; PyBullet reports contacts before they do."""
+ROLLING = 0.002
+"""m, PyBullet's rolling friction of cylinders."""
 NEAR, FAR = 0.05, 4.0
 
 
@@ -280,7 +282,12 @@ class BulletWorld:
         if thing.shape == 'box':
             shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': (half, half, height / 2.0)}
             return self._add_body(shape, {}, centre, rgba, thing.mass, thing.friction)
-        return self._add_body(shape, {'height': height}, centre, rgba, thing.mass, thing.friction)
+        length = {'height': height}
+        body = self._add_body(shape, length, centre, rgba, thing.mass, thing.friction)
+        pybullet.changeDynamics(
+            body, -1, rollingFriction=ROLLING, physicsClientId=self._client
+        )  # one that was knocked over would roll off the table
+        return body
 
     def _add_obstacle(self, obstacle: ObstacleConfig, rgb: Sequence[float] | FloatArray) -> int:
         """A fixed body where ``obstacle`` stands, in the colour ``rgb``."""

@@ -17,7 +17,7 @@ from ..motion import ACTION_METRES
 from ..types import FloatArray
 from .surroundings import Surroundings
 from .tasks import sample_tip
-from .world import Thing, WorldState
+from .world import Scene, Thing, WorldState
 
 CONTACT = 0.042
 """m between tip and object centres when the tip touches a face of the object."""
@@ -27,6 +27,8 @@ SAFE_HEIGHT = 0.085
 PUSH_HEIGHT = 0.018
 STANDARD_HALF, STANDARD_REACH = 0.025, 0.0354
 """m, half the side and half the diagonal of the cube that the above are for."""
+PRESSING = 0.03
+"""m, by which the tip lags behind its target where it does not come on."""
 TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
 """rad, by which a push may deviate from its way."""
 
@@ -83,10 +85,12 @@ class ScriptedPush:
         is_low = state.tip_position[2] < PUSH_HEIGHT + 0.012
         if is_low and along < -0.02 and np.linalg.norm(across) < 0.012:
             action = self._push(state, target, heading, distance, along, across)
-            return self.around.kept_out(target, action) if self.around else action
+            if self.around is None:
+                return action
+            return self.around.kept_out(state.tip_position, target, action)
         if self.around:
             action = self._go_behind_round(self.around, state, target, heading)
-            return self.around.kept_out(target, action)
+            return self.around.kept_out(state.tip_position, target, action)
         return self._go_behind(state, target, centre, heading)
 
     @property
@@ -214,7 +218,8 @@ class Play:
     drawn to the object. Between pushes the tip now and then goes elsewhere first, over the
     object too, and in all of them it rests at any time: what is seen only after a success looks
     like success. Most pushes go on roughly as the tip already stands, so that the object
-    moves often.
+    moves often. The tip keeps off obstacles and goes and pushes round them; now and then an object
+    is pushed against one.
     """
 
     ELSEWHERE = 0.2
@@ -223,9 +228,17 @@ class Play:
     """Share of the tip's places that are on or over the object."""
     REST = 0.015
     """Chance of a rest to begin at a control step."""
+    CARELESS = 0.3
+    """Share of the pushes whose goals may lie at or in an obstacle."""
 
-    def __init__(self, arm: Arm, rng: np.random.Generator, object_region: FloatArray) -> None:
+    def __init__(
+        self, arm: Arm, rng: np.random.Generator, object_region: FloatArray, scene: Scene
+    ) -> None:
         self._arm, self._rng, self._region = arm, rng, object_region
+        self._thing = scene.thing
+        workspace = np.array([arm.workspace_min, arm.workspace_max])
+        has_any = bool(scene.obstacles)
+        self._around = Surroundings(scene.obstacles, workspace, object_region) if has_any else None
         self._mode = rng.choice(['reach', 'push', 'roam'], p=[0.05, 0.80, 0.15])
         sigma = 0.7 if self._mode == 'roam' else float(rng.choice([0.1, 0.25, 0.5]))
         self._noise = OrnsteinUhlenbeck(rng, sigma)
@@ -235,6 +248,12 @@ class Play:
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
         """The next action of play."""
+        action = self._wanted(state, target)
+        if self._around is None:
+            return action
+        return self._around.kept_out(state.tip_position, target, action)
+
+    def _wanted(self, state: WorldState, target: FloatArray) -> FloatArray:
         if self._rest == 0 and self._rng.random() < self.REST:
             self._rest = int(self._rng.integers(2, 12))
         if self._rest > 0:
@@ -242,7 +261,7 @@ class Play:
             return np.zeros(3)
         if self._mode == 'roam':
             return self._roam(state, target)
-        if self._inner is None or self._steps_left == 0 or self._is_reached(state):
+        if self._inner is None or self._steps_left == 0 or self._is_over(state, target):
             if self._inner is not None and self._rng.random() < 0.3:
                 self._rest = int(self._rng.integers(2, 8))
             self._inner = self._new_goal(state)
@@ -258,15 +277,24 @@ class Play:
 
     def _new_goal(self, state: WorldState) -> ScriptedReach | ScriptedPush:
         if self._mode == 'reach' or self._rng.random() < self.ELSEWHERE:
-            return ScriptedReach(self._place(state))
-        return ScriptedPush(self._push_goal(state))
+            return ScriptedReach(self._place(state), self._around)
+        return ScriptedPush(self._push_goal(state), around=self._around, thing=self._thing)
 
     def _place(self, state: WorldState) -> FloatArray:
         """(3,) m for the tip, clear of the object or over it."""
+        place = self._any_place(state)
+        for _ in range(20):
+            if self._around is None or self._around.is_free(place):
+                break
+            place = self._any_place(state)
+        return place
+
+    def _any_place(self, state: WorldState) -> FloatArray:
         centre = state.object_position[:2]
         if self._rng.random() > self.OVER:
             return sample_tip(self._arm, self._rng, centre)
         height = self._rng.uniform(0.045, 0.11)
+        height += 0.0 if self._thing is None else self._thing.height - 2 * STANDARD_HALF
         return np.array([*self._rng.normal(centre, 0.02), height])
 
     def _push_goal(self, state: WorldState) -> FloatArray:
@@ -276,13 +304,23 @@ class Play:
         ahead = centre - state.tip_position[:2]
         ahead /= np.linalg.norm(ahead) + 1e-9
         wants_ahead = self._rng.random() < 0.85
+        around = self._around
+        if around is not None and self._rng.random() < self.CARELESS:
+            around = None
         for _ in range(30):
             goal = self._rng.uniform(low, high)
             way = goal - centre
             length = float(np.linalg.norm(way))
-            if length > 0.05 and (not wants_ahead or way @ ahead > 0.7 * length):
+            has_room = around is None or around.has_room(goal)
+            is_ahead = not wants_ahead or way @ ahead > 0.7 * length
+            if length > 0.05 and has_room and is_ahead:
                 break
         return goal
+
+    def _is_over(self, state: WorldState, target: FloatArray) -> bool:
+        """Whether the goal is reached, or pushing on would only press against an obstacle."""
+        lead = float(np.linalg.norm(target - state.tip_position))
+        return self._is_reached(state) or (state.object_touches_obstacle and lead > PRESSING)
 
     def _is_reached(self, state: WorldState) -> bool:
         if isinstance(self._inner, ScriptedReach):

@@ -8,12 +8,14 @@ import numpy as np
 
 from ..config import ObstacleConfig
 from ..motion import ACTION_METRES
-from ..routes import ahead, distance, pushed_out, route
+from ..routes import ahead, distance, is_blocked, pushed_out, route
 from ..types import FloatArray
 from .obstacles import THING_MARGIN, TIP_MARGIN
 
 KEPT = 0.027
 """m, nearer than this the tip is not told to go to an obstacle."""
+CUT = 0.02
+"""m, nearer than this the tip's own straight way to its target does not come."""
 LOOK_AHEAD = 0.03
 """m along its way, where an object is pushed to."""
 
@@ -67,12 +69,22 @@ class Surroundings:
         is_inside = bool(np.all(tip >= low) and np.all(tip <= high))
         return is_inside and distance(tip, self.obstacles) > TIP_MARGIN - 0.001
 
-    def kept_out(self, target: FloatArray, action: FloatArray) -> FloatArray:
-        """``action`` (3,) turned so that the tip target (3,) m stays ``KEPT`` off obstacles."""
+    def has_room(self, place: FloatArray) -> bool:
+        """Whether an object can be pushed to ``place`` (2,) m and left there."""
+        return distance(place, self.obstacles) > THING_MARGIN
+
+    def kept_out(self, tip: FloatArray, target: FloatArray, action: FloatArray) -> FloatArray:
+        """``action`` (3,) turned so that the tip target (3,) m stays ``KEPT`` off obstacles.
+
+        No action where the tip (3,) m, which lags behind, would cut a corner.
+        """
         place = np.clip(target + np.clip(action, -1.0, 1.0) * ACTION_METRES, *self.workspace)
         free = pushed_out(place, self.obstacles, KEPT, self.workspace)
-        if free is place:
-            return action
         if free is None or np.abs(free - target).max() > 1.5 * ACTION_METRES:
             return np.zeros(3)
+        is_near = distance(tip, self.obstacles) < CUT
+        if not is_near and is_blocked(tip, free, self.obstacles, CUT):
+            return np.zeros(3)
+        if free is place:
+            return action
         return np.clip((free - target) / ACTION_METRES, -1.0, 1.0)

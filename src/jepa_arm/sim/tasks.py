@@ -30,6 +30,7 @@ EVALUATION_SEED = 1_000_000
 
 ROOM = 0.04
 """m, least horizontal distance of an object's centre from the edge of the tip's workspace."""
+MOST_TRIES = 100_000
 TIP_CLEARANCE = 0.075
 """m, least horizontal distance between a low tip and the object at reset."""
 
@@ -99,10 +100,14 @@ class Task:
         )
 
     def _sample_avoiding(self, rng: np.random.Generator) -> Scene:
-        """A scene with an obstacle on the straight line from start to goal, and a way round it."""
+        """A scene with an obstacle on the straight line from start to goal, and a way round it.
+
+        Raises:
+            ConfigError: none was found.
+        """
         config, arm, cube = self.config, self._arm, self._sim.object_size
         is_wall = bool(rng.random() < 0.5)
-        while True:
+        for _ in range(MOST_TRIES):
             position = rng.uniform(*self._region)
             tip = sample_tip(arm, rng, position)
             goal_xy = rng.uniform(*self._region) if config.kind == 'push' else position
@@ -113,17 +118,17 @@ class Task:
             if not config.distance_min <= np.linalg.norm(goal - start) <= config.distance_max:
                 continue
             obstacle = sample_in_the_way(rng, 'obstacle', is_wall, start, goal)
-            if not is_blocked(start, goal, [obstacle], margin):
-                continue
-            if any(distance(place, [obstacle]) < TIP_ROOM for place in (tip, goal_tip)):
-                continue
-            places = (position, goal_xy)
-            if any(distance(place, [obstacle]) < THING_ROOM for place in places):
-                continue
-            if any(hides(obstacle, arm, place) for place in places):
-                continue
-            if self._is_possible(start, goal, obstacle):
+            if (
+                is_blocked(start, goal, [obstacle], margin)
+                and self._has_room(obstacle, (tip, goal_tip), (position, goal_xy))
+                and self._is_possible(start, goal, obstacle)
+            ):
                 break
+        else:
+            raise ConfigError(
+                f'{config.name}: no scene found with room for an obstacle in the workspace of '
+                f'{arm.config.name}; change the workspace in config/arms or the distances'
+            )
         return Scene(
             joints=joints_at(arm, tip),
             object_position=position,
@@ -133,6 +138,22 @@ class Task:
             goal_joints=joints_at(arm, goal_tip),
             obstacles=(obstacle,),
             obstacle_rgb=sample_grey(rng)[None],
+        )
+
+    def _has_room(
+        self,
+        obstacle: ObstacleConfig,
+        tips: tuple[FloatArray, FloatArray],
+        places: tuple[FloatArray, FloatArray],
+    ) -> bool:
+        """Whether ``tips`` (3,) and ``places`` (2,) m of the object are clear of ``obstacle``.
+
+        The object is in the camera's view there.
+        """
+        return (
+            all(distance(tip, [obstacle]) >= TIP_ROOM for tip in tips)
+            and all(distance(place, [obstacle]) >= THING_ROOM for place in places)
+            and not any(hides(obstacle, self._arm, place) for place in places)
         )
 
     def _is_possible(self, start: FloatArray, goal: FloatArray, obstacle: ObstacleConfig) -> bool:
