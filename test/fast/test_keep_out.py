@@ -91,7 +91,7 @@ def test_the_tip_goes_round_a_wall_and_never_near_it(planner):
     planner.keep_out = None
     z = torch.tensor(start, dtype=torch.float32)[None]
     straight = planner.plan(z, z, PositionGoal('tip', goal)).latents.double().numpy()
-    assert min(distance(place, (WALL,)) for place in straight) == 0.0
+    assert min(distance(place, (WALL,)) for place in straight) < 0.02
 
 
 def test_where_every_way_is_barred_the_plan_says_so(planner, arm):
