@@ -70,12 +70,14 @@ def pose(x, y, z, frame='', kind=Goal.TIP_POSE):
 class Bench:
     """Simulator, guard and planner, and a client of the planner."""
 
-    def __init__(self, harness, arm, checkpoint, log_dir, **parameters):
+    def __init__(self, harness, arm, checkpoint, log_dir, guard_config='', **parameters):
         self.harness, self.arm = harness, arm
         self.joints = harness.record(JointState, 'joint_states', EVERY)
         self.guard = harness.record(GuardStatus, 'guard/status', STATUS)
         self.status = harness.record(PlannerStatus, 'planner/status', STATUS)
-        specs = simulation(checkpoint=str(checkpoint), task='push', seed=1)
+        specs = simulation(
+            checkpoint=str(checkpoint), task='push', seed=1, guard_config=guard_config
+        )
         *others, planner = specs
         planner = replace(planner, parameters={**planner.parameters, **parameters})
         self.graph = Supervisor([*others, planner], log_dir=log_dir, watcher=harness.node)

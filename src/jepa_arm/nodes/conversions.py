@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 
 
 class PlanMarker(IntEnum):
-    """What the markers on ``planner/plan_markers`` show; values are their ids."""
+    """What the markers on ``planner/plan_markers`` show; values are their ids.
+
+    Obstacles follow each other from ``OBSTACLE`` on.
+    """
 
     PATH = 0
     GOAL = 1
     CANDIDATES = 2
     WORKSPACE = 3
+    OBSTACLE = 100
 
 
 def to_time(seconds: float) -> Time:

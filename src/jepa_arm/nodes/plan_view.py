@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, product
 
 import numpy as np
-from geometry_msgs.msg import Vector3
+from geometry_msgs.msg import Quaternion, Vector3
 from jepa_arm_msgs.msg import Goal, PlannerStatus
 from rclpy.node import Node
 from std_msgs.msg import ColorRGBA
+from transforms3d.euler import euler2quat
 from visualization_msgs.msg import Marker, MarkerArray
 
+from ..config import ObstacleConfig
 from ..decision import Decision
 from ..goals import PositionGoal
 from ..types import FloatArray
@@ -23,16 +26,29 @@ PATH_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=1.0)
 SURPRISED_COLOUR = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 FAN_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
 BOX_COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.5)
+OBSTACLE_COLOUR = ColorRGBA(r=0.9, g=0.5, b=0.1, a=0.6)
 LINE_M = 0.004
 
 
 class PlanView:
     """Publishes ``planner/status``, ``planner/goal`` and ``planner/plan_markers``."""
 
-    def __init__(self, node: Node, frame_id: str, workspace: FloatArray) -> None:
-        """``workspace``: (2, 3) m, lowest and highest corner of where the tip may be."""
+    def __init__(
+        self,
+        node: Node,
+        frame_id: str,
+        workspace: FloatArray,
+        obstacles: Sequence[ObstacleConfig] = (),
+    ) -> None:
+        """Publishes nothing yet.
+
+        Args:
+            node: of the topics. frame_id: base frame of the arm.
+            workspace: (2, 3) m, lowest and highest corner of where the tip may be.
+            obstacles: that are drawn with the plan.
+        """
         self._node, self._frame_id = node, frame_id
-        self._edges = _edges(workspace)
+        self._edges, self._obstacles = _edges(workspace), tuple(obstacles)
         self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
         self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
         self._goal_pub = node.create_publisher(Goal, 'planner/goal', LATCHED)
@@ -117,11 +133,29 @@ class PlanView:
         fan.points = [convert.point_to_msg(point) for point in ends]
         box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
         box.points = [convert.point_to_msg(point) for point in self._edges]
-        self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, box]))
+        standing = [self._obstacle(i, stamp) for i in range(len(self._obstacles))]
+        self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, box, *standing]))
 
     def clear(self) -> None:
         """Removes what was drawn."""
         self._markers_pub.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+
+    def _obstacle(self, index: int, stamp: float) -> Marker:
+        """A capsule is drawn as a cylinder of its whole length."""
+        obstacle, number = self._obstacles[index], PlanMarker.OBSTACLE + index
+        first, *rest = obstacle.size
+        if obstacle.shape == 'box':
+            kind, size = Marker.CUBE, obstacle.size
+        elif obstacle.shape == 'sphere':
+            kind, size = Marker.SPHERE, [2.0 * first] * 3
+        else:
+            kind, size = Marker.CYLINDER, [2.0 * first, 2.0 * first, rest[0] + 2.0 * first]
+        marker = self._marker(number, kind, OBSTACLE_COLOUR, 0.0, stamp)
+        marker.scale = Vector3(x=size[0], y=size[1], z=size[2])
+        marker.pose.position = convert.point_to_msg(np.array(obstacle.xyz))
+        w, x, y, z = euler2quat(*obstacle.rpy)
+        marker.pose.orientation = Quaternion(x=x, y=y, z=z, w=w)
+        return marker
 
     def _marker(
         self, number: int, kind: int, colour: ColorRGBA, size: float, stamp: float

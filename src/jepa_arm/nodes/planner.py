@@ -177,7 +177,7 @@ class PlannerPart:
             self._goals = GoalServer(node, NOT_ACTIVE)
             stack.callback(self._goals.destroy)
             corners = np.stack([self._arm.workspace_min, self._arm.workspace_max])
-            self._view = PlanView(node, self._arm.config.base_link, corners)
+            self._view = PlanView(node, self._arm.config.base_link, corners, obstacles)
             topic = 'planner/joint_trajectory'
             self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
             self._loop = PlanningLoop(
