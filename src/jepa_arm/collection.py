@@ -68,6 +68,7 @@ def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int
     motion.reset(scene.joints)
     streamer.reset(scene.joints)
     state = world.reset(scene)
+    vary_view(world, config, index)
     policy = Play(arm, rng, region, scene)
     rows: dict[str, list] = {}
     for frame in range(config.frames):
@@ -122,6 +123,17 @@ def furnish(scene: Scene, arm: Arm, config: CollectConfig, index: int) -> Scene:
     obstacles = sample_around(arm, rng, tip, scene.object_position)
     rgb = np.array([sample_grey(rng) for _ in obstacles]).reshape(-1, 3)
     return replace(scene, thing=thing, obstacles=obstacles, obstacle_rgb=rgb)
+
+
+def vary_view(world: BulletWorld, config: CollectConfig, index: int) -> None:
+    """Light and camera of episode ``index``, until the next reset of ``world``."""
+    rng = np.random.default_rng([config.seed, index, 2])
+    if rng.random() < config.light_share:
+        direction = rng.normal(size=3)
+        direction[2] = abs(direction[2]) + 0.5
+        world.relight(direction, rng.uniform(0.6, 1.0) + rng.uniform(-0.1, 0.0, 3))
+    if config.camera_std > 0.0:
+        world.bump_camera(rng.normal(0.0, config.camera_std, 3))
 
 
 def _stack(values: list) -> NDArray:

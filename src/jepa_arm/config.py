@@ -241,6 +241,8 @@ class CollectConfig:
         obstacle_share: of the episodes that have one or two posts or walls on the table.
         thing_share: of those with an object of any shape, size, mass and friction in place of
             the simulator's cube.
+        light_share: of the episodes that are lit from anywhere above, in any brightness.
+        camera_std: m, on each axis, by which the camera stands elsewhere in each episode.
     """
 
     episodes: int
@@ -250,9 +252,13 @@ class CollectConfig:
     object_max: tuple[float, float]
     obstacle_share: float = 0.0
     thing_share: float = 0.0
+    light_share: float = 0.0
+    camera_std: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ('obstacle_share', 'thing_share'):
+        if not 0.0 <= self.camera_std < 0.1:
+            raise ConfigError(f'camera_std: expected 0 to 0.1 m, got {self.camera_std}')
+        for key in ('obstacle_share', 'thing_share', 'light_share'):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 raise ConfigError(f'{key}: expected a share in [0, 1], got {getattr(self, key)}')
         for key in ('episodes', 'frames'):

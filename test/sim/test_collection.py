@@ -92,3 +92,16 @@ def test_obstacles_and_things_leave_the_other_episodes_as_they_were(
     first, second = (play_episode(world, arm, c, plain) for c in (small, bare))
     for key, value in first.items():
         np.testing.assert_array_equal(value, second[key])
+
+
+def test_light_and_camera_change_what_is_seen_and_nothing_else(
+    world: BulletWorld, arm: Arm, small: CollectConfig
+) -> None:
+    plain, varied = (
+        play_episode(world, arm, c, 3)
+        for c in (small, replace(small, light_share=1.0, camera_std=0.01))
+    )
+    assert np.abs(plain['pixels'].astype(int) - varied['pixels']).mean() > 1.0
+    for key in plain:
+        if key != 'pixels':
+            np.testing.assert_array_equal(plain[key], varied[key])

@@ -153,10 +153,11 @@ class ScriptedPush:
     def _behind(
         self, around: Surroundings, centre: FloatArray, heading: FloatArray
     ) -> FloatArray | None:
-        """(3,) m, a free place for the tip behind the object."""
+        """(3,) m, a free place for the tip behind the object, with a clear way to it."""
+        middle = np.array([*centre, PUSH_HEIGHT])
         for stand_off in (STAND_OFF, NEAR_STAND_OFF):
             place = np.array([*centre - (stand_off + self._extra) * heading, PUSH_HEIGHT])
-            if around.is_free(place):
+            if around.is_free(place) and around.is_clear(place, middle):
                 return place
         return None
 

@@ -69,6 +69,10 @@ class Surroundings:
         is_inside = bool(np.all(tip >= low) and np.all(tip <= high))
         return is_inside and distance(tip, self.obstacles) > TIP_MARGIN - 0.001
 
+    def is_clear(self, tip: FloatArray, end: FloatArray) -> bool:
+        """Whether the tip may go straight from ``tip`` to ``end`` (3,) m."""
+        return not is_blocked(tip, end, self.obstacles, KEPT)
+
     def has_room(self, place: FloatArray) -> bool:
         """Whether an object can be pushed to ``place`` (2,) m and left there."""
         return distance(place, self.obstacles) > THING_MARGIN
