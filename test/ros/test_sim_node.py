@@ -229,6 +229,8 @@ def test_task_can_be_changed_and_an_unknown_one_is_refused(bench):
     assert not response.success and 'push.yaml' in response.message
     response = bench.reset(0, 'reach')
     assert response.success and response.goal.subject == Goal.SUBJECT_TIP
+    response = bench.reset(0, 'avoid_reach')
+    assert not response.success and 'avoid_reach, seed 0: expected' in response.message
     assert bench.reset(0, 'push').goal.subject == Goal.SUBJECT_OBJECT
 
 

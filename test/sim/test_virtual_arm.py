@@ -1,9 +1,12 @@
 """The virtual arm's faults: what its camera, encoders and clock then give."""
 
+import re
+
 import numpy as np
 import pytest
+import yaml
 
-from jepa_arm.config import ConfigError, ObstacleConfig
+from jepa_arm.config import ConfigError, ObstacleConfig, from_dict
 from jepa_arm.nodes.virtual_arm import VirtualArm
 from jepa_arm.sim.tasks import load_task
 
@@ -78,16 +81,27 @@ def test_a_clock_jumps_once_and_never_below_zero(virtual):
     assert virtual.clock == pytest.approx(0.0, abs=1e-9)
 
 
-def test_what_the_guard_declares_stands_there_and_other_obstacles_are_refused(arm, sim_config):
-    post = ObstacleConfig('post', 'box', (0.05, 0.05, 0.3), (0.5, 0.0, 0.15))
-    virtual = VirtualArm(arm, sim_config, obstacles=(post,))
-    task = load_task('push', arm, sim_config)
-    with_post = virtual.reset(task, 0).image.astype(int)
-    assert virtual.scene.obstacles == (post,)
-    with pytest.raises(ConfigError, match='avoid_push'):
-        virtual.reset(load_task('avoid_push', arm, sim_config), 0)
-    assert virtual.task is task
-    virtual.close()
-    bare = VirtualArm(arm, sim_config)
-    assert (np.abs(with_post - bare.reset(task, 0).image).sum(2) > 40).sum() > 20
-    bare.close()
+POST = ObstacleConfig('post', 'box', (0.05, 0.05, 0.3), (0.5, 0.0, 0.15))
+
+
+def test_what_the_guard_declares_stands_there(virtual):
+    with_post = virtual.reset(virtual.task, 0, (POST,)).image.astype(int)
+    assert virtual.scene.obstacles == (POST,)
+    bare = virtual.reset(virtual.task, 0).image
+    assert (np.abs(with_post - bare).sum(2) > 40).sum() > 20
+
+
+def test_a_scene_with_obstacles_is_drawn_only_where_just_these_are_declared(
+    virtual, arm, sim_config
+):
+    before, task = virtual.scene, load_task('avoid_push', arm, sim_config)
+    scene, other = task.sample(0), task.sample(1)
+    for declared in ((), (POST,), other.obstacles, (*scene.obstacles, POST)):
+        with pytest.raises(ConfigError, match='avoid_push, seed 0.*guard_config') as refusal:
+            virtual.reset(task, 0, declared)
+        assert virtual.scene is before
+    written = re.search(r'no others, (\[.*?\]), got', str(refusal.value))
+    assert [from_dict(ObstacleConfig, o) for o in yaml.safe_load(written[1])] == [*scene.obstacles]
+    virtual.reset(task, 0, scene.obstacles)
+    assert virtual.scene.obstacles == scene.obstacles  # once
+    np.testing.assert_array_equal(virtual.scene.obstacle_rgb, scene.obstacle_rgb)

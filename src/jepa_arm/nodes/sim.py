@@ -25,7 +25,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from ..config import ConfigError, GuardConfig, load
+from ..config import ConfigError, GuardConfig, ObstacleConfig, load
 from ..resources import config_path
 from ..sim.tasks import load_task
 from ..types import FloatArray, JointSample
@@ -66,8 +66,10 @@ class SimNode(Node):
         super().__init__('sim')
         self._arm = load_arm(declare_arm(self))
         self._config = load_sim_config(declare_sim_config(self))
-        text = 'obstacles that it declares stand there: config/<file>, or a path'
-        guard = str(declare(self, 'guard_config', 'guard.yaml', text))
+        text = (
+            'obstacles that it declares stand there: config/<file>, or a path; read at each reset'
+        )
+        self._guard_config = str(declare(self, 'guard_config', 'guard.yaml', text))
         task = declare(self, 'task', 'push', 'task: config/tasks/<task>.yaml')
         seed = declare(self, 'seed', 0, 'seed of the first scene')
         self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
@@ -76,14 +78,14 @@ class SimNode(Node):
         check_known(self)
         use_real_time(self, priority)
         first_task = load_task(str(task), self._arm, self._config)
-        declared = load(GuardConfig, config_path(guard)).obstacles
-        self._virtual = VirtualArm(self._arm, self._config, gui, declared)
+        declared = self._declared()
+        self._virtual = VirtualArm(self._arm, self._config, gui)
         self._ticks_to_go = 0
         self._step_done: Future | None = None
         self._anchor: float | None = None
         self._late_ticks, self._lost_s = 0, 0.0
         self._make_publishers()
-        self._virtual.reset(first_task, int(seed))
+        self._virtual.reset(first_task, int(seed), declared)
         self._make_subscriptions()
         self._diagnostics = Diagnostics(self, self._problems, self._values)
         if self._lock_step:
@@ -220,7 +222,7 @@ class SimNode(Node):
         try:
             if request.task not in ('', task.config.name):
                 task = load_task(request.task, self._arm, self._config)
-            goal = self._virtual.reset(task, request.seed)
+            goal = self._virtual.reset(task, request.seed, self._declared())
         except (ConfigError, FileNotFoundError) as error:
             response.message = str(error)
             return response
@@ -238,6 +240,10 @@ class SimNode(Node):
         response.tip_position = convert.point_to_msg(state.tip_position)
         self.get_logger().info(f'{task.config.name}, seed {request.seed}')
         return response
+
+    def _declared(self) -> tuple[ObstacleConfig, ...]:
+        """The obstacles that the file of ``guard_config`` declares now."""
+        return load(GuardConfig, config_path(self._guard_config)).obstacles
 
     async def _on_step(self, request: Step.Request, response: Step.Response) -> Step.Response:
         if not self._lock_step:

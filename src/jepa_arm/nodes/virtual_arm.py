@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..arm import Arm
-from ..config import ConfigError, ObstacleConfig, SimConfig
+from ..config import ConfigError, ObstacleConfig, SimConfig, to_dict
 from ..sim.bullet import BulletWorld
 from ..sim.tasks import Task
 from ..sim.world import WorldState, with_obstacles
@@ -31,10 +32,8 @@ class VirtualArm:
         arm: Arm,
         config: SimConfig,
         gui: bool = False,
-        obstacles: tuple[ObstacleConfig, ...] = (),
     ) -> None:
-        """``obstacles``: what is declared to the guard, and so stands there."""
-        self.arm, self._time, self._obstacles = arm, config.time, obstacles
+        self.arm, self._time = arm, config.time
         self._world = BulletWorld(arm, config, gui)
         self._faults = Faults()
         self._images: list[tuple[float, float, ImageArray]] = []
@@ -70,22 +69,32 @@ class VirtualArm:
         """Frees the physics server."""
         self._world.close()
 
-    def reset(self, task: Task, seed: int) -> Observation:
-        """Builds the scene that ``seed`` draws; all faults end.
+    def reset(
+        self, task: Task, seed: int, declared: tuple[ObstacleConfig, ...] = ()
+    ) -> Observation:
+        """Builds the scene that ``seed`` draws, with what is declared; all faults end.
+
+        Args:
+            task: with obstacles of its own, or without. seed: of the scene.
+            declared: obstacles that guard and planner know, base frame.
 
         Returns:
             what camera and joints would give at the scene's goal.
 
         Raises:
-            ConfigError: a task whose scenes have obstacles that no guard node knows.
+            ConfigError: the scene has obstacles of its own, which are not those declared.
         """
-        if task.config.obstacles:
+        scene = task.sample(seed)
+        if not scene.obstacles:
+            scene = with_obstacles(scene, declared)
+        elif scene.obstacles != declared:
             raise ConfigError(
-                f'{task.config.name}: its obstacles change with the scene, expected only those '
-                'that the guard declares (config/guard.yaml); run it in process: jepa-arm eval'
+                f'{task.config.name}, seed {seed}: expected that guard_config declares the '
+                f'obstacles of this scene and no others, {_listed(scene.obstacles)}, got '
+                f'{_listed(declared)}; write them into that file and configure guard and planner '
+                'anew before each reset, as jepa-arm eval --ros does'
             )
-        self.task, self.seed = task, seed
-        self.scene = with_obstacles(task.sample(seed), self._obstacles)
+        self.task, self.seed, self.scene = task, seed, scene
         goal = self._world.image_of(self.scene, task.subject)
         self._world.reset(self.scene)
         self.controller.reset(self.scene.joints)
@@ -189,6 +198,11 @@ class VirtualArm:
         side = 1.0 if state.object_position[1] < 0.0 else -1.0
         offset: FloatArray = np.array([0.0, side * distance])
         self._world.move_object(state.object_position[:2] + offset, state.object_yaw)
+
+
+def _listed(obstacles: tuple[ObstacleConfig, ...]) -> str:
+    """As they are written in YAML."""
+    return json.dumps([to_dict(obstacle) for obstacle in obstacles])
 
 
 __all__ = ['FaultError', 'VirtualArm']
