@@ -128,6 +128,11 @@ class Scene:
             return None
         return self.names[int(np.argmin(distances))]
 
+    def obstacle_distance(self, q: FloatArray) -> float:
+        """m from the arm at joints ``q`` (J,) to the nearest obstacle; negative: it overlaps."""
+        distances = self.at(q).distances[self.is_obstacle]
+        return float(distances.min()) if distances.size else np.inf
+
     def clearance_below(self, pose: Pose) -> float:
         """m, height of the arm's lowest point above the base plane (z = 0).
 

@@ -53,7 +53,8 @@ class EpisodeResult:
         predicted: the tip path that each plan predicted, (H, 3) m each.
         goal: (3,) m true goal; read_goal: (3,) m as the probe read it from the goal image.
         goal_image: what the agent was shown.
-        touched: whether the arm touched an obstacle at any time.
+        touched: whether the arm touched an obstacle at any time (in process: by PyBullet's
+            contacts; over ROS: by where the measured joints put its shapes).
     """
 
     seed: int

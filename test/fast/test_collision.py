@@ -156,6 +156,18 @@ def test_a_leaning_cylinder_is_as_low_as_its_rim(tmp_path):
     assert scene.clearance_below(scene.at(np.array([0.1, lean]))) == pytest.approx(lowest)
 
 
+def test_the_nearest_obstacle_counts_whatever_else_is_nearer(tmp_path):
+    far, near = (
+        ObstacleConfig(name, 'sphere', (0.05,), (x, 0.0, 0.5))
+        for name, x in (('far', 0.9), ('near', 0.4))
+    )
+    scene = Scene(make_slider(tmp_path), (far, near))
+    upright = np.array([0.1, 0.0])  # the pole's radius is 0.02
+    assert scene.obstacle_distance(upright) == pytest.approx(0.4 - 0.1 - 0.02 - 0.05, abs=1e-6)
+    assert scene.obstacle_distance(upright + [0.25, 0.0]) == pytest.approx(-0.02, abs=1e-6)
+    assert Scene(make_slider(tmp_path)).obstacle_distance(upright) == np.inf
+
+
 def test_allowed_contacts_are_no_self_collision(tmp_path):
     strict = Scene(make_slider(tmp_path))
     assert strict.names == [('base', 'pole')]

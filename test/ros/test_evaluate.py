@@ -17,6 +17,7 @@ from jepa_arm.nodes.evaluate import bench_ros, evaluate_over_ros
 from jepa_arm.nodes.session import Session
 from jepa_arm.nodes.watch import Watch
 from jepa_arm.resources import checkpoint_path
+from jepa_arm.sim.bullet import BulletWorld
 from jepa_arm.sim.tasks import EVALUATION_SEED, load_task
 from jepa_arm.types import JointSample
 
@@ -99,6 +100,27 @@ def test_a_step_counts_with_the_joints_of_its_time_though_they_come_later(arm, s
         sample = JointSample(q, np.zeros(7), stamp)
         seen.see_joints(convert.joints_to_msg(sample, arm.joint_names))
     np.testing.assert_allclose(seen.result(5).tip_path[-1], arm.tip_position(moved))
+
+
+def test_an_arm_has_touched_an_obstacle_where_the_physics_say_so(arm, sim_config):
+    task, world = load_task('avoid_reach', arm, sim_config), BulletWorld(arm, sim_config)
+    pixels = convert.image_to_msg(np.zeros((64, 80, 3), dtype=np.uint8), convert.to_time(0.0), '')
+    found = []
+    for seed in range(50_000, 50_008):  # straight to the goal, with no guard
+        scene, drawn = task.sample(seed), ResetScene.Response()
+        drawn.goal.image = pixels
+        seen = Watch(arm, task, task.config, drawn, sim_config.time.control_dt, scene.obstacles)
+        world.reset(scene)
+        for share in np.linspace(0.0, 1.0, 100):
+            way = scene.goal_joints - scene.joints
+            world.command(scene.joints + share * way, way)
+            world.step()
+            sample = JointSample(*world.joints(), world.time)
+            seen.see_joints(convert.joints_to_msg(sample, arm.joint_names))
+        found.append(world.has_touched)
+        assert seen.result(seed).touched == world.has_touched, seed
+    world.close()
+    assert len(set(found)) == 2
 
 
 def test_a_domain_of_its_own_is_given_back(monkeypatch):

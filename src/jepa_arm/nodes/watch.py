@@ -14,13 +14,17 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ..arm import Arm
-from ..config import TaskConfig
+from ..collision import Scene
+from ..config import ObstacleConfig, TaskConfig
 from ..evaluation import EpisodeResult
 from ..sim.tasks import Task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
 
 SLACK = 1e-6
+TOUCHING = 1.5e-3
+"""m, nearer than this arm and obstacle touch. PyBullet's bodies have margins: its contacts begin
+at up to 1.2 mm (323 collisions without a guard), so that 0 would miss nearly all of them."""
 SAMPLES = 30
 """Joint states kept."""
 
@@ -40,8 +44,16 @@ class Watch:
         config: TaskConfig,
         scene: ResetScene.Response,
         dt: float,
+        obstacles: tuple[ObstacleConfig, ...] = (),
     ) -> None:
+        """See the attributes.
+
+        Args:
+            arm, task, config: what is judged, and by what. scene: as the simulator drew it.
+            dt: s, a control step. obstacles: that stand in the scene, base frame.
+        """
         self._arm, self._task, self._config, self._dt = arm, task, config, dt
+        self._obstacles, self._motion = obstacles, list[FloatArray]()
         self._goal = _array(scene.goal_position)
         self._goal_image = convert.image_from_msg(scene.goal.image)
         self._read_goal = self._goal
@@ -91,6 +103,7 @@ class Watch:
     def see_joints(self, msg: JointState) -> None:
         """Takes the tip from the measured joints, and looks for violated limits."""
         sample = convert.joints_from_msg(msg, self._arm.joint_names)
+        self._motion.append(sample.position)
         self._samples.append((sample.stamp, self._arm.tip_position(sample.position)))
         fastest = self._arm.fastest
         is_within = self._is_within(sample.position, sample.velocity, fastest, 1e-3)
@@ -119,7 +132,7 @@ class Watch:
                 self._read_goal = _array(marker.pose.position)
 
     def result(self, seed: int) -> EpisodeResult:
-        """The episode as it went."""
+        """The episode as it went; call it when it is over, it takes a while."""
         return EpisodeResult(
             seed=seed,
             success=self.is_solved,
@@ -136,7 +149,15 @@ class Watch:
             goal=self._goal,
             read_goal=self._read_goal,
             goal_image=self._goal_image,
+            touched=self._has_touched(),
         )
+
+    def _has_touched(self) -> bool:
+        """Whether the arm was at an obstacle at one of its joint states, by geometry."""
+        if not self._obstacles:
+            return False
+        scene = Scene(self._arm, self._obstacles)
+        return any(scene.obstacle_distance(q) <= TOUCHING for q in self._motion)
 
     def _count_steps(self) -> None:
         """Counts the control steps of which object and joints are known."""
