@@ -47,7 +47,8 @@ def _add_running(parsers: Any) -> None:
     """Verbs that run the graph or look at it."""
     p = _verb(parsers, 'demo', verbs.demo, 'jepa-arm demo --task push --episodes 5')
     _add_common(p)
-    p.add_argument('--task', default='push', help='reach, push or push_long')
+    text = 'reach, push, push_long, avoid_reach or avoid_push'
+    p.add_argument('--task', default='push', help=text)
     p.add_argument('--episodes', type=_positive, default=5, help='goals to be reached')
     p.add_argument('--seed', type=int, default=500_000, help='of the first scene')
     p.add_argument('--out', default='out/demo', help='folder of the page')

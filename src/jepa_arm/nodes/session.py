@@ -28,7 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from ..arm import Arm
-from ..config import ArmConfig, SimConfig, load
+from ..config import ArmConfig, GuardConfig, SimConfig, load
 from ..evaluation import EpisodeResult
 from ..resources import arm_path, config_path
 from ..sim.tasks import Task, load_task
@@ -40,6 +40,7 @@ from .domain import own_domain
 from .goal_server import OUTCOME_NAMES
 from .graph import GraphError, Supervisor
 from .parameters import COMMAND_TOPIC, SENSOR, STATUS
+from .scene_file import Readers, SceneFile
 from .watch import Watch
 
 ANSWER_S = 20.0
@@ -50,6 +51,8 @@ SETTLE_S = 0.6
 """s of images after a reset, so that the belief holds nothing of the scene before."""
 AFTER_END_S = 1.0
 """For which the scene is watched after the planner has ended its goal."""
+FIRST_SEED = 0
+"""Of the scene in which the graph starts."""
 AT_START_RAD = 0.01
 RESET_AGAIN_S = 0.2
 SLACK_S = 1e-6
@@ -59,12 +62,15 @@ MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
 class Session:
     """The graph on a ROS domain of its own, and a client that runs episodes on it.
 
+    Where the task's scenes have obstacles, those of each scene are declared to all nodes.
+
     Attributes:
         graph: its processes. task: judges success.
         outcomes: names of the planner's outcome of each episode; messages: what it says of it.
         on_frame: called at each control step of an episode with the camera's image (h, w, 3) and
             the true places (3,) m of tip and object.
-        jitter_ms, missed_ticks: of the guard so far. planned_s: s of planning so far.
+        jitter_ms: of the guard so far; missed_ticks: since it was last activated.
+        planned_s: s of planning so far.
     """
 
     def __init__(
@@ -93,8 +99,22 @@ class Session:
         self.task: Task = load_task(task, self._arm, self._sim, tolerance)
         self._keep_frames = keep_frames
         self._lock_step = lock_step
+        self._obstacles = load(GuardConfig, config_path('guard.yaml')).obstacles
+        self._file: SceneFile | None = None
+        if self.task.config.obstacles:
+            self._obstacles = self.task.sample(FIRST_SEED).obstacles
+            self._file = SceneFile(self._obstacles)
+        guard_config = str(self._file.path) if self._file is not None else ''
         self.graph = Supervisor(
-            simulation(arm, str(checkpoint), task, lock_step=lock_step, gui=gui)
+            simulation(
+                arm,
+                str(checkpoint),
+                task,
+                FIRST_SEED,
+                lock_step=lock_step,
+                gui=gui,
+                guard_config=guard_config,
+            )
         )
         self.outcomes: list[str] = []
         self.messages: list[str] = []
@@ -104,6 +124,8 @@ class Session:
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:
+            if self._file is not None:
+                stack.callback(self._file.close)
             stack.enter_context(own_domain())
             stack.enter_context(self.graph)
             self.graph.wait_ready()
@@ -124,7 +146,8 @@ class Session:
         reset = self._reset(seed)
         config = self.task.config
         config = replace(config, time_limit=min(limit, config.time_limit))
-        watch = Watch(self._arm, self.task, config, reset, self._sim.time.control_dt)
+        dt = self._sim.time.control_dt
+        watch = Watch(self._arm, self.task, config, reset, dt, self._obstacles)
         self._watch = watch
         goal = MoveToGoal.Goal(
             goal=reset.goal, tolerance=config.tolerance, timeout=config.time_limit
@@ -190,6 +213,7 @@ class Session:
         self._reset_scene = node.create_client(ResetScene, 'sim/reset')
         self._step = node.create_client(Step, 'sim/step')
         self._reset_guard = node.create_client(Trigger, 'guard/reset')
+        self._readers = Readers(node, self.graph, self._call)
 
         def leave() -> None:
             node.destroy_node()
@@ -203,10 +227,7 @@ class Session:
         while self._guard.state in MOVING:
             self._check(deadline, 'the arm does not come to rest')
             self._let_time_pass()
-        request = ResetScene.Request(seed=seed, task=self.task.config.name)
-        response = self._call(self._reset_scene, request, 'sim/reset')
-        if not response.success:
-            raise GraphError(f'sim/reset: {response.message}')
+        response = self._draw(seed)
         stamp = convert.to_seconds(response.goal.image.header.stamp)
         deadline, asked_at, settled = monotonic() + ANSWER_S, -np.inf, stamp + SETTLE_S
         self._stepped_to = stamp
@@ -223,6 +244,27 @@ class Session:
                 asked_at = monotonic()
             else:
                 self._spin()
+        return response
+
+    def _draw(self, seed: int) -> ResetScene.Response:
+        """Draws the scene; guard and planner never act among obstacles that they do not know."""
+        obstacles = self.task.sample(seed).obstacles
+        if self._file is None or obstacles == self._obstacles:
+            return self._reset_sim(seed)
+        self._readers.take_down()
+        self._file.declare(obstacles)
+        self._obstacles = obstacles
+        response = self._reset_sim(seed)
+        self._readers.take_up()
+        if not self._comes(self._action.server_is_ready, ANSWER_S):
+            raise GraphError(f'move_to_goal is not served; planner:\n{self.graph.tail("planner")}')
+        return response
+
+    def _reset_sim(self, seed: int) -> ResetScene.Response:
+        request = ResetScene.Request(seed=seed, task=self.task.config.name)
+        response = self._call(self._reset_scene, request, 'sim/reset')
+        if not response.success:
+            raise GraphError(f'sim/reset: {response.message}')
         return response
 
     def _has_planner_seen(self, stamp: float) -> bool:
