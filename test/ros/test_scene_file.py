@@ -19,11 +19,12 @@ from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.nodes.scene_file import Readers, SceneFile
 from jepa_arm.nodes.session import Session
 from jepa_arm.resources import config_path
+from jepa_arm.sim.tasks import joints_at
 from jepa_arm.types import Proposal
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim]
 SEEDS = 50_000, 50_008
-"""In both scenes the straight way is blocked, and not by the other scene's obstacle."""
+"""The obstacle of neither scene is in the way to that of the other."""
 
 
 def test_a_file_declares_the_obstacles_of_one_scene_after_the_other():
@@ -81,28 +82,25 @@ def test_a_guard_that_cannot_be_taken_down_ends_the_session(harness):
         readers.take_down()
 
 
-def straight_refusal(session, arm, goal_joints):
-    """Which obstacle the guard names on the straight way to ``goal_joints`` (J,); '': none."""
+def refusal(session, arm, target):
+    """What the guard says of obstacles on the straight way to ``target`` (J,); '': nothing."""
     publisher = session._node.create_publisher(
         JointTrajectory, 'planner/joint_trajectory', COMMAND
     )
     said = []
 
-    def asked():
+    def is_refused():
         here, guard = session._joints, session._guard
         said.extend(r for r in guard.reasons if r.startswith('obstacle'))
         if guard.state in (GuardStatus.IDLE, GuardStatus.HOLDING):
             start = np.array(guard.command)
-            shares = np.linspace(0.0, 1.0, 41)[1:, None]
-            times = 0.1 * np.arange(1, 41)
+            way = start + np.linspace(0.0, 1.0, 41)[1:, None] * (target - start)
             stamp = convert.to_seconds(here.header.stamp)
-            way = Proposal(
-                arm.joint_names, start + shares * (goal_joints - start), times, stamp, 1.0
-            )
-            publisher.publish(convert.proposal_to_msg(way))
+            plan = Proposal(arm.joint_names, way, 0.1 * np.arange(1, 41), stamp, 1.0)
+            publisher.publish(convert.proposal_to_msg(plan))
         return bool(said)
 
-    session._comes(asked, 10.0)
+    session._comes(is_refused, 10.0)
     return ''.join(said[:1])
 
 
@@ -117,7 +115,7 @@ def test_guard_and_planner_know_the_obstacle_of_each_scene_of_a_task(
             MarkerArray, 'planner/plan_markers', lambda msg: drawn.extend(msg.markers), STATUS
         )
         for seed in SEEDS:
-            results.append(session.run_episode(seed, limit=0.5))
+            results.append(session.run_episode(seed, limit=1.0))
             scene = session.task.sample(seed)
             place = next(m for m in reversed(drawn) if m.id >= PlanMarker.OBSTACLE).pose.position
             np.testing.assert_allclose([place.x, place.y, place.z], scene.obstacles[0].xyz)
@@ -125,10 +123,11 @@ def test_guard_and_planner_know_the_obstacle_of_each_scene_of_a_task(
             np.testing.assert_allclose(
                 results[-1].tip_path[0], arm.tip_position(scene.joints), atol=1e-3
             )
-            way = np.linspace(scene.joints, scene.goal_joints, 60)
+            into = joints_at(arm, np.array(scene.obstacles[0].xyz))
             before = Scene(arm, tuple(obstacles))
-            assert min(before.obstacle_distance(q) for q in way) > 0.05
-            assert 'and obstacle before' in straight_refusal(session, arm, scene.goal_joints)
+            way = np.linspace(session._guard.command, into, 60)
+            assert min(before.obstacle_distance(q) for q in way) > 0.03
+            assert 'and obstacle before' in refusal(session, arm, into)
             obstacles += scene.obstacles
     rates = {'random': None, 'scripted': None}
     report = summarise(results, session.task, 'local', len(results), 0, rates)
