@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .arm import Arm
-from .belief import Belief, BlindError
+from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
@@ -25,12 +25,13 @@ from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
+from .permanence import remembered
 from .planning.heads import load_heads
 from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .robot import Line, Robot
-from .surprise import Surprise, sight_score
+from .surprise import Surprise
 from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
 
 SAME_RAD = 1e-9
@@ -38,12 +39,6 @@ SAME_RAD = 1e-9
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
 TARGETS_KEPT = 8
-HIDDEN_M = 0.01
-"""Rms error of a reading of the object below which it is in sight."""
-HIDDEN_S = 3.0
-"""For which a hidden object is remembered: so long the belief was taught to last."""
-SIGHT_SCORE = 9.0
-"""Squared error over its usual variance above which the image does not show the arm's tip."""
 DROPPED = (GuardState.STOPPING, GuardState.HOLDING)
 """States in which a guard follows nothing of what it had taken."""
 
@@ -208,34 +203,13 @@ class Agent:
         if isinstance(self._model, WorldModel):
             z, features = self._model.encode_parts(observation.image[None], proprio)
             self._unjudged = before, observation.stamp, z, proprio, features
-            remembered = self._remembered(observation.stamp, z, proprio, features)
+            known = remembered(before, self._probes, self._heads, *self._unjudged[1:])
         else:
-            z = self._model.encode(observation.image[None], proprio)
-            remembered = None
-        if remembered is None:
+            z, known = self._model.encode(observation.image[None], proprio), None
+        if known is None:
             self._belief.see(observation.stamp, z, proprio)
-        else:
-            self._belief = remembered
-
-    def _remembered(
-        self, stamp: float, z: torch.Tensor, proprio: torch.Tensor, features: torch.Tensor
-    ) -> Belief | None:
-        """The belief carried on to ``stamp`` (s), where that tells the object better than sight.
-
-        Something hides it in an image that shows the arm where it is. None: see the image.
-        """
-        spread = float(self._probes.spread('object', z))
-        if self._heads is None or spread < HIDDEN_M:
-            return None
-        if float(sight_score(self._heads, proprio, features)) > SIGHT_SCORE:
-            return None
-        ahead = self._belief.copy()
-        try:
-            ahead.feel(stamp, proprio)
-        except BlindError:
-            return None
-        doubt = math.sqrt(3.0) * float(ahead.doubt()[SUBJECTS.index('object')])
-        return ahead if ahead.blind_for <= HIDDEN_S and doubt < spread else None
+        else:  # something hides the object
+            self._belief = known
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:
