@@ -24,6 +24,7 @@ LAYERS = (
     {'goals', 'proposals', 'stream', 'sight'},
     {'planning', 'surprise', 'guard'},
     {'belief', 'decision', 'training_report'},
+    {'permanence'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
     {
@@ -61,6 +62,7 @@ HOMES = {
         'model',
         'planning',
         'belief',
+        'permanence',
         'data.windows',
         'agent',
         'training',

@@ -164,7 +164,10 @@ def test_the_planner_searches_in_it_as_in_any_world_model(model: LeWorldModel) -
     known, resting = (latent_distance(model.rollout(z, z, a), goal) for a in (block, 0.0 * block))
     assert plan.cost < 1.02 * float(known) < 0.9 * float(resting)
     blocks = plan.actions.reshape(1, 3, -1)
-    torch.testing.assert_close(model.rollout(z, z, blocks)[0], plan.latents, atol=1e-4, rtol=0)
+    rolled = model.rollout(z, z, blocks)[0]
+    spread = 0.01  # of bfloat16, in which a machine with a matrix unit for it plans
+    torch.testing.assert_close(rolled, plan.latents, atol=spread, rtol=0)
+    assert float((rolled[1:] - rolled[:-1]).abs().max()) > 10 * spread
 
 
 def test_the_window_must_be_the_history_and_one_more() -> None:

@@ -12,6 +12,7 @@ from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
 
+from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
@@ -50,6 +51,20 @@ def test_a_dry_run_plans_and_sends_nothing(harness, arm, checkpoint, tmp_path):
         assert bench.result(handle)[1].outcome == Outcome.TIMED_OUT
         assert bench.guard[-1][1].accepted == bench.guard[-1][1].rejected == 0
         assert bench.speed() < AT_REST
+    finally:
+        bench.close()
+
+
+def test_a_goal_ends_in_a_world_that_surprises_on_and_on(harness, arm, checkpoint, tmp_path):
+    """Every image surprises where the level is 0."""
+    bench = Bench(harness, arm, checkpoint, tmp_path, surprise_level=0.0, surprise_timeout=0.8)
+    try:
+        began = bench.status[-1][1].header.stamp
+        _, result = bench.result(bench.send(pose(*FAR[0]), 1e-4))
+        assert result.outcome == Outcome.SURPRISED and 'look at the scene' in result.message
+        took = convert.to_seconds(bench.status[-1][1].header.stamp) - convert.to_seconds(began)
+        assert 0.8 < took < 4.0
+        bench.wait_rest(2.0)
     finally:
         bench.close()
 

@@ -59,6 +59,7 @@ LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
 GUARD_TEXT = 'of the guard, for its obstacles, which plans lead round: config/<file>, or a path'
 TOLERANCE_SPAN = (0.0, 0.2)
+LEVEL_TEXT = 'surprise that counts; 1: a false alarm in 10 minutes was meant'
 DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
 DEADLINE_SPAN = (0.0, 1000.0)
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
@@ -83,6 +84,8 @@ class PlannerSettings:
     observation_timeout: float
     progress_timeout: float
     guard_timeout: float
+    surprise_level: float
+    surprise_timeout: float
     goal_tolerance: float
     deadline_ms: float
 
@@ -119,6 +122,8 @@ class PlannerSettings:
                 'progress_timeout', 3.0, 's of moving at full speed without progress end a goal'
             ),
             number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
+            number('surprise_level', 1.0, LEVEL_TEXT),
+            number('surprise_timeout', 1.5, 's of images that all surprise end a goal'),
             number('goal_tolerance', 0.0, TOLERANCE_TEXT, TOLERANCE_SPAN),
             number('deadline_ms', 0.0, DEADLINE_TEXT, DEADLINE_SPAN),
         )
@@ -131,6 +136,7 @@ class PlannerSettings:
             'observation_timeout',
             'progress_timeout',
             'guard_timeout',
+            'surprise_timeout',
         ):
             if not 0.0 < getattr(self, name) < float('inf'):
                 value = getattr(self, name)
@@ -196,6 +202,8 @@ class PlannerPart:
                     unseen=0.0 if is_lock_step else settings.max_blackout,
                     stuck=settings.progress_timeout,
                     unguarded=steady(settings.guard_timeout),
+                    surprised=settings.surprise_timeout,
+                    level=settings.surprise_level,
                 ),
                 sees_all=is_lock_step,
                 logger=node.get_logger(),

@@ -57,12 +57,15 @@ class Patience:
         blind: without observation. unguarded: without a word of an active guard. Steady clock.
         stuck: of moving at full speed without coming nearer; the arm waits in the last third.
         unseen: without an image, while the belief is carried on; ROS time.
+        surprised: for which every image has surprised by more than ``level``; ROS time.
     """
 
     blind: float
     unseen: float
     stuck: float
     unguarded: float
+    surprised: float
+    level: float
 
 
 class PlanningLoop:
@@ -117,6 +120,7 @@ class PlanningLoop:
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._blind_since: float | None = monotonic()
         self._stepped_at = -np.inf
+        self._calm_at = -np.inf
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
         self._thread = Thread(target=self._run, name='planning', daemon=True)
@@ -228,6 +232,7 @@ class PlanningLoop:
         elif not takes_over and measured is not None:
             self._agent.resync(measured)
         self._agent.set_goal(goal)
+        self._calm_at = max(self._calm_at, self._stepped_at)
         place = np.round(goal.position, 3).tolist()
         self._logger.info(f'goal: {goal.subject} to {place} m, to be read within {reach:.3f} m')
 
@@ -329,12 +334,24 @@ class PlanningLoop:
             self._guard.sent()
         age = self._observer.age(stamp)
         decision = self._agent.judged(decision)
+        if not decision.surprise > self._patience.level:  # nor where there is nothing to judge
+            self._calm_at = stamp
+        elif pursuit is not None and stamp - self._calm_at > self._patience.surprised:
+            self._give_up(pursuit, decision, stamp)
         if pursuit is None or is_over:
             self._view.status(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
         elif decision.proposal is None:
             self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
         else:
             self._tell(stamp, age, decision, pursuit, note)
+
+    def _give_up(self, pursuit: Pursuit, decision: Decision, stamp: float) -> None:
+        """Ends a goal in a world that does not do what is predicted of it."""
+        pursuit.end(
+            Outcome.SURPRISED,
+            f'surprised by {SURPRISES[decision.channel]} for {stamp - self._calm_at:.1f} s '
+            f'({decision.surprise:.1f} times the level); look at the scene, arm and camera',
+        )
 
     def _freedom(self, pursuit: Pursuit) -> float:
         """Share of full speed at which the arm may move; 0 while the guard holds it."""
@@ -350,7 +367,7 @@ class PlanningLoop:
             )
             goal = self._agent.goal
             self.recent.clear()
-            self._stepped_at = -np.inf
+            self._stepped_at, self._calm_at = -np.inf, observation.stamp
             self._agent.reset(observation.joints)
             self._agent.set_goal(goal)
             if self._goals.active is not None:
@@ -394,7 +411,7 @@ class PlanningLoop:
         if pursuit.is_waiting:
             reason = f'no nearer for {pursuit.stuck:.1f} s: waiting'
         elif self._send is not None:
-            if decision.surprise > 1.0:
+            if decision.surprise > self._patience.level:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
         latency, speed = self._agent.latency, self._agent.speed

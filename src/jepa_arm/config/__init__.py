@@ -1,0 +1,52 @@
+"""Frozen, validated configuration: one dataclass a part, values in ``config/*.yaml``.
+
+``load(cls, path)`` reads YAML strictly: an unknown or missing key, or a value of the wrong
+type, is an error that names the file, what was expected and what came.
+"""
+
+from .ablation import AblationConfig, AblationRow
+from .guard import GuardConfig, ObstacleConfig
+from .loading import ConfigError, from_dict, load, to_dict
+from .model import (
+    BeliefConfig,
+    HeadsConfig,
+    LewmConfig,
+    ModelConfig,
+    ModelFile,
+    TrainConfig,
+    model_config,
+)
+from .planning import OPTIMIZERS, ActorConfig, CemConfig, MppiConfig, PlannerConfig
+from .robot import ArmConfig, CameraConfig, Contract, TimeConfig, steps_per
+from .world import CollectConfig, SimConfig, TaskConfig
+
+__all__ = [
+    'AblationConfig',
+    'AblationRow',
+    'ActorConfig',
+    'ArmConfig',
+    'BeliefConfig',
+    'CameraConfig',
+    'CemConfig',
+    'CollectConfig',
+    'ConfigError',
+    'Contract',
+    'GuardConfig',
+    'HeadsConfig',
+    'LewmConfig',
+    'ModelConfig',
+    'ModelFile',
+    'MppiConfig',
+    'OPTIMIZERS',
+    'ObstacleConfig',
+    'PlannerConfig',
+    'SimConfig',
+    'TaskConfig',
+    'TimeConfig',
+    'TrainConfig',
+    'from_dict',
+    'load',
+    'model_config',
+    'steps_per',
+    'to_dict',
+]

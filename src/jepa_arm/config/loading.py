@@ -1,0 +1,110 @@
+"""Strict reading of YAML into dataclasses: unknown, missing or of another type is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ..resources import FileError, read_text
+
+T = TypeVar('T')
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what to change and where."""
+
+
+def load(cls: type[T], path: Path) -> T:
+    """Reads ``path`` into the dataclass ``cls``.
+
+    Raises:
+        ConfigError: file missing or too large, not YAML, unknown or missing key, wrong type or
+            value. Aliases (``*name``) are refused: a few of them can stand for gigabytes.
+    """
+    try:
+        values = _PlainLoader(read_text(path)).get_single_data()
+    except FileNotFoundError as error:
+        there = sorted(p.name for p in path.parent.glob('*.yaml'))
+        raise ConfigError(f'no {path.name} in {path.parent}; there are: {there}') from error
+    except (yaml.YAMLError, FileError, RecursionError) as error:
+        raise ConfigError(f'{path}: not YAML that can be used: {error}') from error
+    try:
+        return from_dict(cls, values)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only: no tags that make objects (SafeLoader), no aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError('expected plain values, got an alias')
+        return super().compose_node(parent, index)
+
+
+def from_dict(cls: type[T], values: Any, where: str = '') -> T:
+    """Builds the dataclass ``cls`` from plain values, strictly; see ``load``."""
+    if not isinstance(values, dict):
+        raise ConfigError(f'{where or cls.__name__}: expected a mapping, got {values!r}')
+    kinds = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(f'unknown key {where}{unknown[0]}; expected one of {sorted(fields)}')
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f'missing key {where}{missing[0]}')
+    return cls(**{k: convert(kinds[k], v, f'{where}{k}') for k, v in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def convert(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``kind``; an error names the place ``where``."""
+    if dataclasses.is_dataclass(kind):
+        return from_dict(typing.cast(type, kind), value, f'{where}.')
+    if isinstance(kind, types.UnionType):
+        if value is None and types.NoneType in kind.__args__:
+            return None
+        return convert(_best_match(kind, value), value, where)
+    if typing.get_origin(kind) is tuple:
+        return _tuple(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (float, int, str, bool) and type(value) is kind:
+        return value
+    raise ConfigError(f'{where}: expected {getattr(kind, "__name__", kind)}, got {value!r}')
+
+
+def _best_match(kind: types.UnionType, value: Any) -> Any:
+    """The dataclass of a union that shares most keys with ``value``; errors then speak of it."""
+    keys = set(value) if isinstance(value, dict) else set()
+    classes = [c for c in kind.__args__ if dataclasses.is_dataclass(c)]
+    return max(classes, key=lambda c: len(keys & {f.name for f in dataclasses.fields(c)}))
+
+
+def _tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    args = typing.get_args(kind)
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f'{where}: expected a list, got {value!r}')
+    if len(args) == 2 and args[1] is Ellipsis:
+        args = (args[0],) * len(value)
+    if len(args) != len(value):
+        raise ConfigError(f'{where}: expected {len(args)} values, got {len(value)}')
+    pairs = zip(args, value, strict=True)
+    return tuple(convert(a, v, f'{where}[{i}]') for i, (a, v) in enumerate(pairs))

@@ -1,0 +1,257 @@
+"""World models, and how they and their heads are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .loading import ConfigError, convert
+from .robot import LARGEST
+
+MOST_LAYERS = 64
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the world model; what it sees and does comes from the ``Contract``.
+
+    Attributes:
+        channels: outputs of the strided convolutions, each halving the image.
+        image_width, proprio_width: features of image and proprioception, each normalised, so
+            that a few numbers count beside the many pixels; encoder_width: of the fused layer.
+        latent: D.
+        predictor_width, predictor_blocks: hidden size and number of residual blocks.
+        image_size: (h, w) px to which images are averaged first; empty: as they come.
+        vit: patch size, width, blocks and heads of a vision transformer in place of the
+            convolutions; empty: none.
+        image_dropout: share of training frames whose image features are a learned token.
+        sees_joints: whether proprioception is fused with the image.
+        sees_velocity: whether joint velocities are part of proprioception.
+        history: latents the predictor sees, 1 to 3: the present one and those before.
+        is_residual: whether the predictor gives the change of the latent, or the latent.
+        inverse_width: hidden size of a network that tells the actions between two latents, for
+            ``TrainConfig.inverse_weight``; 0: none.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    image_width: int
+    proprio_width: int
+    encoder_width: int
+    latent: int
+    predictor_width: int
+    predictor_blocks: int
+    image_size: tuple[int, ...] = ()
+    vit: tuple[int, ...] = ()
+    image_dropout: float = 0.0
+    sees_joints: bool = True
+    sees_velocity: bool = False
+    history: int = 2
+    is_residual: bool = True
+    inverse_width: int = 0
+
+    def __post_init__(self) -> None:
+        features = (self.image_width, self.proprio_width, self.encoder_width, self.latent)
+        sizes = (*self.channels, *features, self.predictor_width, self.predictor_blocks)
+        sizes += (*self.image_size, *self.vit, max(1, self.inverse_width))
+        if not self.channels or min(sizes) < 1 or max(sizes) > LARGEST:
+            raise ConfigError(f'model {self.name}: expected sizes 1..{LARGEST}, got {self}')
+        if len(self.channels) > MOST_LAYERS or self.predictor_blocks > MOST_LAYERS:
+            raise ConfigError(f'model {self.name}: expected <= {MOST_LAYERS} layers, got {self}')
+        if len(self.image_size) not in (0, 2) or len(self.vit) not in (0, 4):
+            raise ConfigError(
+                f'model {self.name}: expected image_size of 2 values and vit of 4, or none, got '
+                f'{self.image_size} and {self.vit}'
+            )
+        if not (0.0 <= self.image_dropout < 1.0 and 1 <= self.history <= 3):
+            raise ConfigError(
+                f'model {self.name}: expected image_dropout in [0, 1) and history 1..3, got '
+                f'{self.image_dropout} and {self.history}'
+            )
+
+    @property
+    def past(self) -> int:
+        """Latents before the present one that a prediction is given as ``z_prev``, at least 1."""
+        return max(1, self.history - 1)
+
+
+@dataclass(frozen=True)
+class LewmConfig:
+    """Sizes of LeWorldModel as published; what it sees and does comes from the ``Contract``.
+
+    Attributes:
+        image_size, patch_size: px; encoder_blocks, encoder_heads: of the vision transformer.
+        latent: D, also the width of encoder and predictor.
+        projector_width: hidden size of the two projectors.
+        predictor_blocks, predictor_heads, head_width, predictor_width: of the predictor; the
+            last is the hidden size of its MLPs.
+        dropout: in the predictor, while training.
+        history: latents the predictor sees.
+        action_channels: width to which an action block is brought first.
+    """
+
+    name: str
+    image_size: int
+    patch_size: int
+    encoder_blocks: int
+    encoder_heads: int
+    latent: int
+    projector_width: int
+    predictor_blocks: int
+    predictor_heads: int
+    head_width: int
+    predictor_width: int
+    dropout: float
+    history: int
+    action_channels: int
+
+    def __post_init__(self) -> None:
+        sizes = [v for v in dataclasses.astuple(self) if type(v) is int]
+        if min(sizes) < 1 or not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(
+                f'model {self.name}: expected sizes >= 1 and dropout in [0, 1), got {self}'
+            )
+        if self.image_size % self.patch_size or self.latent % self.encoder_heads:
+            raise ConfigError(
+                f'model {self.name}: expected image_size a multiple of patch_size and latent one '
+                f'of encoder_heads, got {self.image_size}, {self.patch_size}, {self.latent}, '
+                f'{self.encoder_heads}'
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the world model is trained.
+
+    Attributes:
+        steps: optimiser steps; the learning rate falls to zero over them.
+        batch: windows in a step; window: frames L in a window, the first two give z_prev, z.
+        learning_rate: peak; warmup_steps: linear rise to it; weight_decay; clip_norm.
+        sigreg_weight, sigreg_projections, sigreg_knots: of SIGReg.
+        held_out: share of episodes kept for validation.
+        validate_every: steps; save_every_s: seconds between training states.
+        probe_labels: frames with ground truth the probes may use; 0 for all.
+        probe_steps: optimiser steps of each probe.
+        shifts_colours: whether each training frame's hues are turned at random.
+        windows_per_episode: windows of a batch that come from the same episode.
+        inverse_weight: of the error of the actions told from two latents, see ``ModelConfig``.
+        straightening_weight: of the bend of the latents' path.
+    """
+
+    steps: int
+    batch: int
+    window: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    sigreg_weight: float
+    sigreg_projections: int
+    sigreg_knots: int
+    held_out: float
+    validate_every: int
+    save_every_s: float
+    probe_labels: int
+    probe_steps: int
+    shifts_colours: bool
+    windows_per_episode: int
+    inverse_weight: float = 0.0
+    straightening_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 2 or self.steps < 1 or not 0.0 < self.held_out < 1.0:
+            raise ConfigError(
+                'train: expected batch >= 2, steps >= 1, held_out in (0, 1), got '
+                f'{self.batch}, {self.steps}, {self.held_out}'
+            )
+        if self.validate_every < 1 or self.sigreg_knots < 2 or self.sigreg_projections < 1:
+            raise ConfigError(
+                'train: expected validate_every >= 1, sigreg_knots >= 2, sigreg_projections >= 1, '
+                f'got {self.validate_every}, {self.sigreg_knots}, {self.sigreg_projections}'
+            )
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """How the goal-conditioned heads are trained on frozen latents.
+
+    Attributes:
+        actor_steps, value_steps: optimiser steps; batch: rows in a step.
+        max_steps: control steps ahead from which hindsight goals are taken.
+        discount: per model step; expectile: of the value's regression.
+        target_rate: share of the value that flows into its target each step.
+        reached_within: m, when a goal counts as reached.
+    """
+
+    actor_steps: int
+    value_steps: int
+    batch: int
+    learning_rate: float
+    max_steps: int
+    discount: float
+    expectile: float
+    target_rate: float
+    reached_within: float
+
+    def __post_init__(self) -> None:
+        if min(self.actor_steps, self.value_steps, self.batch, self.max_steps) < 1:
+            raise ConfigError(f'heads: expected steps, batch and max_steps >= 1, got {self}')
+        if not (0.0 < self.discount < 1.0 and 0.5 <= self.expectile < 1.0):
+            raise ConfigError(
+                'heads: expected discount in (0, 1) and expectile in [0.5, 1), got '
+                f'{self.discount}, {self.expectile}'
+            )
+
+
+@dataclass(frozen=True)
+class BeliefConfig:
+    """How the belief heads are trained on frozen latents; see ``filtering``.
+
+    Attributes:
+        chain_steps: model steps a belief goes blind for in training.
+        chain_batch, chain_updates: chains in an optimiser step of the correction, and steps.
+        chains: of which the other heads are taught; steps, batch: of each of them.
+    """
+
+    chain_steps: int
+    chain_batch: int
+    chain_updates: int
+    chains: int
+    steps: int
+    batch: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        counts = (self.chain_batch, self.chain_updates, self.chains, self.steps, self.batch)
+        if self.chain_steps < 5 or min(counts) < 1:
+            raise ConfigError(f'belief: expected chain_steps >= 5 and counts >= 1, got {self}')
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The content of ``config/model/*.yaml``: a model and how it and its heads are trained."""
+
+    model: ModelConfig | LewmConfig
+    train: TrainConfig
+    heads: HeadsConfig
+    belief: BeliefConfig | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, LewmConfig) and self.train.window != self.model.history + 1:
+            raise ConfigError(
+                f'train.window: expected {self.model.history + 1} frames (history and the next), '
+                f'got {self.train.window}'
+            )
+        if self.train.inverse_weight and not getattr(self.model, 'inverse_width', 0):
+            raise ConfigError('train.inverse_weight: expected none where inverse_width is 0')
+        if isinstance(self.model, ModelConfig) and self.train.window < self.model.past + 2:
+            raise ConfigError(
+                f'train.window: expected >= {self.model.past + 2} frames (z_prev, z, targets), '
+                f'got {self.train.window}'
+            )
+
+
+def model_config(values: Any) -> ModelConfig | LewmConfig:
+    """The sizes of a world model, of either architecture, from plain values; see ``load``."""
+    return convert(ModelConfig | LewmConfig, values, 'model')

@@ -1,0 +1,97 @@
+"""The virtual arm: its physics, its tasks, and the data that is collected with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .loading import ConfigError
+from .robot import TimeConfig
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """The virtual arm's physics and objects."""
+
+    time: TimeConfig
+    gravity: float
+    solver_iterations: int
+    position_gain: float
+    velocity_gain: float
+    object_size: float
+    object_mass: float
+    friction: float
+    command_timeout: float
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task of the virtual arm.
+
+    Attributes:
+        kind: 'reach' (the tip goes to a place) or 'push' (the object goes to a place).
+        tolerance: m; time_limit: s.
+        hold_steps: control steps the tolerance must be held.
+        object_min, object_max: (x, y) m, where objects and their goals lie, as far as the arm's
+            workspace allows.
+        distance_min, distance_max: m, from start to goal.
+        obstacles: 1 where a post or a wall stands in the straight way from start to goal, or 0.
+    """
+
+    name: str
+    kind: str
+    tolerance: float
+    time_limit: float
+    hold_steps: int
+    object_min: tuple[float, float]
+    object_max: tuple[float, float]
+    distance_min: float
+    distance_max: float
+    obstacles: int = 0
+
+    def __post_init__(self) -> None:
+        if self.obstacles not in (0, 1):
+            raise ConfigError(f'{self.name}.obstacles: expected 0 or 1, got {self.obstacles}')
+        if self.kind not in ('reach', 'push'):
+            raise ConfigError(f'task kind: expected reach or push, got {self.kind!r}')
+        if self.distance_min < 2 * self.tolerance:
+            raise ConfigError(
+                f'{self.name}.distance_min: expected at least twice the tolerance '
+                f'({2 * self.tolerance} m), got {self.distance_min}'
+            )
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Play data to collect.
+
+    Attributes:
+        episodes, frames: how many, and observations in each (actions: one less).
+        seed: episode ``i`` depends on (seed, i) alone, however many workers there are.
+        object_min, object_max: (x, y) m, where objects start and are pushed to, as far as the
+            arm's workspace allows.
+        obstacle_share: of the episodes that have one or two posts or walls on the table.
+        thing_share: of those with an object of any shape, size, mass and friction in place of
+            the simulator's cube.
+        light_share: of the episodes that are lit from anywhere above, in any brightness.
+        camera_std: m, on each axis, by which the camera stands elsewhere in each episode.
+    """
+
+    episodes: int
+    frames: int
+    seed: int
+    object_min: tuple[float, float]
+    object_max: tuple[float, float]
+    obstacle_share: float = 0.0
+    thing_share: float = 0.0
+    light_share: float = 0.0
+    camera_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.camera_std < 0.1:
+            raise ConfigError(f'camera_std: expected 0 to 0.1 m, got {self.camera_std}')
+        for key in ('obstacle_share', 'thing_share', 'light_share'):
+            if not 0.0 <= getattr(self, key) <= 1.0:
+                raise ConfigError(f'{key}: expected a share in [0, 1], got {getattr(self, key)}')
+        for key in ('episodes', 'frames'):
+            if getattr(self, key) < (2 if key == 'frames' else 1):
+                raise ConfigError(f'{key}: expected a positive number, got {getattr(self, key)}')
