@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..config import ConfigError
-from ..resources import arm_path, checkpoint_path, config_path
+from ..resources import arm_path, checkpoint_path, config_path, given_path
 
 Value = str | bool | int | float
 
@@ -90,7 +90,7 @@ def check_names(
     if task:
         config_path(f'tasks/{task}.yaml')
     if guard_config:
-        config_path(guard_config)
+        given_path(guard_config)
     if controller not in CONTROLLERS:
         raise ConfigError(f'controller: expected one of {sorted(CONTROLLERS)}, got {controller!r}')
 
@@ -146,8 +146,8 @@ def bringup(
 
 
 def _guarded(config: str) -> dict[str, Value]:
-    """All nodes know the same obstacles."""
-    return {'guard_config': config} if config else {}
+    """All nodes know the same obstacles, wherever each of them runs."""
+    return {'guard_config': str(given_path(config))} if config else {}
 
 
 def _guard(
