@@ -93,6 +93,21 @@ def arm_path(name: str) -> Path:
     return config_path(own if name.endswith('.yaml') else f'arms/{name}.yaml')
 
 
+def given_path(name: str) -> Path:
+    """Path of a configuration as a user names it: a file seen from here, else ``config/<name>``.
+
+    Raises:
+        FileNotFoundError: if there is neither; the message says where it was looked for.
+    """
+    own = os.path.abspath(os.path.expanduser(name))
+    if os.path.isfile(own):
+        return Path(own)
+    try:
+        return config_path(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'no file {own[:200]}; {error}') from None
+
+
 def urdf_path(name: str) -> Path:
     """Path of ``urdf/<name>``; an absolute path is taken as it is.
 

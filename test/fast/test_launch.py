@@ -6,6 +6,7 @@
 import importlib.util
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from jepa_arm.cli import main
+from jepa_arm.config import ConfigError
 from jepa_arm.nodes.description import LIVED_S, SETTING_REFUSED, bringup, simulation
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
@@ -226,6 +228,31 @@ def test_a_viewer_beside_a_driver_leaves_the_arm_to_it_and_sees_the_topics_given
     assert rviz.options['parameters'] == [{'use_sim_time': True}]
 
 
+@pytest.mark.parametrize('file', ['sim.launch.py', 'bringup.launch.py'])
+def test_all_nodes_read_the_guard_config_that_is_given(load, file, tmp_path, monkeypatch):
+    def read(given):
+        [path] = {
+            n.options['parameters'][0]['guard_config'] for n in load(file, guard_config=given)
+        }
+        return path
+
+    own = tmp_path / 'cell/walled.yaml'
+    own.parent.mkdir()
+    shipped = LAUNCH.parent / 'config/guard.yaml'
+    shutil.copy(shipped, own)
+    monkeypatch.chdir(tmp_path)
+    assert {read(given) for given in ('cell/walled.yaml', str(own))} == {str(own)}
+    monkeypatch.chdir(own.parent)
+    assert {read(given) for given in ('walled.yaml', '../cell/walled.yaml')} == {str(own)}
+    assert read('guard.yaml') == str(shipped)
+    shutil.copy(shipped, 'guard.yaml')  # to be changed, and not the one that it was made from
+    assert read('guard.yaml') == str(own.parent / 'guard.yaml')
+    assert not any('guard_config' in n.options['parameters'][0] for n in load(file))
+    own.write_text(shipped.read_text().replace('max_step:', 'max_stepp:'))
+    with pytest.raises(ConfigError, match=r'cell/walled\.yaml: unknown key max_stepp'):
+        read(str(own))  # before any node starts
+
+
 def test_a_viewer_that_is_not_installed_is_told_before_any_node_starts(load, installed):
     installed.remove('rviz2')
     assert load('sim.launch.py')
@@ -260,8 +287,10 @@ def test_without_rerun_it_is_said_how_to_get_it_before_anything_starts(load, mon
         ('sim.launch.py', {'checkpoint': 'nowhere'}),
         ('sim.launch.py', {'task': 'juggle'}),
         ('sim.launch.py', {'seed': 'nought'}),
+        ('sim.launch.py', {'guard_config': 'nowhere.yaml'}),
         ('bringup.launch.py', {'arm': 'nobody'}),
         ('bringup.launch.py', {'checkpoint': 'nowhere'}),
+        ('bringup.launch.py', {'guard_config': '../nowhere.yaml'}),
         ('view.launch.py', {'arm': 'nobody'}),
     ],
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..config import ConfigError
-from ..resources import arm_path, checkpoint_path, config_path
+from ..config import ConfigError, GuardConfig, load
+from ..resources import arm_path, checkpoint_path, config_path, given_path
 
 Value = str | bool | int | float
 
@@ -82,7 +82,7 @@ def check_names(
 
     Raises:
         FileNotFoundError: no such arm, checkpoint, task or guard_config, where one is given.
-        ConfigError: no such controller.
+        ConfigError: no such controller, or a guard_config that cannot be used.
     """
     arm_path(arm)
     if checkpoint:
@@ -90,7 +90,7 @@ def check_names(
     if task:
         config_path(f'tasks/{task}.yaml')
     if guard_config:
-        config_path(guard_config)
+        load(GuardConfig, given_path(guard_config))
     if controller not in CONTROLLERS:
         raise ConfigError(f'controller: expected one of {sorted(CONTROLLERS)}, got {controller!r}')
 
@@ -146,8 +146,8 @@ def bringup(
 
 
 def _guarded(config: str) -> dict[str, Value]:
-    """All nodes know the same obstacles."""
-    return {'guard_config': config} if config else {}
+    """All nodes know the same obstacles, wherever each of them runs."""
+    return {'guard_config': str(given_path(config))} if config else {}
 
 
 def _guard(
