@@ -100,7 +100,7 @@ def refusal(session, arm, target):
             publisher.publish(convert.proposal_to_msg(plan))
         return bool(said)
 
-    session._comes(is_refused, 10.0)
+    session._comes(is_refused, 30.0)
     return ''.join(said[:1])
 
 
