@@ -25,7 +25,6 @@ from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
-from .permanence import remembered
 from .planning.heads import load_heads
 from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
@@ -203,13 +202,9 @@ class Agent:
         if isinstance(self._model, WorldModel):
             z, features = self._model.encode_parts(observation.image[None], proprio)
             self._unjudged = before, observation.stamp, z, proprio, features
-            known = remembered(before, self._probes, self._heads, *self._unjudged[1:])
         else:
-            z, known = self._model.encode(observation.image[None], proprio), None
-        if known is None:
-            self._belief.see(observation.stamp, z, proprio)
-        else:  # something hides the object
-            self._belief = known
+            z = self._model.encode(observation.image[None], proprio)
+        self._belief.see(observation.stamp, z, proprio)
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:

@@ -65,16 +65,9 @@ def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
     tip = frame.proprio[:, TIP]
     way, way_var = heads.body(frame.proprio_before, frame.block)
     body = (100.0 * (tip - frame.proprio_before[:, TIP] - way)).square() * torch.exp(-way_var)
-    sight = sight_score(heads, frame.proprio, frame.features)
-    parts = [part.mean(-1) for part in (world, outlook, body)]
-    return torch.stack([*parts, sight], dim=-1)
-
-
-def sight_score(heads: BeliefHeads, proprio: Tensor, features: Tensor) -> Tensor:
-    """(B,) how far from the tip of ``proprio`` (B, P) an image of ``features`` (B, F) shows it."""
-    place, variance = heads.sight(features)
-    squared = (100.0 * (proprio[:, TIP] - place)).square()
-    return (squared * torch.exp(-variance)).mean(-1)
+    place, place_var = heads.sight(frame.features)
+    sight = (100.0 * (tip - place)).square() * torch.exp(-place_var)
+    return torch.stack([part.mean(-1) for part in (world, outlook, body, sight)], dim=-1)
 
 
 @torch.inference_mode()

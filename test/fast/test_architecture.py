@@ -24,7 +24,6 @@ LAYERS = (
     {'goals', 'proposals', 'stream', 'sight'},
     {'planning', 'surprise', 'guard'},
     {'belief', 'decision', 'training_report'},
-    {'permanence'},
     {'agent'},
     {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
     {
@@ -62,7 +61,6 @@ HOMES = {
         'model',
         'planning',
         'belief',
-        'permanence',
         'data.windows',
         'agent',
         'training',
