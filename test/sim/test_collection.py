@@ -19,7 +19,8 @@ from jepa_arm.sim.world import Scene
 
 @pytest.fixture(scope='module')
 def small() -> CollectConfig:
-    return replace(load(CollectConfig, config_path('collect.yaml')), episodes=6, frames=21)
+    config = load(CollectConfig, config_path('collect.yaml'))
+    return replace(config, episodes=6, frames=21, obstacle_share=0.4, thing_share=0.5)
 
 
 def test_episodes_do_not_depend_on_the_workers(
