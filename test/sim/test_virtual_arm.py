@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from jepa_arm.config import ConfigError, ObstacleConfig, from_dict
+from jepa_arm.nodes.controller import Trajectory
 from jepa_arm.nodes.virtual_arm import VirtualArm
 from jepa_arm.sim.tasks import load_task
 
@@ -105,3 +106,45 @@ def test_a_scene_with_obstacles_is_drawn_only_where_just_these_are_declared(
     virtual.reset(task, 0, scene.obstacles)
     assert virtual.scene.obstacles == scene.obstacles  # once
     np.testing.assert_array_equal(virtual.scene.obstacle_rgb, scene.obstacle_rgb)
+
+
+def test_an_arm_that_slept_goes_on_as_one_that_did_not(arm, sim_config):
+    task = load_task('push', arm, sim_config)
+    both = [VirtualArm(arm, sim_config, sleeps=sleeps) for sleeps in (True, False)]
+    for virtual in both:
+        virtual.reset(task, 0)
+    assert [ticks_asleep(virtual, 2.0) > 80 for virtual in both] == [True, False]
+    assert np.array_equal(picture(both[0])[1], picture(both[1])[1])
+    for virtual in both:
+        there = virtual.scene.joints + [0.3, 0, 0, 0, 0, 0, 0]
+        virtual.controller.follow(Trajectory(there[None], None, np.array([1.0]), 0.0), virtual.now)
+    assert [ticks_asleep(virtual, 1.0) for virtual in both] == [0, 0]
+    np.testing.assert_allclose(both[0].joints().position, both[1].joints().position, atol=1e-6)
+    np.testing.assert_allclose(both[0].joints().position, there, atol=1e-2)
+    assert np.array_equal(picture(both[0])[1], picture(both[1])[1])
+    for virtual in both:
+        virtual.close()
+
+
+def test_what_is_done_to_a_sleeping_world_is_seen_in_the_next_picture(arm, sim_config):
+    virtual = VirtualArm(arm, sim_config, sleeps=True)
+    virtual.reset(load_task('push', arm, sim_config), 0)
+    for _ in range(200):
+        virtual.advance()
+    before, place = picture(virtual)[1], virtual.state().object_position
+    virtual.inject('object_move', 0.0, 0.06)
+    assert not np.array_equal(picture(virtual)[1], before)
+    for _ in range(100):
+        virtual.advance()
+    moved = virtual.state().object_position - place
+    np.testing.assert_allclose(np.abs(moved), [0.0, 0.06, 0.0], atol=2e-3)
+    virtual.close()
+
+
+def ticks_asleep(virtual, duration):
+    """Of ``duration`` s."""
+    ticks = 0
+    for _ in range(round(duration / DT)):
+        virtual.advance()
+        ticks += virtual.is_asleep
+    return ticks

@@ -51,7 +51,7 @@ from .parameters import (
 from .plan_view import PlanView
 from .planning_loop import Patience, PlanningLoop
 
-TAKE_S, IDLE_TAKE_S = 0.005, 0.04
+TAKE_S, IDLE_TAKE_S = 0.005, 0.1
 """How often messages are taken, with a goal and without: to wait for each takes more processor."""
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0

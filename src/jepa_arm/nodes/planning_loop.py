@@ -161,6 +161,7 @@ class PlanningLoop:
             self._answer_requests()
             self._drop_ended_goal()
             if is_new and self._goals.active is None and self._is_early():
+                looked = monotonic()
                 continue
             if not is_new and monotonic() - looked < IDLE_CYCLE_S:
                 self._carry_on('')

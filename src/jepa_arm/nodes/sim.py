@@ -51,7 +51,9 @@ from .parameters import (
 from .process import return_large_memory, run, steady_timer, use_real_time
 from .virtual_arm import FaultError, VirtualArm
 
-MAX_CATCH_UP = 5
+REST_TICKS = 5
+"""Ticks made at once while the arm rests: to wake for each takes twice the processor."""
+MAX_CATCH_UP = 10
 """Ticks made at once when real time is behind."""
 MAX_BEHIND_S = 0.2
 """Time that is given up when real time is further behind."""
@@ -79,7 +81,7 @@ class SimNode(Node):
         use_real_time(self, priority)
         first_task = load_task(str(task), self._arm, self._config)
         declared = self._declared()
-        self._virtual = VirtualArm(self._arm, self._config, gui)
+        self._virtual = VirtualArm(self._arm, self._config, gui, sleeps=not self._lock_step)
         self._ticks_to_go = 0
         self._step_done: Future | None = None
         self._anchor: float | None = None
@@ -102,10 +104,9 @@ class SimNode(Node):
         self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
 
     def _make_subscriptions(self) -> None:
-        beat = None
-        if not self._lock_step:
-            beat = Beat(self._config.time.stream_dt, 0.0, self._on_beat)
-        subscribe = partial(self.create_subscription, qos_profile=COMMAND, callback_group=beat)
+        self._beat = Beat(self._config.time.stream_dt, 0.0, self._on_beat)
+        group = None if self._lock_step else self._beat
+        subscribe = partial(self.create_subscription, qos_profile=COMMAND, callback_group=group)
         self._read = lru_cache(1)(self._read_trajectory)  # at rest it is the same one
         subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, raw=True)
         for name, take in (
@@ -127,7 +128,7 @@ class SimNode(Node):
         if self._anchor is None:
             self._anchor = now - (self._virtual.tick + 1) * dt
         due = round((now - self._anchor) / dt) - self._virtual.tick
-        self._late_ticks += max(0, due - 1)
+        self._late_ticks += max(0, due - round(self._beat.period / dt))
         if due * dt > MAX_BEHIND_S:
             self._lost_s += due * dt
             self._anchor, due = None, 1
@@ -135,6 +136,7 @@ class SimNode(Node):
             self._advance()
             self._publish_clock()
             self._publish_readings()
+        self._beat.pace(dt * (REST_TICKS if self._virtual.is_at_rest else 1))
 
     # Lock-step.
 

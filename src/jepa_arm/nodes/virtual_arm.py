@@ -17,14 +17,20 @@ from .controller import Controller
 from .faults import FaultError, Faults
 
 EPSILON_S = 1e-9
+REST_AFTER_S = 0.5
+"""For which the arm is told to stay where it is before it counts as at rest."""
 
 
 class VirtualArm:
     """An arm with camera that moves towards its controller's targets, one tick at a time.
 
+    As physics engines do, it may sleep: while the arm is told to stay where it is and nothing
+    moves, steps and pictures would give what the ones before gave, and are not made.
+
     Attributes:
         controller: takes the commands.
         scene, task, seed: of the last reset.
+        is_asleep: whether its steps are left out now.
     """
 
     def __init__(
@@ -32,12 +38,15 @@ class VirtualArm:
         arm: Arm,
         config: SimConfig,
         gui: bool = False,
+        sleeps: bool = False,
     ) -> None:
-        self.arm, self._time = arm, config.time
+        self.arm, self._time, self._sleeps = arm, config.time, sleeps
         self._world = BulletWorld(arm, config, gui)
         self._faults = Faults()
         self._images: list[tuple[float, float, ImageArray]] = []
         self._tick, self._paused_ticks, self._clock_jump = 0, 0, 0.0
+        self._picture: ImageArray | None = None
+        self._wake()
         self.controller = Controller(
             arm.velocity_limit / arm.config.velocity_scale,
             config.time.stream_dt,
@@ -64,6 +73,11 @@ class VirtualArm:
     def is_control_step(self) -> bool:
         """Whether an observation is due now."""
         return self._tick % self._time.ticks == 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the arm has been told to stay where it is for a while."""
+        return self._still_ticks * self._time.stream_dt >= REST_AFTER_S
 
     def close(self) -> None:
         """Frees the physics server."""
@@ -97,7 +111,10 @@ class VirtualArm:
         self.task, self.seed, self.scene = task, seed, scene
         goal = self._world.image_of(self.scene, task.subject)
         self._world.reset(self.scene)
+        self._picture = None
         self.controller.reset(self.scene.joints)
+        self._told = self.scene.joints
+        self._wake()
         self._faults.clear()
         self._images.clear()
         self._tick = (self._tick // self._time.ticks + 1) * self._time.ticks
@@ -112,10 +129,18 @@ class VirtualArm:
         measured, _ = self._world.joints()
         was_timed_out = self.controller.is_timed_out
         position, velocity = self.controller.target(self.now, measured)
+        is_still = not velocity.any() and np.array_equal(position, self._told)
+        self._still_ticks += 1
+        self._told = position
+        if not is_still:
+            self._wake()
         if self._faults.get('arm_blocked', self.now):
             position, velocity = self._blocked_at, np.zeros_like(velocity)
-        self._world.command(position, velocity)
-        self._world.step()
+        if not self.is_asleep:
+            self._world.command(position, velocity)
+            self._world.step()
+            self._picture = None
+            self.is_asleep = self._sleeps and self.is_at_rest and self._world.is_still()
         self._paused_ticks += self._faults.get('clock_pause', self.now) is not None
         self._tick += 1
         return self.controller.is_timed_out and not was_timed_out
@@ -138,8 +163,10 @@ class VirtualArm:
         """Takes an image now; ``pictures`` gives it when it has arrived."""
         if self._faults.get('camera_stop', self.now):
             return
+        if self._picture is None:
+            self._picture = self._world.image()
         is_frozen = self._faults.get('camera_freeze', self.now)
-        image = self._spoilt(self._frozen if is_frozen else self._world.image())
+        image = self._spoilt(self._frozen if is_frozen else self._picture)
         delay = self._faults.get('camera_delay', self.now)
         early = self._faults.get('camera_past', self.now)
         late = self._faults.get('camera_future', self.now)
@@ -173,6 +200,7 @@ class VirtualArm:
             FaultError: unknown, or a value it cannot have.
         """
         active = self._faults.inject(fault, duration, value, self.now)
+        self._wake()
         if fault == 'arm_blocked':
             self._blocked_at = self._world.joints()[0]
         if fault == 'camera_freeze':
@@ -192,12 +220,16 @@ class VirtualArm:
         """Whether a fault is in force."""
         return self._faults.get(name, self.now) is not None
 
+    def _wake(self) -> None:
+        self._still_ticks, self.is_asleep = 0, False
+
     def _move_object(self, distance: float) -> None:
         """Puts the object ``distance`` m aside, towards the middle of the table."""
         state = self._world.state()
         side = 1.0 if state.object_position[1] < 0.0 else -1.0
         offset: FloatArray = np.array([0.0, side * distance])
         self._world.move_object(state.object_position[:2] + offset, state.object_yaw)
+        self._picture = None
 
 
 def _listed(obstacles: tuple[ObstacleConfig, ...]) -> str:

@@ -25,6 +25,8 @@ except ImportError as error:
 TABLE_HALF = (0.5, 0.6, 0.05)
 TABLE_CENTRE = (0.45, 0.0, -0.05)
 TABLE_RGBA = (0.62, 0.56, 0.48, 1.0)
+STILL_JOINTS, STILL_OBJECT = 1e-6, 1e-3
+"""rad/s, and m/s or rad/s, below which nothing moves; a cube at rest seems to, by 2e-4 rad/s."""
 TOUCHING = 5e-4
 """m, nearer than this two bodies touch; PyBullet reports contacts before they do."""
 ROLLING = 0.002
@@ -120,6 +122,12 @@ class BulletWorld:
         """Measured joint positions (J,) rad and velocities (J,) rad/s."""
         states = pybullet.getJointStates(self._robot, self._joints, physicsClientId=self._client)
         return np.array([s[0] for s in states]), np.array([s[1] for s in states])
+
+    def is_still(self) -> bool:
+        """Whether neither the arm nor the object moves."""
+        velocity = pybullet.getBaseVelocity(self._object, physicsClientId=self._client)
+        is_object_still = bool(np.abs(velocity).max() < STILL_OBJECT)
+        return is_object_still and bool(np.abs(self.joints()[1]).max() < STILL_JOINTS)
 
     def image(self) -> ImageArray:
         """(h, w, 3) uint8 RGB as the camera sees it now."""
