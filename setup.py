@@ -118,9 +118,9 @@ setup(
     entry_points={
         'console_scripts': [
             'jepa-arm = jepa_arm.cli:main',
-            'jepa_arm_sim = jepa_arm.nodes.sim:main',
-            'jepa_arm_planner = jepa_arm.nodes.planner:main',
-            'jepa_arm_guard = jepa_arm.nodes.guard:main',
+            'jepa_arm_sim = jepa_arm.executables:sim',
+            'jepa_arm_planner = jepa_arm.executables:planner',
+            'jepa_arm_guard = jepa_arm.executables:guard',
             'jepa_arm_view = jepa_arm.nodes.rerun_view:main',
         ],
     },

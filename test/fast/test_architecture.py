@@ -39,7 +39,7 @@ LAYERS = (
     {'fault_measures', 'replay_report', 'comparison', 'comparison_table'},
     {'fault_report', 'energy'},
     {'nodes'},
-    {'verbs', 'bench_verbs'},
+    {'verbs', 'bench_verbs', 'executables'},
     {'cli'},
     {'__main__'},
 )

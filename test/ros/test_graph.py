@@ -120,6 +120,43 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     assert wait_gone(pids)
 
 
+def test_ctrl_c_while_nodes_still_start_ends_all_of_them_as_wanted():
+    up = subprocess.Popen(
+        [sys.executable, '-m', 'jepa_arm', 'up'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children: list[int] = []
+    while len(children) < 3 and up.poll() is None:
+        listed = Path(f'/proc/{up.pid}/task/{up.pid}/children').read_text().split()
+        children = [int(pid) for pid in listed]
+        time.sleep(0.02)
+    os.killpg(up.pid, signal.SIGINT)
+    _, errors = up.communicate(timeout=30.0)
+    assert (up.returncode, errors) == (0, '')
+    assert len(children) == 3 and wait_gone(children)
+
+
+@pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
+def test_ctrl_c_while_an_executable_still_imports_ends_it_without_a_traceback(name):
+    code = f'print(flush=True); from jepa_arm.executables import {name}; {name}()'
+    process = subprocess.Popen(
+        [sys.executable, '-c', f'import os, numpy; {code}'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30.0)
+    assert 'Traceback' not in errors
+    assert process.returncode in (0, -signal.SIGINT)
+
+
 def test_a_node_of_ros2_launch_ends_with_it_even_while_it_starts():
     code = (
         'import os, subprocess, sys, time\n'

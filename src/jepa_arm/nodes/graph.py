@@ -248,9 +248,11 @@ def run_graph(args: argparse.Namespace) -> int:
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
     reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
     print(f'ROS domain {os.environ.get("ROS_DOMAIN_ID", "0")}, discovery range {reach}')
+    is_ready = False
     try:
         with supervisor:
             supervisor.wait_ready()
+            is_ready = True
             way = 'publish on planner/joint_trajectory'
             if not args.no_planner:
                 way = 'send a goal to the action move_to_goal'
@@ -268,6 +270,8 @@ def run_graph(args: argparse.Namespace) -> int:
                     flush=True,
                 )
     except KeyboardInterrupt:
+        if not is_ready:
+            return 0  # a node that still imports has no handler for what ends it
         return max((abs(code) for code in supervisor.exit_codes.values()), default=0)
     except GraphError as error:
         print(f'jepa-arm up: {error}', file=sys.stderr)
@@ -284,8 +288,10 @@ def _watcher(namespace: str) -> Iterator[Node]:
     rclpy.init(context=context)
     try:
         node = rclpy.create_node('supervisor', context=context, namespace=namespace or None)
-        yield node
-        node.destroy_node()
+        try:
+            yield node
+        finally:
+            node.destroy_node()  # before its context, or the process may crash at its end
     finally:
         rclpy.shutdown(context=context)
 
