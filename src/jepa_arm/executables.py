@@ -1,4 +1,4 @@
-"""What the nodes' executables run: a Ctrl-C while one still imports ends it without a traceback."""
+"""What nodes' executables run: a Ctrl-C while they import ends them without a traceback."""
 
 from __future__ import annotations
 
