@@ -303,7 +303,7 @@ def test_a_value_that_cannot_be_used_is_named_before_any_node_starts(load, file,
 def test_every_executable_is_installed():
     setup = (LAUNCH.parent / 'setup.py').read_text()
     for spec in simulation():
-        assert f'{spec.executable} = jepa_arm.nodes.{spec.name}:main' in setup
+        assert f'{spec.executable} = jepa_arm.executables:{spec.name}' in setup
     assert 'jepa_arm_view = jepa_arm.nodes.rerun_view:main' in setup
 
 
