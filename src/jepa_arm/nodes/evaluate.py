@@ -22,6 +22,9 @@ from ..evaluation import EpisodeResult, Evaluator, machine, summarise
 from ..resources import arm_path, config_path, git_hash
 from ..sim.tasks import EVALUATION_SEED
 from ..types import FloatArray, ImageArray
+from .description import simulation
+from .domain import own_domain
+from .graph import Supervisor
 from .session import Session
 
 BENCH_SEED = EVALUATION_SEED + 900_000
@@ -84,13 +87,11 @@ def bench_ros(
         checkpoint: folder of the world model.
         seconds: of planning, in pushes.
         arm: config/arms/<arm>.yaml.
-        idle: s without a goal before, for the processor time that waiting takes.
+        idle: s before, without a goal and without anybody else who listens, for the processor
+            time that waiting takes.
     """
+    idle_percent = _waiting(checkpoint, arm, idle)
     with Session('push', checkpoint, arm=arm) as session:
-        sleep(SETTLE_S)
-        usage = {name: Usage(p.pid) for name, p in session.graph.processes.items()}
-        sleep(idle)
-        idle_percent = {name: used.cpu_percent() for name, used in usage.items()}
         usage = {name: Usage(p.pid) for name, p in session.graph.processes.items()}
         results: list[EpisodeResult] = []
         while session.planned_s < seconds:
@@ -113,6 +114,16 @@ def bench_ros(
         figures['episodes'] = len(results)
         figures['machine'] = machine()
     return figures
+
+
+def _waiting(checkpoint: Path, arm: str, seconds: float) -> dict[str, float]:
+    """% of a core that each node of a graph takes while it waits for a goal, by name."""
+    with own_domain(), Supervisor(simulation(arm, str(checkpoint))) as graph:
+        graph.wait_ready()
+        sleep(SETTLE_S)
+        usage = {name: Usage(p.pid) for name, p in graph.processes.items()}
+        sleep(seconds)
+        return {name: used.cpu_percent() for name, used in usage.items()}
 
 
 class Usage:

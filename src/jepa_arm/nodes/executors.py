@@ -32,7 +32,7 @@ from rosgraph_msgs.msg import Clock
 
 SERVE_EVERY_S = 0.02
 """Longest wait of what no ``Beat`` takes, where there is one."""
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.1
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
 """Where the types of services are from that come with every node."""

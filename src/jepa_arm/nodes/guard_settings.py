@@ -41,7 +41,7 @@ class GuardSettings:
             bool(declare(node, 'lock_step', False, 'ticks are asked for by /clock')),
             declare_priority(node, 20),
             float(declare(node, 'speed_scale', 1.0, SPEED_TEXT, SPEED_SPAN, True)),
-            float(declare(node, 'rest_period', 0.04, REST_TEXT, REST_SPAN)),
+            float(declare(node, 'rest_period', 0.05, REST_TEXT, REST_SPAN)),
         )
 
 
