@@ -45,7 +45,9 @@ from .model.probes import Probes, fit_probe
 from .model.world_model import WorldModel, encode_all
 from .planning.planner import PlanningError
 from .resources import config_path
-from .training import Trained, TrainingError, read_out, train_for
+from .training.loop import Trained, train_for
+from .training.readout import read_out
+from .training.run import TrainingError
 from .types import Observation
 
 log = logging.getLogger(__name__)

@@ -168,7 +168,7 @@ def train(args: argparse.Namespace) -> int:
     from .filtering import train_belief
     from .hindsight import train_heads
     from .model.gates import format_report
-    from .training import train_world_model
+    from .training.loop import train_world_model
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
     if args.steps:
@@ -221,7 +221,7 @@ def model(args: argparse.Namespace) -> int:
 def belief(args: argparse.Namespace) -> int:
     """Trains what the belief needs to last without images and to be surprised (minutes)."""
     from .filtering import format_belief, train_belief
-    from .training import prepare_cpu
+    from .training.cpu import prepare_cpu
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
     if config.belief is None:
@@ -238,7 +238,7 @@ def surprise(args: argparse.Namespace) -> int:
     """How surely, and how soon, each of eleven anomalies surprises the belief."""
     from .detection import format_surprise, measure_surprise
     from .model.checkpoint import load_checkpoint
-    from .training import prepare_cpu
+    from .training.cpu import prepare_cpu
 
     prepare_cpu(1)
     play = load(CollectConfig, config_path('collect.yaml'))

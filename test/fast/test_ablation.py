@@ -22,7 +22,7 @@ from jepa_arm.config import (
 )
 from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.resources import config_path
-from jepa_arm.training import learning_rate, train_for
+from jepa_arm.training.loop import learning_rate, train_for
 
 CONFIG = load(AblationConfig, config_path('ablation.yaml'))
 PLANNER = load(PlannerConfig, config_path('planner.yaml'))
@@ -72,7 +72,7 @@ def test_training_for_a_time_ends_in_time_at_the_end_of_its_schedule(
     file = replace(synthetic.TOY, train=replace(synthetic.TRAIN, steps=10_000, batch=8))
     rates: list[float] = []
     monkeypatch.setattr(
-        'jepa_arm.training.learning_rate',
+        'jepa_arm.training.loop.learning_rate',
         lambda step, train: rates.append(learning_rate(step, train)) or rates[-1],
     )
     trained = train_for(episodes, tmp_path / 'run', file, seed=0, processor_s=0.5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import synthetic
-from jepa_arm.training import train_world_model
+from jepa_arm.training.loop import train_world_model
 
 
 @pytest.fixture(scope='session')

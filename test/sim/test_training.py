@@ -16,7 +16,8 @@ import synthetic
 from jepa_arm.config import ModelFile
 from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint
 from jepa_arm.model.gates import GateError, format_report
-from jepa_arm.training import TrainingError, train_world_model
+from jepa_arm.training.loop import train_world_model
+from jepa_arm.training.run import TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import synthetic, torch
-from jepa_arm.training import train_world_model
+from jepa_arm.training.loop import train_world_model
 torch.set_num_threads(1)
 train = replace(synthetic.TRAIN, steps=100, save_every_s=0.0)
 config = replace(synthetic.TOY, train=train)

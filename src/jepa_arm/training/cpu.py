@@ -1,0 +1,24 @@
+"""Settings of a process that trains on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+
+def prepare_cpu(threads: int | None = None) -> None:
+    """Sets this process up for training on a CPU; call it before the first large tensor.
+
+    Keeps freed memory instead of returning it to the system at every step: the page faults
+    cost 2 to 5 times the step. No effect where the C library is not glibc.
+    """
+    torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        mallopt(m_mmap_threshold, 1 << 30)
+        mallopt(m_trim_threshold, (1 << 31) - 1)
+        mallopt(m_top_pad, 1 << 28)
