@@ -38,13 +38,13 @@ from .data.episodes import EpisodeFile
 from .data.windows import WindowSampler
 from .decision import Decision
 from .evaluation import Evaluator, machine
-from .hindsight import fit_heads
 from .model.checkpoint import git_hash, load_checkpoint, save_checkpoint
 from .model.gates import HeldOut, prediction_report, windows_of
 from .model.probes import Probes, fit_probe
 from .model.world_model import WorldModel, encode_all
 from .planning.planner import PlanningError
 from .resources import config_path
+from .training.hindsight import fit_heads
 from .training.loop import Trained, train_for
 from .training.readout import read_out
 from .training.run import TrainingError

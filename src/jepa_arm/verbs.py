@@ -166,8 +166,8 @@ def collect(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     """World model, probes and gate report; then the heads of planner and belief."""
     from .filtering import train_belief
-    from .hindsight import train_heads
     from .model.gates import format_report
+    from .training.hindsight import train_heads
     from .training.loop import train_world_model
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))

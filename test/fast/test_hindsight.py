@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_arm.hindsight import FIRST_FRAMES, MISSED_BY, Hindsight
+from jepa_arm.training.hindsight import FIRST_FRAMES, MISSED_BY, Hindsight
 
 LENGTHS = np.array([12, 30])
 STARTS = np.array([0, 12])

@@ -23,10 +23,10 @@ from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import round_weights, save_checkpoint
 from ..model.gates import GateError
 from ..model.world_model import encode_all
-from ..training_report import imagine, write_training_report
 from .cpu import prepare_cpu
 from .losses import losses
 from .readout import HORIZON, held_out_windows, read_out
+from .report import imagine, write_training_report
 from .run import METRICS_FILE, Run, TrainingError
 
 REPORT_FILE = 'report.html'

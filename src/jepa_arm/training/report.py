@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .config import CameraConfig
-from .data.episodes import EpisodeFile
-from .model.architectures import AnyWorldModel
-from .model.gates import HeldOut, format_report, windows_of
-from .model.probes import Probes
-from .sim.camera import project
-from .types import FloatArray, ImageArray
+from ..config import CameraConfig
+from ..data.episodes import EpisodeFile
+from ..model.architectures import AnyWorldModel
+from ..model.gates import HeldOut, format_report, windows_of
+from ..model.probes import Probes
+from ..sim.camera import project
+from ..types import FloatArray, ImageArray
 
 STRIPS = 6
 """Film strips of the worst windows, and as many of ordinary ones."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import HeadsConfig, to_dict
-from .data.episodes import EpisodeFile
-from .model.checkpoint import (
+from ..config import HeadsConfig, to_dict
+from ..data.episodes import EpisodeFile
+from ..model.checkpoint import (
     Checkpoint,
     add_module,
     check_contract,
@@ -29,8 +29,8 @@ from .model.checkpoint import (
     load_checkpoint,
     round_weights,
 )
-from .model.world_model import encode_all
-from .planning.heads import Heads, goal_features
+from ..model.world_model import encode_all
+from ..planning.heads import Heads, goal_features
 
 
 def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progress: bool) -> None:
