@@ -14,7 +14,6 @@ from .belief import Belief
 from .collection import sample_scene
 from .config import ArmConfig, CollectConfig, SimConfig
 from .evaluation import machine
-from .filtering import auroc
 from .model.belief_heads import load_belief_heads
 from .model.checkpoint import Checkpoint, CheckpointError, check_contract, git_hash
 from .model.world_model import WorldModel
@@ -24,6 +23,7 @@ from .sim.bullet import BulletWorld
 from .sim.policies import Play
 from .sim.tasks import EVALUATION_SEED, object_region
 from .surprise import Surprise
+from .training.classification import auroc
 from .types import FloatArray, ImageArray
 
 FRAMES, EARLIEST = 75, 25

@@ -165,8 +165,8 @@ def collect(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """World model, probes and gate report; then the heads of planner and belief."""
-    from .filtering import train_belief
     from .model.gates import format_report
+    from .training.belief import train_belief
     from .training.hindsight import train_heads
     from .training.loop import train_world_model
 
@@ -220,7 +220,8 @@ def model(args: argparse.Namespace) -> int:
 
 def belief(args: argparse.Namespace) -> int:
     """Trains what the belief needs to last without images and to be surprised (minutes)."""
-    from .filtering import format_belief, train_belief
+    from .training.belief import train_belief
+    from .training.belief_report import format_belief
     from .training.cpu import prepare_cpu
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))

@@ -25,7 +25,7 @@ LAYERS = (
     {'planning', 'surprise', 'guard'},
     {'belief', 'decision'},
     {'agent'},
-    {'collection', 'training', 'filtering', 'evaluation', 'replay'},
+    {'collection', 'training', 'evaluation', 'replay'},
     {
         'report',
         'bench',
@@ -64,7 +64,6 @@ HOMES = {
         'data.windows',
         'agent',
         'training',
-        'filtering',
         'surprise',
         'detection',
         'evaluation',

@@ -206,7 +206,7 @@ class HeadsConfig:
 
 @dataclass(frozen=True)
 class BeliefConfig:
-    """How the belief heads are trained on frozen latents; see ``filtering``.
+    """How the belief heads are trained on frozen latents; see ``training.belief``.
 
     Attributes:
         chain_steps: model steps a belief goes blind for in training.

@@ -12,13 +12,15 @@ import torch
 import synthetic
 from jepa_arm.config import BeliefConfig
 from jepa_arm.data.episodes import DataError, EpisodeFile
-from jepa_arm.filtering import Recordings, blind, format_belief, frame_of, train_belief
 from jepa_arm.model.architectures import build
 from jepa_arm.model.belief_heads import OUTLOOK, load_belief_heads
 from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.surprise import Frame, Surprise
+from jepa_arm.training.belief import train_belief
+from jepa_arm.training.belief_report import format_belief
+from jepa_arm.training.chains import LatentEpisodes, blind, frame_of
 
 CONFIG = BeliefConfig(
     chain_steps=10,
@@ -58,9 +60,9 @@ def test_joints_alone_keep_the_belief_nearer_to_the_truth_than_prediction_alone(
 ) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     assert isinstance(checkpoint.model, WorldModel)
-    recordings = Recordings(checkpoint, episodes)
+    latents = LatentEpisodes(checkpoint, episodes)
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
-    chains = recordings.chains(recordings.starts(held_out, 10), 10)
+    chains = latents.chains(latents.starts(held_out, 10), 10)
     errors = []
     for heads in (None, load_belief_heads(checkpoint)):
         with torch.inference_mode():
@@ -95,9 +97,9 @@ def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
     heads = load_belief_heads(checkpoint)
     assert heads is not None and isinstance(checkpoint.model, WorldModel)
     episodes = EpisodeFile(data)
-    recordings = Recordings(checkpoint, episodes)
+    latents = LatentEpisodes(checkpoint, episodes)
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
-    chains = recordings.chains(recordings.starts(held_out, OUTLOOK), OUTLOOK)
+    chains = latents.chains(latents.starts(held_out, OUTLOOK), OUTLOOK)
     surprise, frames = Surprise(heads, 0.1), frame_of(checkpoint.model, chains)
     others = np.random.default_rng(0).permutation(len(frames.z))
     usual, jumped, channels = [], [], set()

@@ -1,0 +1,181 @@
+"""Trains what the belief needs beside the world model, on frozen latents; see ``BeliefHeads``.
+
+The correction is taught by chains of predictions in which it is at work at each step, towards the
+latents that the camera would have given; the gradient runs through the whole chain. One step at a
+time it would learn the mean of what may be, which the predictor knows nothing of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..config import BeliefConfig, to_dict
+from ..data.episodes import EpisodeFile
+from ..model.belief_heads import OUTLOOK, TIP, BeliefHeads, new_belief_heads
+from ..model.checkpoint import (
+    Checkpoint,
+    add_module,
+    check_contract,
+    git_hash,
+    load_checkpoint,
+    round_weights,
+)
+from ..model.probes import REGION, REGION_SQUARED_RADIUS
+from ..model.world_model import WorldModel
+from ..surprise import Frame, fit_tail
+from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
+from .chains import Chains, Draw, LatentEpisodes, blind, frame_of, misread, scored
+
+SHORT_CHAINS = 4
+"""How many more short chains are drawn than long ones."""
+
+
+def train_belief(
+    folder: Path, data: Path, config: BeliefConfig, seed: int, progress: bool
+) -> dict[str, Any]:
+    """Trains the belief heads of the checkpoint in ``folder``, measures and adds them.
+
+    Half of the held-out episodes calibrate, the other half measures.
+
+    Args:
+        folder: checkpoint with a world model and probes; gets ``belief.safetensors``.
+        data: the episode file it was trained on.
+
+    Returns:
+        The report that ``config.json`` keeps under ``belief``.
+
+    Raises:
+        CheckpointError, DataError: what is there cannot be used, or they do not belong together.
+    """
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    check_contract(checkpoint.contract, episodes.contract)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        heads = new_belief_heads(checkpoint)
+    latents = LatentEpisodes(checkpoint, episodes)
+    model = checkpoint.model
+    assert isinstance(model, WorldModel)
+    about = checkpoint.info['training']
+    training, held_out = episodes.split(about['seed'], about['config']['held_out'])
+    calibration, measured = held_out[::2], held_out[1::2]
+    draw = Draw(latents, training, config.chain_steps, np.random.default_rng(seed))
+    _train_correction(model, heads, draw, config, progress)
+    round_weights(heads.correction)
+    _train_doubt(checkpoint, heads, draw, config)
+    _train_surprise(model, heads, draw, config)
+    _train_contact(model, heads, draw, config)
+    round_weights(heads)
+    heads.eval().requires_grad_(False)
+    draw = Draw(latents, calibration, config.chain_steps, np.random.default_rng([seed, 1]))
+    _calibrate(checkpoint, heads, draw(MEASURED_CHAINS))
+    heads.tail.copy_(fit_tail(*scored(model, heads, latents, calibration)))
+    report = {
+        **to_dict(config),
+        'seed': seed,
+        'git': git_hash(),
+        **measure_belief(checkpoint, heads, latents, measured, config.chain_steps, seed),
+    }
+    add_module(folder, 'belief', heads, report)
+    return report
+
+
+def _train_correction(
+    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig, progress: bool
+) -> None:
+    step = _stepper(heads.correction, config.chain_updates, config)
+    with tqdm(total=config.chain_updates, desc='correction', disable=not progress) as bar:
+        for i in range(config.chain_updates):
+            chains = draw(config.chain_batch)
+            error = (blind(model, heads, chains) - chains.z[:, 2:]).square().mean()
+            step(error)
+            bar.update()
+            if i % 20 == 0:
+                bar.set_postfix(error=f'{error.item():.4f}')
+
+
+def _train_doubt(
+    checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
+) -> None:
+    z, seconds, off = misread(checkpoint, heads, draw(config.chains))
+    step = _stepper(heads.doubt, config.steps, config)
+    for _ in range(config.steps):
+        pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
+        sigma = heads.doubt(z[pick], seconds[pick])
+        squared = off[pick].square().sum(-1)
+        step((0.5 * squared / sigma.square() + 3.0 * sigma.log()).mean())
+
+
+def _train_surprise(
+    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig
+) -> None:
+    """What is usual, by Gaussian likelihood."""
+    frames = frame_of(model, draw(config.chains * SHORT_CHAINS).cut(OUTLOOK))
+    assert frames.long_before is not None and frames.long_predicted is not None
+    step = _stepper(heads.world, config.steps, config)
+    far = _stepper(heads.outlook, config.steps, config)
+    feel = _stepper(heads.body, config.steps, config)
+    look = _stepper(heads.sight, config.steps, config)
+    for _ in range(config.steps):
+        pick = torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch))
+        f = Frame(*(getattr(frames, field.name)[pick] for field in fields(Frame)))
+        assert f.long_before is not None and f.long_block is not None
+        assert f.long_predicted is not None
+        step(_surprisal(f.z - f.predicted, heads.world(f.before, f.predicted, f.block)))
+        usual = heads.outlook(f.long_before, f.long_predicted, f.long_block)
+        far(_surprisal(f.z - f.long_predicted, usual))
+        way, log_var = heads.body(f.proprio_before, f.block)
+        tip = f.proprio[:, TIP]
+        feel(_surprisal(100.0 * (tip - f.proprio_before[:, TIP] - way), log_var))
+        place, log_var = heads.sight(f.features)
+        look(_surprisal(100.0 * (tip - place), log_var))
+
+
+def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:
+    return (error.square() * torch.exp(-log_var) + log_var).mean()
+
+
+def _train_contact(
+    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig
+) -> None:
+    """On seen latents and on what is predicted up to ``RISK_STEPS`` ahead."""
+    chains = draw(config.chains)
+    with torch.inference_mode():
+        ahead = blind(model, None, chains.cut(RISK_STEPS))
+    z = torch.cat([chains.z[:, 1], *ahead.unbind(1)]).clone()
+    labels = chains.contact[:, 1 : RISK_STEPS + 2]
+    wanted = torch.cat(labels.float().unbind(1))
+    step = _stepper(heads.contact, config.steps, config)
+    for _ in range(config.steps):
+        pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
+        step(nn.functional.binary_cross_entropy_with_logits(heads.contact(z[pick]), wanted[pick]))
+
+
+@torch.inference_mode()
+def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> None:
+    """Scales the doubt so that its 90 % region holds 90 % (split-conformal)."""
+    z, seconds, off = misread(checkpoint, heads, chains)
+    squared = off.square().sum(-1) / heads.doubt(z, seconds).square()
+    heads.doubt.unit.mul_((torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt())
+
+
+def _stepper(module: nn.Module, steps: int, config: BeliefConfig) -> Callable[[Tensor], None]:
+    """Takes a loss and makes one step of AdamW (cosine rate) on ``module``."""
+    optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    def step(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+    return step
