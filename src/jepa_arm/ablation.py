@@ -37,13 +37,13 @@ from .config import (
 from .data.episodes import EpisodeFile
 from .data.windows import WindowSampler
 from .decision import Decision
-from .evaluation import Evaluator, machine
+from .evaluator import Evaluator
 from .model.checkpoint import git_hash, load_checkpoint, save_checkpoint
 from .model.gates import HeldOut, prediction_report, windows_of
 from .model.probes import Probes, fit_probe
 from .model.world_model import WorldModel, encode_all
 from .planning.planner import PlanningError
-from .resources import config_path
+from .resources import config_path, machine
 from .training.hindsight import fit_heads
 from .training.loop import Trained, train_for
 from .training.readout import read_out

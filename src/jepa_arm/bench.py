@@ -12,9 +12,10 @@ import torch
 from .agent import Agent, control_step
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
-from .evaluation import Evaluator, machine
+from .evaluator import Evaluator
 from .goals import PositionGoal
 from .model.checkpoint import Checkpoint
+from .resources import machine
 from .sim.tasks import EVALUATION_SEED
 
 BENCH_SEED = EVALUATION_SEED + 900_000

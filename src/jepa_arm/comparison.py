@@ -31,13 +31,14 @@ from .config import (
     SimConfig,
     to_dict,
 )
-from .evaluation import EpisodeResult, Evaluator, machine
+from .episode_result import EpisodeResult
+from .evaluator import Evaluator
 from .goals import Goal, PositionGoal
 from .metering import MeteredAgent, Rapl, count_flops, peak_memory_mb
 from .model.checkpoint import Checkpoint, check_contract
 from .motion import make_contract
 from .planning.search import Dynamics, Optimizer
-from .resources import git_hash, share_dir
+from .resources import git_hash, machine, share_dir
 from .sim.tasks import EVALUATION_SEED
 from .types import FloatArray
 

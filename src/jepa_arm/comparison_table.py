@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .evaluation import wilson
+from .evaluation_report import wilson
 
 Result = dict[str, Any]
 

@@ -13,11 +13,11 @@ from .arm import Arm
 from .belief import Belief
 from .collection import sample_scene
 from .config import ArmConfig, CollectConfig, SimConfig
-from .evaluation import machine
 from .model.belief_heads import load_belief_heads
 from .model.checkpoint import Checkpoint, CheckpointError, check_contract, git_hash
 from .model.world_model import WorldModel
 from .motion import JointStreamer, TipMotion, make_contract, proprioception
+from .resources import machine
 from .sim.anomalies import ANOMALIES, Anomaly
 from .sim.bullet import BulletWorld
 from .sim.policies import Play

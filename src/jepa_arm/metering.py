@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .agent import Agent, control_step
 from .decision import Decision
-from .evaluation import Evaluator
+from .evaluator import Evaluator
 from .goals import Goal
 from .types import Observation
 

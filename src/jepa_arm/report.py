@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from .config import CameraConfig
-from .evaluation import EpisodeResult, format_report
+from .episode_result import EpisodeResult
+from .evaluation_report import format_report
 from .sim.camera import project
 from .types import FloatArray, ImageArray
 

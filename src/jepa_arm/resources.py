@@ -1,8 +1,12 @@
-"""Where configuration, robot descriptions and checkpoints lie, however the package came here."""
+"""Where configuration, robot descriptions and checkpoints lie, however the package came here.
+
+And what is noted with every result: the commit of the source and the machine.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -51,6 +55,18 @@ def git_hash() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return 'unknown'
     return result.stdout.strip() or 'unknown'
+
+
+def machine() -> str:
+    """Processor and core count of this machine."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith('model name'):
+                name = line.split(':', 1)[1].strip()
+                break
+    return f'{name}, {os.cpu_count()} cores'
 
 
 def share_dir() -> Path:

@@ -327,8 +327,8 @@ def _evaluate_over_ros(args: argparse.Namespace, tolerance: float | None) -> Any
 def _evaluate_in_process(args: argparse.Namespace, tolerance: float | None) -> Any:
     import torch
 
-    from .evaluation import Conditions
     from .evaluation import evaluate as run
+    from .evaluator import Conditions
     from .model.checkpoint import load_checkpoint
 
     planner = _planner(args)

@@ -2,9 +2,7 @@
 
 import pytest
 
-pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
-
-from jepa_arm.evaluation import wilson
+from jepa_arm.evaluation_report import wilson
 
 
 @pytest.mark.parametrize(

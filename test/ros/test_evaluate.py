@@ -10,7 +10,7 @@ from jepa_arm_msgs.srv import ResetScene
 from planner_bench import save_untrained
 from rclpy.action.server import ActionServer
 
-from jepa_arm.evaluation import format_report, summarise
+from jepa_arm.evaluation_report import format_report, summarise
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.domain import own_domain
 from jepa_arm.nodes.evaluate import bench_ros, evaluate_over_ros
@@ -137,7 +137,7 @@ def test_the_report_has_the_schema_of_the_one_in_process(tmp_path, arm, arm_conf
         'reach', 1, 3, 0.02, checkpoint, baselines=False, keep_frames=True, progress=False
     )
     task = load_task('reach', arm, sim_config, 0.02)
-    in_process = summarise(results, task, 'local', 1, 3, {'random': None, 'scripted': None})
+    in_process = summarise(results, task, 'local', 1, 3)
     assert in_process.keys() <= report.keys()
     assert report['tolerance_cm'] == 2.0 and report['episodes'] == 1
     assert format_report(report)

@@ -11,7 +11,7 @@ from visualization_msgs.msg import MarkerArray
 
 from jepa_arm.collision import Scene
 from jepa_arm.config import GuardConfig, ObstacleConfig, load
-from jepa_arm.evaluation import summarise
+from jepa_arm.evaluation_report import summarise
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.conversions import PlanMarker
 from jepa_arm.nodes.graph import GraphError, Supervisor
@@ -129,6 +129,5 @@ def test_guard_and_planner_know_the_obstacle_of_each_scene_of_a_task(
             assert min(before.obstacle_distance(q) for q in way) > 0.03
             assert 'and obstacle before' in refusal(session, arm, into)
             obstacles += scene.obstacles
-    rates = {'random': None, 'scripted': None}
-    report = summarise(results, session.task, 'local', len(results), 0, rates)
+    report = summarise(results, session.task, 'local', len(results), 0)
     assert report['untouched_rate'] == 1.0

@@ -8,7 +8,8 @@ import pytest
 
 from jepa_arm.agent import Agent, control_step
 from jepa_arm.config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
-from jepa_arm.evaluation import Evaluator, evaluate_policy
+from jepa_arm.evaluation import evaluate_policy
+from jepa_arm.evaluator import Evaluator
 from jepa_arm.goals import GoalError, PositionGoal
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.resources import checkpoint_path, config_path

@@ -18,8 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
-from ..evaluation import EpisodeResult, Evaluator, machine, summarise
-from ..resources import arm_path, config_path, git_hash
+from ..episode_result import EpisodeResult
+from ..evaluation import baseline_rates
+from ..evaluation_report import summarise
+from ..evaluator import Evaluator
+from ..resources import arm_path, config_path, git_hash, machine
 from ..sim.tasks import EVALUATION_SEED
 from ..types import FloatArray, ImageArray
 from .description import simulation
@@ -61,9 +64,7 @@ def evaluate_over_ros(
             for scene_seed in bar:
                 results.append(session.run_episode(scene_seed))
                 bar.set_postfix(success=f'{sum(r.success for r in results)}/{len(results)}')
-    rates: dict[str, float | None] = {'random': None, 'scripted': None}
-    if baselines:
-        rates = _baseline_rates(task, tolerance, arm, seeds, progress)
+    rates = _baseline_rates(task, tolerance, arm, seeds, progress) if baselines else {}
     planner = load(PlannerConfig, config_path('planner.yaml')).optimizer
     report = summarise(results, session.task, planner, episodes, seed, rates)
     info = json.loads((checkpoint / 'config.json').read_text())
@@ -151,7 +152,7 @@ class Usage:
 
 def _baseline_rates(
     task: str, tolerance: float | None, arm: str, seeds: Sequence[int], progress: bool
-) -> dict[str, float | None]:
+) -> dict[str, float]:
     """Success of the floor and the ceiling on the same scenes, in process."""
     evaluator = Evaluator(
         load(ArmConfig, arm_path(arm)),
@@ -160,9 +161,6 @@ def _baseline_rates(
         task,
         tolerance,
     )
-    rates: dict[str, float | None] = {}
-    for name in ('random', 'scripted'):
-        bar = tqdm(seeds, unit='ep', desc=f'{task} {name}', disable=not progress)
-        rates[name] = float(np.mean([evaluator.run_policy(name, s).success for s in bar]))
+    rates = baseline_rates(evaluator, seeds, progress)
     evaluator.world.close()
     return rates

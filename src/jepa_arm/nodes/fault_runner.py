@@ -9,8 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from ..evaluation import machine
-from ..resources import git_hash
+from ..resources import git_hash, machine
 from .fault_row import Row
 from .fault_rows import ROWS
 from .fault_scenarios import Trial

@@ -29,7 +29,7 @@ from visualization_msgs.msg import MarkerArray
 
 from ..arm import Arm
 from ..config import ArmConfig, GuardConfig, SimConfig, load
-from ..evaluation import EpisodeResult
+from ..episode_result import EpisodeResult
 from ..resources import arm_path, config_path
 from ..sim.tasks import Task, load_task
 from ..types import FloatArray, ImageArray

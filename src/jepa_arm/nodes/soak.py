@@ -20,8 +20,7 @@ from tqdm import tqdm
 
 from ..arm import Arm
 from ..config import ArmConfig, SimConfig, load
-from ..evaluation import machine
-from ..resources import arm_path, config_path
+from ..resources import arm_path, config_path, machine
 from .attendant import Attendant, place_goal
 from .description import simulation
 from .faults import FAULTS

@@ -16,7 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from ..arm import Arm
 from ..collision import Scene
 from ..config import ObstacleConfig, TaskConfig
-from ..evaluation import EpisodeResult
+from ..episode_result import EpisodeResult
 from ..sim.tasks import Task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
