@@ -18,7 +18,7 @@ from .agent import Agent
 from .arm import Arm
 from .config import CameraConfig
 from .data.mcap_file import RecordingError
-from .data.recordings import Asked, PlannerState, Recording, Step
+from .data.recording import Asked, PlannerState, Recording, Step
 from .decision import Decision
 from .goals import GoalError, PositionGoal
 from .planning.planner import PlanningError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .arm import Arm
-from .data.recordings import Asked, Recording
+from .data.recording import Asked, Recording
 from .goals import HOLD_STEPS, PositionGoal
 from .replay import Redone
 

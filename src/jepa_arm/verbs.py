@@ -106,7 +106,7 @@ def replay(args: argparse.Namespace) -> int:
 
     from .agent import Agent
     from .arm import Arm
-    from .data.recordings import read_recording
+    from .data.recording_reader import read_recording
     from .model.checkpoint import check_contract, load_checkpoint
     from .motion import make_contract
     from .replay import Replay, check_camera

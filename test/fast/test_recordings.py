@@ -16,7 +16,8 @@ from jepa_arm.agent import Agent
 from jepa_arm.cli import main
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.data.mcap_file import McapFile, RecordingError, records, recover
-from jepa_arm.data.recordings import PlannerState, read_recording
+from jepa_arm.data.recording import PlannerState
+from jepa_arm.data.recording_reader import read_recording
 from jepa_arm.goals import PositionGoal
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.replay import Replay
