@@ -1,4 +1,4 @@
-"""``jepa-arm``: one small verb for each job; ``verbs.py`` does what is asked for here."""
+"""``jepa-arm``: one small verb for each job; ``verbs`` does what is asked for here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import __version__, bench_verbs, verbs
+from . import __version__
 from .config import OPTIMIZERS, ConfigError
-from .verbs import DEFAULT_CHECKPOINT
+from .verbs import benches, judging, learning, running
+from .verbs.options import DEFAULT_CHECKPOINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_running(parsers: Any) -> None:
     """Verbs that run the graph or look at it."""
-    p = _verb(parsers, 'demo', verbs.demo, 'jepa-arm demo --task push --episodes 5')
+    p = _verb(parsers, 'demo', running.demo, 'jepa-arm demo --task push --episodes 5')
     _add_common(p)
     text = 'reach, push, push_long, avoid_reach or avoid_push'
     p.add_argument('--task', default='push', help=text)
@@ -53,7 +54,7 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--seed', type=int, default=500_000, help='of the first scene')
     p.add_argument('--out', default='out/demo', help='folder of the page')
 
-    p = _verb(parsers, 'up', verbs.up, 'jepa-arm up --task push')
+    p = _verb(parsers, 'up', running.up, 'jepa-arm up --task push')
     _add_common(p)
     p.add_argument('--task', default='push', help='reach, push or push_long')
     p.add_argument('--seed', type=int, default=500_000, help='of the scene')
@@ -69,26 +70,26 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--discovery-range', metavar='RANGE', help=text)
     p.add_argument('--no-planner', action='store_true', help='simulator and guard alone')
 
-    p = _verb(parsers, 'reference', verbs.reference, 'jepa-arm reference --out docs/nodes.md')
+    p = _verb(parsers, 'reference', running.reference, 'jepa-arm reference --out docs/nodes.md')
     p.add_argument('--out', help='Markdown file; default: print')
 
-    p = _verb(parsers, 'record', verbs.record, 'jepa-arm record --out run.mcap --duration 60')
+    p = _verb(parsers, 'record', running.record, 'jepa-arm record --out run.mcap --duration 60')
     p.add_argument('topics', nargs='*', help='default: what matters of the graph')
     p.add_argument('--out', help='MCAP file to make; default: recording_<date>_<time>.mcap')
     text = 's from the first message; default: until Ctrl-C'
     p.add_argument('--duration', type=_above_zero, help=text)
     p.add_argument('--namespace', default='', help='of the running graph')
 
-    p = _verb(parsers, 'view', verbs.view, 'jepa-arm view --save run.rrd')
+    p = _verb(parsers, 'view', running.view, 'jepa-arm view --save run.rrd')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--namespace', default='', help='of the running graph')
     p.add_argument('--save', metavar='FILE.rrd', help='write a recording; default: open a window')
 
-    p = _verb(parsers, 'recover', verbs.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')
+    p = _verb(parsers, 'recover', running.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')
     p.add_argument('source', help='MCAP file that was cut off')
     p.add_argument('--out', required=True, help='MCAP file to make')
 
-    p = _verb(parsers, 'doctor', verbs.doctor, 'jepa-arm doctor')
+    p = _verb(parsers, 'doctor', running.doctor, 'jepa-arm doctor')
     _add_common(p)
     p.add_argument('--namespace', default='', help='of the running graph')
     p.add_argument('--json', help='file for the findings')
@@ -96,14 +97,15 @@ def _add_running(parsers: Any) -> None:
 
 def _add_learning(parsers: Any) -> None:
     """Verbs that make data, models and checkpoints."""
-    p = _verb(parsers, 'collect', verbs.collect, 'jepa-arm collect --out data/play.h5')
+    p = _verb(parsers, 'collect', learning.collect, 'jepa-arm collect --out data/play.h5')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--out', required=True, help='HDF5 file to write')
     p.add_argument('--episodes', type=_positive, default=0, help='default: config/collect.yaml')
     p.add_argument('--seed', type=int, help='default: config/collect.yaml')
     p.add_argument('--workers', type=_positive, help='processes; default: one a core')
 
-    p = _verb(parsers, 'train', verbs.train, 'jepa-arm train --data data/play.h5 --out runs/one')
+    example = 'jepa-arm train --data data/play.h5 --out runs/one'
+    p = _verb(parsers, 'train', learning.train, example)
     p.add_argument('--data', required=True, help='HDF5 file of jepa-arm collect')
     p.add_argument('--out', required=True, help='folder of metrics, state and checkpoint')
     p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
@@ -113,18 +115,18 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--no-heads', action='store_true', help='the world model and probes only')
     p.add_argument('--curves', action='store_true', help='write OUT/tensorboard as it goes')
 
-    p = _verb(parsers, 'model', verbs.model, 'jepa-arm model --out runs/model')
+    p = _verb(parsers, 'model', learning.model, 'jepa-arm model --out runs/model')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
-    p = _verb(parsers, 'belief', verbs.belief, 'jepa-arm belief --data data/play.h5')
+    p = _verb(parsers, 'belief', learning.belief, 'jepa-arm belief --data data/play.h5')
     _add_common(p)
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
     p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
     p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
 
-    p = _verb(parsers, 'ablate', verbs.ablate, 'jepa-arm ablate --data data/play.h5')
+    p = _verb(parsers, 'ablate', learning.ablate, 'jepa-arm ablate --data data/play.h5')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
     p.add_argument('--out', default='runs/ablation', help='folder of the results, one file a run')
@@ -132,11 +134,11 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--only', nargs='+', default=[], metavar='ROW', help='names of rows')
     p.add_argument('--table', action='store_true', help='show what is there, run nothing')
 
-    p = _verb(parsers, 'import', verbs.import_, 'jepa-arm import lewm-pusht --out models/pusht')
+    p = _verb(parsers, 'import', learning.import_, 'jepa-arm import lewm-pusht --out models/pusht')
     p.add_argument('source', help='folder with weights.pt and config.json, or the .pt file')
     p.add_argument('--out', required=True, help='folder to make')
 
-    p = _verb(parsers, 'export', verbs.export, 'jepa-arm export models/pusht --out lewm-pusht')
+    p = _verb(parsers, 'export', learning.export, 'jepa-arm export models/pusht --out lewm-pusht')
     p.add_argument('checkpoint', help='folder of an imported or trained LeWorldModel')
     p.add_argument('--out', required=True, help='folder to make')
     p.add_argument(
@@ -151,15 +153,15 @@ def _add_learning(parsers: Any) -> None:
 def _add_judging(parsers: Any) -> None:
     """Verbs that measure, and those that break things on purpose."""
     example = 'jepa-arm eval --task push --episodes 100 --seed 0'
-    _add_eval(_verb(parsers, 'eval', verbs.evaluate, example))
+    _add_eval(_verb(parsers, 'eval', judging.evaluate, example))
 
-    p = _verb(parsers, 'surprise', verbs.surprise, 'jepa-arm surprise --episodes 50 --seed 0')
+    p = _verb(parsers, 'surprise', judging.surprise, 'jepa-arm surprise --episodes 50 --seed 0')
     _add_common(p)
     p.add_argument('--episodes', type=_positive, default=50, help='of each anomaly')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     p.add_argument('--json', help='file for the report')
 
-    p = _verb(parsers, 'replay', verbs.replay, 'jepa-arm replay run.mcap --compare')
+    p = _verb(parsers, 'replay', judging.replay, 'jepa-arm replay run.mcap --compare')
     p.add_argument('file', help='MCAP file of jepa-arm record')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--checkpoint', help='a shipped name or a folder; default: as recorded')
@@ -172,16 +174,16 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--min-equal', type=float, default=0.95, help='share of equal decisions')
     p.add_argument('--json', help='file for the report')
 
-    _add_benches(_verb(parsers, 'bench', verbs.bench, 'jepa-arm bench plan --json plan.json'))
+    _add_benches(_verb(parsers, 'bench', benches.bench, 'jepa-arm bench plan --json plan.json'))
 
-    p = _verb(parsers, 'faults', verbs.faults, 'jepa-arm faults --only planner_killed')
+    p = _verb(parsers, 'faults', judging.faults, 'jepa-arm faults --only planner_killed')
     _add_common(p)
     p.add_argument('--only', nargs='+', default=[], metavar='ROW', help='names or numbers')
     p.add_argument('--list', action='store_true', help='show the rows and what must happen')
     p.add_argument('--json', help='file for the report')
     p.add_argument('--html', help='file for a page with the table')
 
-    p = _verb(parsers, 'fuzz', verbs.fuzz, 'jepa-arm fuzz core --count 1000000 --seed 0')
+    p = _verb(parsers, 'fuzz', judging.fuzz, 'jepa-arm fuzz core --count 1000000 --seed 0')
     _add_common(p)
     p.add_argument('what', choices=('core', 'ros'))
     p.add_argument('--count', type=_positive, help='messages; default: 1000000, over ROS 100000')
@@ -189,7 +191,7 @@ def _add_judging(parsers: Any) -> None:
     p.add_argument('--workers', type=_positive, default=1, help='processes, of core only')
     p.add_argument('--json', help='file for the report')
 
-    p = _verb(parsers, 'soak', verbs.soak, 'jepa-arm soak --minutes 20 --json soak.json')
+    p = _verb(parsers, 'soak', judging.soak, 'jepa-arm soak --minutes 20 --json soak.json')
     _add_common(p)
     p.add_argument('--minutes', type=float, default=20.0, help='how long')
     p.add_argument('--hours', type=float, help='in place of --minutes')
@@ -203,7 +205,7 @@ def _add_eval(p: argparse.ArgumentParser) -> None:
     p.add_argument('--task', required=True, help='config/tasks/<task>.yaml')
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
-    planners = (*OPTIMIZERS, 'random', 'scripted')
+    planners = (*OPTIMIZERS, *judging.POLICIES)
     text = 'default: config/planner.yaml; random and scripted need no checkpoint'
     p.add_argument('--planner', choices=planners, help=text)
     p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
@@ -229,12 +231,12 @@ def _add_benches(parser: argparse.ArgumentParser) -> None:
     """What ``jepa-arm bench`` measures."""
     parsers = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
     for what, run in (
-        ('plan', verbs.bench),
-        ('encode', verbs.bench),
-        ('sim', verbs.bench),
-        ('ros', verbs.bench),
-        ('energy', bench_verbs.energy),
-        ('peers', bench_verbs.peers),
+        ('plan', benches.bench),
+        ('encode', benches.bench),
+        ('sim', benches.bench),
+        ('ros', benches.bench),
+        ('energy', benches.energy),
+        ('peers', benches.peers),
     ):
         p = _verb(parsers, what, run, f'jepa-arm bench {what} --json {what}.json')
         _add_common(p)

@@ -40,7 +40,7 @@ LAYERS = (
     {'fault_measures', 'replay_report', 'comparison', 'comparison_table'},
     {'fault_report', 'energy'},
     {'nodes'},
-    {'verbs', 'bench_verbs', 'executables'},
+    {'verbs', 'executables'},
     {'cli'},
     {'__main__'},
 )

@@ -1,0 +1,140 @@
+"""Verbs that make data, models and checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import AblationConfig, CollectConfig, ConfigError, ModelFile, PlannerConfig, load
+from ..resources import CHECKPOINTS, checkpoint_path, config_path
+from . import options
+from .options import DEFAULT_CHECKPOINT
+
+
+def collect(args: argparse.Namespace) -> int:
+    """Play data into one HDF5 file."""
+    from ..collection import collect as run
+
+    config = load(CollectConfig, config_path('collect.yaml'))
+    config = replace(config, seed=args.seed if args.seed is not None else config.seed)
+    if args.episodes:
+        config = replace(config, episodes=args.episodes)
+    path = run(Path(args.out), options.arm(args), options.sim(), config, args.workers)
+    print(f'{config.episodes} episodes of {config.frames} frames in {path}')
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """World model, probes and gate report; then the heads of planner and belief."""
+    from ..model.gates import format_report
+    from ..training.belief import train_belief
+    from ..training.hindsight import train_heads
+    from ..training.loop import train_world_model
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
+    if args.steps:
+        config = replace(config, train=replace(config.train, steps=args.steps))
+    out = Path(args.out)
+    folder = train_world_model(
+        Path(args.data), out, config, args.seed, resume=not args.restart, curves=args.curves
+    )
+    print(format_report(json.loads((out / 'gates.json').read_text())))
+    print(f'report: {out / "report.html"}')
+    if not args.no_heads:
+        train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
+        if config.belief is not None:
+            train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+    print(f'checkpoint: {folder}')
+    return 0
+
+
+def model(args: argparse.Namespace) -> int:
+    """From nothing to a trained model: collect, train, heads; ships it if the gates pass."""
+    began = time.monotonic()
+    data = Path(args.out) / 'play.h5'
+    if not data.exists():
+        collect(argparse.Namespace(out=data, arm=args.arm, seed=None, episodes=0, workers=None))
+    run = Path(args.out) / 'run'
+    train(
+        argparse.Namespace(
+            model=DEFAULT_CHECKPOINT,
+            data=data,
+            out=run,
+            seed=args.seed,
+            steps=0,
+            restart=False,
+            no_heads=False,
+            curves=False,
+        )
+    )
+    arm = options.arm(args).name
+    name = DEFAULT_CHECKPOINT if arm == 'panda' else f'{DEFAULT_CHECKPOINT}_{arm}'
+    target = CHECKPOINTS / name
+    shutil.copytree(run / 'checkpoint', target, dirs_exist_ok=True)
+    print(f'{target} made in {(time.monotonic() - began) / 60:.1f} minutes')
+    return 0
+
+
+def belief(args: argparse.Namespace) -> int:
+    """Trains what the belief needs to last without images and to be surprised (minutes)."""
+    from ..training.belief import train_belief
+    from ..training.belief_report import format_belief
+    from ..training.cpu import prepare_cpu
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
+    if config.belief is None:
+        raise ConfigError(f'config/model/{args.model}.yaml: expected a part belief, got none')
+    prepare_cpu()
+    folder = options.checkpoint(args)
+    report = train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+    print(format_belief(report))
+    print(f'{folder}/belief.safetensors')
+    return 0
+
+
+def ablate(args: argparse.Namespace) -> int:
+    """Variants of the world model, trained and measured alike; goes on where it was stopped."""
+    from ..ablation_table import format_table, read_results
+
+    out = Path(args.out)
+    if not args.table:
+        from ..ablation import Scene, run_ablation
+
+        config = load(AblationConfig, config_path(args.rows))
+        scene = Scene(options.arm(args), options.sim(), options.guard())
+        planner = load(PlannerConfig, config_path('planner.yaml'))
+        run_ablation(Path(args.data), out, config, scene, planner, args.only)
+    print(format_table(read_results(out)))
+    return 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """A LeWorldModel of its authors' layout (weights.pt, config.json) as a checkpoint of ours."""
+    from ..model.official import import_official
+
+    model = import_official(Path(args.source), Path(args.out))
+    print(f'{_size(model)} in {args.out}')
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """A checkpoint of ours with a LeWorldModel in its authors' layout."""
+    from ..model.official import load_lewm, transformers_5_name, write_official
+
+    model = load_lewm(checkpoint_path(args.checkpoint))
+    if args.transformers == 5:
+        write_official(Path(args.out), model, transformers_5_name)
+    else:
+        write_official(Path(args.out), model)
+    print(f'{_size(model)} in {args.out}')
+    return 0
+
+
+def _size(model: Any) -> str:
+    tensors = model.state_dict().values()
+    return f'LeWorldModel, {len(tensors)} tensors of {sum(t.numel() for t in tensors):,} values,'
