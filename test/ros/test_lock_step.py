@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from jepa_arm_msgs.msg import GuardStatus
 from jepa_arm_msgs.srv import Step
-from test_sim_node import COMMAND, STATUS, Bench, stamps
+from sim_bench import SimBench, stamps
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.config import GuardConfig, load
 from jepa_arm.guard import Guard
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.resources import config_path
 from jepa_arm.sim.bullet import BulletWorld
 from jepa_arm.sim.tasks import load_task
@@ -28,7 +29,7 @@ def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, si
     times: Any = np.arange(1, 11) * 0.1
     names = arm.joint_names
 
-    bench = Bench(harness, arm, lock_step=True, seed=4)
+    bench = SimBench(harness, arm, lock_step=True, seed=4)
     status = harness.record(GuardStatus, 'guard/status', STATUS)
     harness.start('guard', lock_step=True)
     planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
@@ -75,13 +76,13 @@ def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, si
 
 
 def test_lock_step_without_a_guard_fails_with_a_reason(harness, arm):
-    Bench(harness, arm, lock_step=True)
+    SimBench(harness, arm, lock_step=True)
     response = harness.call(Step, 'sim/step', Step.Request(control_steps=1), ask_again=20.0)
     assert not response.success and 'guard' in response.message
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_with_0(harness, arm, number):
-    bench = Bench(harness, arm)
+    bench = SimBench(harness, arm)
     bench.process.send_signal(number)
     assert bench.process.wait(10.0) == 0

@@ -1,107 +1,31 @@
 """The virtual arm's process: what a driver and a camera would offer, and what may go wrong."""
 
-import signal
 import time
-from typing import Any
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseArray
-from jepa_arm_msgs.msg import Goal, GuardStatus
-from jepa_arm_msgs.srv import InjectFault, ResetScene, Step
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from jepa_arm_msgs.msg import Goal
+from jepa_arm_msgs.srv import Step
+from sim_bench import DT, SimBench, stamps
 from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.parameters import COMMAND, STATUS
 from jepa_arm.sim.camera import intrinsics
-from jepa_arm.types import Proposal
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
-COMMANDS = 'joint_trajectory_controller/joint_trajectory'
-EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
-DT = 0.01
-
-
-class Bench:
-    """A virtual arm in real time, and everything it publishes."""
-
-    def __init__(self, harness, arm, **parameters):
-        self.harness, self.arm = harness, arm
-        self.joints = harness.record(JointState, 'joint_states', EVERY)
-        self.images = harness.record(Image, 'camera/image_raw', EVERY)
-        self.infos = harness.record(CameraInfo, 'camera/camera_info', EVERY)
-        self.clock = harness.record(Clock, '/clock', EVERY)
-        self.truth = harness.record(PoseArray, 'ground_truth/objects', EVERY)
-        self.process = harness.start('sim', **parameters).processes['sim']
-        self._commands = None
-        harness.wait(lambda: self.joints, 'joint states')
-
-    def wait_camera(self):
-        self.harness.wait(lambda: self.infos and self.images and self.truth, 'camera')
-        return self
-
-    def position(self):
-        return convert.joints_from_msg(self.joints[-1][1], self.arm.joint_names).position
-
-    def is_at(self, position, tolerance=0.01):
-        return np.abs(self.position() - position).max() < tolerance
-
-    def send(self, positions, times, names=None):
-        """A trajectory through ``positions`` (N, J) at ``times`` s."""
-        points = [
-            JointTrajectoryPoint(
-                positions=np.asarray(p, dtype=float).tolist(),
-                time_from_start=convert.to_duration(t),
-            )
-            for p, t in zip(positions, times, strict=True)
-        ]
-        if self._commands is None:
-            self._commands = self.harness.publisher(JointTrajectory, COMMANDS, COMMAND)
-        self._commands.publish(
-            JointTrajectory(joint_names=list(names or self.arm.joint_names), points=points)
-        )
-
-    def leave_commands_to_a_guard(self):
-        """A guard that discovers another publisher of commands holds."""
-        if self._commands is not None:
-            self.harness.make(lambda: self.harness.node.destroy_publisher(self._commands))
-            self._commands = None
-
-    def reset(self, seed=0, task=''):
-        response = self.harness.call(
-            ResetScene, 'sim/reset', ResetScene.Request(seed=seed, task=task)
-        )
-        time.sleep(0.15)
-        return response
-
-    def break_(self, fault, duration=0.0, value=0.0):
-        request = InjectFault.Request(fault=fault, duration=duration, value=value)
-        return self.harness.call(InjectFault, 'sim/inject_fault', request)
-
-    def object_position(self):
-        p = self.truth[-1][1].poses[0].position
-        return np.array([p.x, p.y, p.z])
 
 
 @pytest.fixture(scope='module')
 def started(shared_harness, arm):
-    return Bench(shared_harness, arm).wait_camera()
+    return SimBench(shared_harness, arm).wait_camera()
 
 
 @pytest.fixture
 def bench(started):
     started.reset(seed=0)
     return started
-
-
-def stamps(log):
-    return np.array([convert.to_seconds(msg.header.stamp) for _, msg in log])
 
 
 def test_readings_come_at_their_rates_with_stamps_that_fit(bench):
@@ -310,111 +234,3 @@ def test_diagnostics_name_the_faults_in_force(bench):
 def test_step_is_refused_in_real_time(bench):
     response = bench.harness.call(Step, 'sim/step', Step.Request(control_steps=1))
     assert not response.success and 'lock_step' in response.message
-
-
-# With the guard.
-
-
-class Loop:
-    """Virtual arm and guard; the planner is this test."""
-
-    def __init__(self, bench):
-        self.bench, self.harness, self._seen = bench, bench.harness, 0
-        bench.leave_commands_to_a_guard()
-        self.status = self.harness.record(GuardStatus, 'guard/status', STATUS)
-        self.commands = self.harness.record(JointTrajectory, COMMANDS, QoSProfile(depth=500))
-        self.guard = self.harness.start('guard', use_sim_time=True)
-        self._planner = self.harness.publisher(
-            JointTrajectory, 'planner/joint_trajectory', COMMAND
-        )
-        self.harness.wait(lambda: len(self.commands) > 10 and self.status, 'guard')
-
-    def follow(self, seconds=1.0, spoil=None):
-        """Plans from each new image, as a planner would."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if len(self.bench.images) > self._seen:
-                self._seen = len(self.bench.images)
-                stamp = convert.to_seconds(self.bench.images[-1][1].header.stamp)
-                start = np.array(self.commands[-1][1].points[0].positions)
-                steps: Any = np.arange(1, 11)[:, None] * np.array([0, 0, 0, 0, 0, 0, 0.08])
-                times: Any = np.arange(1, 11) * 0.1
-                names = self.bench.arm.joint_names
-                proposal = Proposal(names, start + steps, times, stamp, 0.25)
-                msg = convert.proposal_to_msg(proposal)
-                self._planner.publish(spoil(msg) if spoil else msg)
-                self.last_sent = time.monotonic()
-            time.sleep(0.005)
-
-    def move(self):
-        """Plans until the arm moves, however slow the machine is."""
-        deadline = time.monotonic() + 10.0
-        self.follow(0.5)
-        while not self.was_moving():
-            assert time.monotonic() < deadline, self.status[-1][1].reasons
-            self.follow(0.2)
-
-    def speed(self):
-        return np.abs(self.bench.joints[-1][1].velocity).max()
-
-    def was_moving(self):
-        return max(np.abs(m.velocity).max() for _, m in self.bench.joints[-30:]) > 0.1
-
-
-@pytest.fixture
-def loop(bench):
-    loop = Loop(bench)
-    yield loop
-    loop.guard.stop()
-    time.sleep(0.2)
-
-
-def test_a_nan_plan_never_reaches_the_robot_side(loop):
-    loop.move()
-
-    def spoil(msg):
-        msg.points[2].positions[1] = float('nan')
-        return msg
-
-    loop.follow(0.5, spoil)
-    loop.harness.wait(lambda: loop.status[-1][1].state == GuardStatus.LATCHED, 'latch')
-    sent = np.array([m.points[0].positions for _, m in loop.commands])
-    assert np.all(np.isfinite(sent))
-    measured = np.array([m.position for _, m in loop.bench.joints])
-    assert np.all(np.isfinite(measured[-200:]))
-    time.sleep(0.2)
-    assert loop.speed() < 1e-3
-
-
-def test_planner_silence_stops_the_virtual_arm_smoothly_within_300_ms(loop):
-    loop.move()
-    time.sleep(0.6)
-    fast = [t for t, m in loop.bench.joints if np.abs(m.velocity).max() > 0.02]
-    assert fast[-1] - loop.last_sent < 0.3
-    velocity = np.array([m.points[0].velocities for _, m in loop.commands])
-    change = np.abs(np.diff(velocity, axis=0)) / DT
-    assert np.all(change <= loop.bench.arm.braking_limit * 1.001)
-
-
-def test_a_reset_scene_needs_a_reset_guard_and_nothing_pulls_the_arm_back(loop):
-    response = loop.bench.reset(11)
-    start = loop.bench.position()
-    time.sleep(0.5)
-    assert response.success and loop.bench.is_at(start, 2e-3)
-    answer = loop.harness.call(Trigger, 'guard/reset')
-    assert answer.success, answer.message
-    loop.harness.wait(lambda: loop.status[-1][1].state == GuardStatus.IDLE, 'idle')
-    loop.move()
-    assert loop.status[-1][1].state == GuardStatus.FOLLOWING
-
-
-def test_the_virtual_arm_holds_when_the_guard_is_killed(loop):
-    loop.move()
-    loop.guard.processes['guard'].send_signal(signal.SIGKILL)
-    killed_at = time.monotonic()
-    time.sleep(0.6)
-    fast = [t for t, m in loop.bench.joints if np.abs(m.velocity).max() > 0.02]
-    assert fast[-1] - killed_at < 0.3
-    held = loop.bench.position()
-    time.sleep(0.5)
-    assert loop.bench.is_at(held, 2e-3)
