@@ -4,8 +4,10 @@ import gc
 import os
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -90,8 +92,19 @@ class Harness(GraphClient):
         ]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def ros_logs():
+    """ROS's log folder for these tests, gone after them."""
+    with (
+        tempfile.TemporaryDirectory(prefix='jepa_arm_test_') as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv('ROS_LOG_DIR', folder)
+        yield Path(folder)
+
+
 @pytest.fixture(scope='session')
-def tester():
+def tester(ros_logs):
     gc.collect()
     gc.freeze()  # the tests play the robot: looking through torch and all takes 0.15 s
     tester = Harness()

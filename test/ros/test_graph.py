@@ -48,6 +48,23 @@ def test_a_graph_comes_up_and_ends_in_order_with_0(tmp_path):
     assert 'push' in graph.tail('sim')
 
 
+def test_output_goes_into_a_folder_of_its_own_among_the_logs_of_ros(ros_logs):
+    """Each graph left a folder in /tmp."""
+    before = set(ros_logs.iterdir())
+    graph = Supervisor(SPECS[:1])
+    assert graph.log_dir.parent == ros_logs and not graph.log_dir.exists()
+    with graph:
+        graph.wait_ready()
+    assert 'push' in (graph.log_dir / 'sim.log').read_text()
+    assert {path for path in set(ros_logs.iterdir()) - before if path.is_dir()} == {graph.log_dir}
+
+
+def test_a_folder_for_output_that_cannot_be_is_one_clear_line(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(GraphError, match='set ROS_LOG_DIR'):
+        Supervisor(SPECS[:1], log_dir=tmp_path / 'file' / 'logs').start()
+
+
 def test_the_death_of_a_node_is_noticed_with_its_exit_code(tmp_path):
     with Supervisor(SPECS, log_dir=tmp_path) as graph:
         graph.wait_ready()

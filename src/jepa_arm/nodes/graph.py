@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .description import NodeSpec, simulation
 from .environment import end_with_parent
+from .log_folder import run_log_folder
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -57,12 +57,12 @@ class Supervisor:
         Args:
             specs: the nodes, in the order in which they start.
             namespace: of all of them.
-            log_dir: where their output goes; a new folder if left out.
+            log_dir: where their output goes; a folder of this run among ROS's logs if left out.
             watcher: a node in ``namespace`` that knows the graph already; one is made where it
                 is needed if left out.
         """
         self._specs, self._namespace, self._watcher = specs, namespace, watcher
-        self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix='jepa_arm_'))
+        self.log_dir = log_dir or run_log_folder()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.exit_codes: dict[str, int] = {}
         self._logs: dict[str, TextIO] = {}
@@ -83,10 +83,16 @@ class Supervisor:
         """Starts all processes.
 
         Raises:
-            GraphError: such a node is there already.
+            GraphError: such a node is there already, or there can be no folder for the output.
         """
         self.check_free()
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GraphError(
+                f'{self.log_dir}: expected to make this folder for the output of the nodes: '
+                f'{error.strerror}; set ROS_LOG_DIR to one that can be written'
+            ) from error
         for spec in self._specs:
             self.start_node(spec.name)
 
