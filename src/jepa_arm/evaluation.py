@@ -35,7 +35,7 @@ def evaluate(
     progress: bool = True,
     conditions: Conditions = EASY,
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
-    """The report of DESIGN's schema and the episodes behind it.
+    """The report (see ``summarise``) and the episodes behind it.
 
     Scenes have seeds ``EVALUATION_SEED + seed + i``, which data collection never uses; the
     agent, the floor and the ceiling get the same ones.

@@ -173,6 +173,18 @@ def test_outside_libraries_are_imported_only_at_home(name):
             )
 
 
+def test_no_module_imports_itself_by_way_of_others():
+    """Layers are of whole subpackages; inside one, a circle would not be seen by them."""
+    imports = {
+        name: {i.removeprefix(f'{PACKAGE}.') for i in imported_names(name, path)} & set(FILES)
+        for name, path in FILES.items()
+    }
+    while free := [name for name, needed in imports.items() if not needed & set(imports)]:
+        for name in free:
+            del imports[name]
+    assert not imports
+
+
 def test_relative_imports_are_resolved_to_where_they_point(tmp_path):
     """The tests above see nothing if this is wrong."""
     source = tmp_path / 'thing.py'

@@ -29,7 +29,15 @@ class TrainingError(RuntimeError):
 
 
 class Run:
-    """What a run consists of; its training state can be saved and taken up."""
+    """What a run consists of; its training state can be saved and taken up.
+
+    Attributes:
+        episodes, out, config, seed: see ``train_world_model``.
+        training, held_out: indices of the episodes of the split.
+        windows, validation: samplers of the two.
+        model, optimizer: what is trained, and what trains it.
+        step: that comes next; identity: what must be the same where a state is taken up.
+    """
 
     def __init__(
         self, episodes: EpisodeFile, out: Path, config: ModelFile, seed: int, resume: bool
@@ -82,6 +90,7 @@ class Run:
         save_tensors(self.out / STATE_FILE, tensors, {'state': state})
 
     def _take_up(self, path: Path) -> None:
+        """Goes on from the state in ``path``."""
         try:
             with safe_open(path, framework='pt') as file:
                 state = json.loads((file.metadata() or {})['state'])
@@ -97,7 +106,9 @@ class Run:
                 f'{path} belongs to a run with other configuration, seed or data; train into '
                 'another folder or without resuming'
             )
-        weights = {k[6:]: v for k, v in tensors.items() if k.startswith('model.')}
+        weights = {
+            k.removeprefix('model.'): v for k, v in tensors.items() if k.startswith('model.')
+        }
         self.model.load_state_dict(weights)
         for name, parameter in self.model.named_parameters():
             moments = {
