@@ -1,7 +1,9 @@
 """Findings about machine and checkpoint."""
 
+import importlib.metadata
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -21,6 +23,20 @@ def test_this_machine_can_run_the_tests_and_says_so():
     found = list(examine_machine())
     assert {'python', 'packages', 'processor', 'shared memory'} <= {f.name for f in found}
     assert not [f for f in found if f.level is Level.FAIL]
+
+
+def test_a_module_counts_from_whatever_package_it_is(monkeypatch):
+    found = {f.name: f for f in examine_machine()}
+    assert (found['simulator'].level is Level.OK) == (find_spec('pybullet') is not None)
+    real = importlib.metadata.packages_distributions()
+    monkeypatch.setattr(  # as where a Linux distribution brought it
+        importlib.metadata, 'packages_distributions', lambda: {**real, 'h5py': [], 'cv2': []}
+    )
+    packages = [f for f in examine_machine() if f.name == 'packages']
+    assert [f.level for f in packages] == [Level.OK] and 'cv2' in packages[0].text
+    monkeypatch.setattr('jepa_arm.doctor.find_spec', lambda name: None)
+    missing = next(f for f in examine_machine() if f.name == 'packages')
+    assert missing.level is Level.FAIL and 'opencv-python' in missing.text
 
 
 def test_every_failure_tells_what_to_do():
