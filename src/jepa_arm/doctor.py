@@ -8,7 +8,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
@@ -25,19 +25,20 @@ from .types import Command
 PYTHONS = (3, 10), (3, 14)
 """Oldest and newest version that is tested; the newest without the simulator."""
 MODULES = {
-    'numpy': 'numpy',
-    'torch': 'torch',
-    'cv2': 'opencv-python',
-    'transforms3d': 'transforms3d',
-    'pinocchio': 'pin',
-    'coal': 'coal',
-    'ruckig': 'ruckig',
-    'h5py': 'h5py',
-    'safetensors': 'safetensors',
-    'mcap_ros2': 'mcap-ros2-support',
+    'numpy': ('numpy',),
+    'torch': ('torch',),
+    'cv2': ('opencv-python', 'opencv-python-headless'),
+    'transforms3d': ('transforms3d',),
+    'pinocchio': ('pin',),
+    'coal': ('coal',),
+    'ruckig': ('ruckig',),
+    'h5py': ('h5py',),
+    'safetensors': ('safetensors',),
+    'mcap_ros2': ('mcap-ros2-support',),
 }
-"""What is imported, and the package that is asked for where it is missing: some come as others
-too (opencv-python-headless, pybullet-arm64, those of a Linux distribution)."""
+"""What is imported, and the packages of pip that it comes in, the one to ask for first. One from a
+Linux distribution is none of them."""
+SIMULATOR = ('pybullet', 'pybullet-arm64')
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_MIB = 128
 """What the image and status topics of one graph need, with room."""
@@ -219,23 +220,26 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    packages = importlib.metadata.packages_distributions()
-    missing = [name for module, name in MODULES.items() if find_spec(module) is None]
+    missing = [names[0] for module, names in MODULES.items() if find_spec(module) is None]
     if missing:
         yield Finding('packages', Level.FAIL, f'missing: {", ".join(missing)}', 'make setup')
-    found = [_version(module, packages) for module in MODULES if find_spec(module) is not None]
+    found = [_version(names) for module, names in MODULES.items() if find_spec(module)]
     yield Finding('packages', Level.OK, ', '.join(found))
-    if find_spec('pybullet') is not None:
-        yield Finding('simulator', Level.OK, _version('pybullet', packages))
+    if find_spec('pybullet'):
+        yield Finding('simulator', Level.OK, _version(SIMULATOR))
     else:
         advice = 'make setup (there is no wheel for Python 3.14)'
         yield Finding('simulator', Level.WARN, 'no pybullet: no virtual arm here', advice)
 
 
-def _version(module: str, packages: Mapping[str, list[str]]) -> str:
-    """Name and version of the package that a module is from, as far as pip knows."""
-    names = sorted(set(packages.get(module, [])))
-    return ', '.join(f'{n} {importlib.metadata.version(n)}' for n in names) or module
+def _version(names: Sequence[str]) -> str:
+    """Of the first of these packages that pip knows."""
+    for name in names:
+        try:
+            return f'{name} {importlib.metadata.version(name)}'
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return names[0]
 
 
 def _processor() -> Finding:
