@@ -7,7 +7,10 @@ from jepa_arm.nodes.viewing import CHOICES, viewer
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
-    'task': ('push', 'config/tasks/<task>.yaml: push or reach'),
+    'task': (
+        'push',
+        'config/tasks/<task>.yaml: reach, push or push_long',
+    ),
     'seed': ('0', 'of the first scene'),
     'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
     'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),

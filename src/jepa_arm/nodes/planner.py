@@ -112,7 +112,7 @@ class PlannerSettings:
             text('guard_config', 'guard.yaml', GUARD_TEXT),
             text('checkpoint', 'compact', 'a shipped world model, or a path to a folder'),
             declare_seed(node, 'of the random numbers of the search'),
-            flag('dry_run', 'plan, but send nothing to the guard'),
+            flag('dry_run', 'plan and show (planner/plan_preview), but send nothing to the guard'),
             flag('lock_step', 'time passes only in sim/step: a plan may take long'),
             number('max_image_age', 0.2, 's, oldest image to plan from', 10.0),
             number('max_joint_age', 0.1, 's, oldest joint state to plan from', 10.0),
