@@ -221,7 +221,8 @@ def test_a_viewer_comes_with_the_virtual_arm_when_asked_for_and_its_end_ends_not
     assert 'name="ur5e"' in arm.options['parameters'][0]['robot_description']
     for node in (camera, rviz, arm):
         assert node.options['namespace'] == 'left' and 'on_exit' not in node.options
-        assert node.options['remappings'] == [('/clock', 'clock')]
+        own = {'/clock': 'clock', '/tf': 'tf', '/tf_static': 'tf_static'}
+        assert dict(node.options['remappings']) == own, 'another panda has the same frames'
         assert node.options['parameters'][0]['use_sim_time'] is True
 
 
@@ -231,6 +232,10 @@ def test_a_viewer_beside_a_driver_leaves_the_arm_to_it_and_sees_the_topics_given
     assert nodes['rviz2']['parameters'] == [{'use_sim_time': False}]
     *_, rviz = load('bringup.launch.py', viewer='rviz', image='/cam/rgb', use_sim_time='true')
     assert dict(rviz.options['remappings'])['camera/image_raw'] == '/cam/rgb'
+    *_, rviz = load(
+        'bringup.launch.py', viewer='rviz', namespace='left', image='/cam/rgb', use_sim_time='true'
+    )
+    assert '/tf' not in dict(rviz.options['remappings']), 'the frames are those of the driver'
     assert rviz.options['parameters'] == [{'use_sim_time': True}]
 
 
