@@ -5,7 +5,7 @@ images. Their topics are given by the arguments below.
 """
 
 from jepa_arm.config import ArmConfig, load
-from jepa_arm.nodes.description import CONTROLLERS, bringup, check_names
+from jepa_arm.nodes.description import CONTROLLERS, bringup, check_names, with_parameters
 from jepa_arm.nodes.launching import describe, node
 from jepa_arm.nodes.viewing import CHOICES, viewer
 from jepa_arm.resources import arm_path
@@ -19,6 +19,7 @@ ARGUMENTS = {
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
     'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
+    'params_file': ('', 'YAML file of further ROS parameters of the nodes; empty: none'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
     'viewer': ('none', "what shows plan and camera beside the driver's arm", CHOICES),
@@ -45,7 +46,7 @@ def start(given):
     own = f'{arm.controller}/{usual.split("/")[1]}' if 'trajectory' in usual else usual
     names[usual] = given['commands'] or own
     names = {usual: name for usual, name in names.items() if name != usual}
-    specs = bringup(
+    nodes = bringup(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
         remappings=names,
@@ -55,6 +56,7 @@ def start(given):
         guard_config=guard_config,
         use_sim_time=given['use_sim_time'] == 'true',
     )
+    specs = with_parameters(nodes, given['params_file'], given['namespace'])
     shown = viewer(
         given['viewer'],
         given['arm'],

@@ -1,16 +1,20 @@
 """The virtual arm with guard and planner: ros2 launch jepa_arm sim.launch.py task:=push."""
 
-from jepa_arm.nodes.description import CONTROLLERS, check_names, simulation
+from jepa_arm.nodes.description import CONTROLLERS, check_names, simulation, with_parameters
 from jepa_arm.nodes.launching import describe, node, whole_number
 from jepa_arm.nodes.viewing import CHOICES, viewer
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
     'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
-    'task': ('push', 'config/tasks/<task>.yaml: push or reach'),
+    'task': (
+        'push',
+        'config/tasks/<task>.yaml: reach, push or push_long',
+    ),
     'seed': ('0', 'of the first scene'),
     'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
     'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
+    'params_file': ('', 'YAML file of further ROS parameters of the nodes; empty: none'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
@@ -27,7 +31,7 @@ def generate_launch_description():
 def start(given):
     names = ('arm', 'checkpoint', 'controller', 'task', 'guard_config')
     check_names(*(given[name] for name in names))
-    specs = simulation(
+    nodes = simulation(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
         task=given['task'],
@@ -40,6 +44,7 @@ def start(given):
         guard_config=given['guard_config'],
         namespace=given['namespace'],
     )
+    specs = with_parameters(nodes, given['params_file'], given['namespace'])
     clock = {'/clock': 'clock'}  # that of the namespace
     shown = viewer(given['viewer'], given['arm'], given['namespace'], remappings=clock)
     return [*(node(spec, given['namespace']) for spec in specs), *shown]

@@ -62,6 +62,7 @@ def _add_running(parsers: Any) -> None:
     p.add_argument('--controller', default='joint_trajectory', help='what the guard commands')
     text = 'limits and obstacles: a file of config/, or a path; default: guard.yaml'
     p.add_argument('--guard-config', default='', help=text)
+    p.add_argument('--params-file', default='', help='YAML file of further ROS parameters')
     p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
     p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
     text = '0 to 232; default: ROS_DOMAIN_ID'

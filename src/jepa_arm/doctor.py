@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,21 @@ from .types import Command
 
 PYTHONS = (3, 10), (3, 14)
 """Oldest and newest version that is tested; the newest without the simulator."""
-PACKAGES = ('numpy', 'torch', 'opencv-python', 'transforms3d', 'pin', 'coal', 'ruckig', 'h5py')
+MODULES = {
+    'numpy': ('numpy',),
+    'torch': ('torch',),
+    'cv2': ('opencv-python', 'opencv-python-headless'),
+    'transforms3d': ('transforms3d',),
+    'pinocchio': ('pin',),
+    'coal': ('coal',),
+    'ruckig': ('ruckig',),
+    'h5py': ('h5py',),
+    'safetensors': ('safetensors',),
+    'mcap_ros2': ('mcap-ros2-support',),
+}
+"""What is imported, and the packages of pip that it comes in, the one to ask for first. One from a
+Linux distribution is none of them."""
+SIMULATOR = ('pybullet', 'pybullet-arm64')
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_MIB = 128
 """What the image and status topics of one graph need, with room."""
@@ -205,21 +220,26 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    found, missing = [], []
-    for name in PACKAGES:
-        try:
-            found.append(f'{name} {importlib.metadata.version(name)}')
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
+    missing = [names[0] for module, names in MODULES.items() if find_spec(module) is None]
     if missing:
         yield Finding('packages', Level.FAIL, f'missing: {", ".join(missing)}', 'make setup')
+    found = [_version(names) for module, names in MODULES.items() if find_spec(module)]
     yield Finding('packages', Level.OK, ', '.join(found))
-    try:
-        version = importlib.metadata.version('pybullet')
-        yield Finding('simulator', Level.OK, f'pybullet {version}')
-    except importlib.metadata.PackageNotFoundError:
-        advice = 'pip install pybullet (there is no wheel for Python 3.14)'
+    if find_spec('pybullet'):
+        yield Finding('simulator', Level.OK, _version(SIMULATOR))
+    else:
+        advice = 'make setup (there is no wheel for Python 3.14)'
         yield Finding('simulator', Level.WARN, 'no pybullet: no virtual arm here', advice)
+
+
+def _version(names: Sequence[str]) -> str:
+    """Of the first of these packages that pip knows."""
+    for name in names:
+        try:
+            return f'{name} {importlib.metadata.version(name)}'
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return names[0]
 
 
 def _processor() -> Finding:

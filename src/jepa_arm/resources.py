@@ -191,9 +191,13 @@ def _existing_file(kind: str, name: str) -> Path:
             return path
     except OSError as error:  # a name that no file can have
         raise FileNotFoundError(f'no such file {kind}/{name[:100]}...: {error.strerror}') from None
+    if path.is_absolute() and folder not in path.parents:
+        raise FileNotFoundError(f'no file {path}; those of {PACKAGE} are below {folder}')
+    beside = path.parent if path.parent.is_dir() else folder
     there = sorted(
-        file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file()
+        file.relative_to(folder).as_posix() for file in beside.iterdir() if file.is_file()
     )
     raise FileNotFoundError(
-        f'expected a file {kind}/{name} in {folder.parent}; {kind}/ holds: {", ".join(there)}'
+        f'expected a file {kind}/{name} in {folder.parent}, or the whole path of one of your own; '
+        f'{kind}/ holds: {", ".join(there)}'
     )

@@ -33,6 +33,7 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['up', '--checkpoint', 'nowhere'], 'nowhere'),
         (['up', '--controller', 'effort'], 'forward_velocity'),
         (['up', '--domain-id', '233'], '0 to 232'),
+        (['up', '--params-file', 'nowhere.yaml'], 'no nowhere.yaml'),
         (['up', '--discovery-range', 'PLANET'], 'SUBNET'),
         (['up', '--discovery-range', 'OFF'], 'would not find each other'),
     ],

@@ -1,7 +1,9 @@
 """Findings about machine and checkpoint."""
 
+import importlib.metadata
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -21,6 +23,21 @@ def test_this_machine_can_run_the_tests_and_says_so():
     found = list(examine_machine())
     assert {'python', 'packages', 'processor', 'shared memory'} <= {f.name for f in found}
     assert not [f for f in found if f.level is Level.FAIL]
+
+
+def test_a_module_counts_from_whatever_package_it_is(monkeypatch):
+    found = {f.name: f for f in examine_machine()}
+    assert (found['simulator'].level is Level.OK) == (find_spec('pybullet') is not None)
+
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, 'version', unknown)  # all of a Linux distribution
+    [packages] = [f for f in examine_machine() if f.name == 'packages']
+    assert packages.level is Level.OK and 'opencv-python' in packages.text
+    monkeypatch.setattr('jepa_arm.doctor.find_spec', lambda name: None)
+    missing = next(f for f in examine_machine() if f.name == 'packages')
+    assert missing.level is Level.FAIL and 'opencv-python' in missing.text
 
 
 def test_every_failure_tells_what_to_do():

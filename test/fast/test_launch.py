@@ -18,7 +18,13 @@ import yaml
 
 from jepa_arm.cli import main
 from jepa_arm.config import ConfigError
-from jepa_arm.nodes.description import LIVED_S, SETTING_REFUSED, bringup, simulation
+from jepa_arm.nodes.description import (
+    LIVED_S,
+    SETTING_REFUSED,
+    bringup,
+    simulation,
+    with_parameters,
+)
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
 
@@ -215,7 +221,8 @@ def test_a_viewer_comes_with_the_virtual_arm_when_asked_for_and_its_end_ends_not
     assert 'name="ur5e"' in arm.options['parameters'][0]['robot_description']
     for node in (camera, rviz, arm):
         assert node.options['namespace'] == 'left' and 'on_exit' not in node.options
-        assert node.options['remappings'] == [('/clock', 'clock')]
+        own = {'/clock': 'clock', '/tf': 'tf', '/tf_static': 'tf_static'}
+        assert dict(node.options['remappings']) == own, 'another panda has the same frames'
         assert node.options['parameters'][0]['use_sim_time'] is True
 
 
@@ -225,6 +232,10 @@ def test_a_viewer_beside_a_driver_leaves_the_arm_to_it_and_sees_the_topics_given
     assert nodes['rviz2']['parameters'] == [{'use_sim_time': False}]
     *_, rviz = load('bringup.launch.py', viewer='rviz', image='/cam/rgb', use_sim_time='true')
     assert dict(rviz.options['remappings'])['camera/image_raw'] == '/cam/rgb'
+    *_, rviz = load(
+        'bringup.launch.py', viewer='rviz', namespace='left', image='/cam/rgb', use_sim_time='true'
+    )
+    assert '/tf' not in dict(rviz.options['remappings']), 'the frames are those of the driver'
     assert rviz.options['parameters'] == [{'use_sim_time': True}]
 
 
@@ -251,6 +262,52 @@ def test_all_nodes_read_the_guard_config_that_is_given(load, file, tmp_path, mon
     own.write_text(shipped.read_text().replace('max_step:', 'max_stepp:'))
     with pytest.raises(ConfigError, match=r'cell/walled\.yaml: unknown key max_stepp'):
         read(str(own))  # before any node starts
+
+
+@pytest.mark.parametrize('file', ['sim.launch.py', 'bringup.launch.py'])
+def test_a_parameter_file_speaks_of_nodes_in_any_namespace(load, file, tmp_path):
+    path = tmp_path / 'cell.yaml'
+    path.write_text(
+        '/**: {ros__parameters: {sim_config: mine.yaml}}\n'
+        'guard: {ros__parameters: {rest_period: 0.02, priority: 0}}\n'
+        '/left/planner: {ros__parameters: {max_blackout: 0.1}}\n'
+    )
+    nodes = load(file, params_file=str(path), namespace='left')
+    given = {n.options['name']: n.options['parameters'][0] for n in nodes}
+    assert {p['sim_config'] for p in given.values()} == {'mine.yaml'}
+    assert (given['guard']['rest_period'], given['guard']['priority']) == (0.02, 0)
+    assert given['planner']['max_blackout'] == 0.1 and given['guard']['arm'] == 'panda'
+    assert '-p rest_period:=0.02' in ' '.join(
+        with_parameters(bringup(), str(path), 'left')[0].arguments('left')
+    )
+    with pytest.raises(ConfigError, match='no node /left/planner'):
+        load(file, params_file=str(path), namespace='right')
+
+
+@pytest.mark.parametrize(
+    ('text', 'what'),
+    [
+        (
+            'gaurd: {ros__parameters: {rest_period: 0.02}}',
+            r'no node gaurd; expected one of .*guard',
+        ),
+        ('guard: {rest_period: 0.02}', 'guard: expected ros__parameters'),
+        ('guard: {ros__parameters: [1]}', 'expected a mapping'),
+        (
+            'guard: {ros__parameters: {rest_period: [0.02]}}',
+            'rest_period: expected one plain value',
+        ),
+        ('guard: {ros__parameters: {arm: ur5e}}', 'arm of guard is an argument'),
+        ('/**: {ros__parameters: {use_sim_time: false}}', 'use_sim_time of guard is an argument'),
+        ('[guard]', 'expected the names of nodes'),
+        ('guard: {', 'not YAML'),
+    ],
+)
+def test_a_parameter_file_that_cannot_be_meant_is_refused(load, text, what, tmp_path):
+    path = tmp_path / 'cell.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=what):
+        load('sim.launch.py', params_file=str(path))
 
 
 def test_a_viewer_that_is_not_installed_is_told_before_any_node_starts(load, installed):
@@ -291,6 +348,7 @@ def test_without_rerun_it_is_said_how_to_get_it_before_anything_starts(load, mon
         ('bringup.launch.py', {'arm': 'nobody'}),
         ('bringup.launch.py', {'checkpoint': 'nowhere'}),
         ('bringup.launch.py', {'guard_config': '../nowhere.yaml'}),
+        ('bringup.launch.py', {'params_file': 'nowhere.yaml'}),
         ('view.launch.py', {'arm': 'nobody'}),
     ],
 )

@@ -142,8 +142,11 @@ def test_every_dependency_is_explained(setup_arguments):
 
 def test_missing_files_are_named_with_what_there_is():
     assert resources.config_path('sim.yaml').is_file()
-    with pytest.raises(FileNotFoundError, match=r'config/arms/nobody\.yaml.*arms/panda\.yaml'):
+    with pytest.raises(
+        FileNotFoundError, match=r'config/arms/nobody\.yaml.*arms/panda\.yaml'
+    ) as told:
         resources.config_path('arms/nobody.yaml')
+    assert 'planner.yaml' not in str(told.value), 'it is not what was asked for'
     with pytest.raises(FileNotFoundError, match=r'panda\.urdf\.xacro'):
         resources.urdf_path('nobody.urdf')
 

@@ -7,10 +7,11 @@ import pytest
 from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
 from jepa_arm_msgs.msg import GuardStatus
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import STATUS
+from jepa_arm.nodes.parameters import SENSOR, STATUS
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -57,9 +58,17 @@ def test_a_resting_arm_hears_of_it_often_enough_for_its_watchdog_and_not_at_ever
 def test_nothing_is_commanded_before_the_first_joint_state(harness):
     commands = harness.record(JointTrajectory, COMMANDS, EVERY)
     status = harness.record(GuardStatus, 'guard/status', STATUS)
-    harness.start('guard')
+    guard = harness.start('guard')
     harness.wait(lambda: len(status) > 3, 'status')
     assert status[-1][1].state == GuardStatus.INACTIVE and not commands
+
+    def is_logged(text):
+        return text in guard.log_file('guard').read_text()
+
+    harness.wait(lambda: is_logged('waits for /joint_states: nobody publishes it'), 'the log')
+    harness.make(lambda: harness.node.create_publisher(JointState, 'joint_states', SENSOR))
+    harness.wait(lambda: is_logged('/joint_states is published now'), 'the log')
+    assert not commands
 
 
 def test_a_nan_plan_never_reaches_the_robot_and_latches_until_reset(bench, arm):

@@ -11,9 +11,11 @@ import pytest
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
+from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
+from jepa_arm.nodes.parameters import COMMAND
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -45,9 +47,13 @@ def test_a_signal_ends_the_goal_and_the_process_cleanly(bench, number):
 def test_a_dry_run_plans_and_sends_nothing(harness, arm, checkpoint, tmp_path):
     bench = Bench(harness, arm, checkpoint, tmp_path, dry_run=True)
     try:
+        shown = harness.record(JointTrajectory, 'planner/plan_preview', COMMAND)
+        sent = harness.record(JointTrajectory, 'planner/joint_trajectory', COMMAND)
         handle = bench.send(pose(*FAR[0]), timeout=2.0)
         harness.wait(lambda: bench.status[-1][1].reason.startswith('dry run'), 'a plan')
         assert bench.status[-1][1].plan_ms > 0.0
+        harness.wait(lambda: shown, 'what would be proposed')
+        assert shown[-1][1].joint_names == list(arm.joint_names) and not sent
         assert bench.result(handle)[1].outcome == Outcome.TIMED_OUT
         assert bench.guard[-1][1].accepted == bench.guard[-1][1].rejected == 0
         assert bench.speed() < AT_REST

@@ -6,7 +6,7 @@ type, is an error that names the file, what was expected and what came.
 
 from .ablation import AblationConfig, AblationRow
 from .guard import GuardConfig, ObstacleConfig
-from .loading import ConfigError, from_dict, load, to_dict
+from .loading import ConfigError, from_dict, load, read_plain, to_dict
 from .model import (
     BeliefConfig,
     HeadsConfig,
@@ -47,6 +47,7 @@ __all__ = [
     'from_dict',
     'load',
     'model_config',
+    'read_plain',
     'steps_per',
     'to_dict',
 ]

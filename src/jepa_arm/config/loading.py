@@ -26,17 +26,26 @@ def load(cls: type[T], path: Path) -> T:
         ConfigError: file missing or too large, not YAML, unknown or missing key, wrong type or
             value. Aliases (``*name``) are refused: a few of them can stand for gigabytes.
     """
+    values = read_plain(path)
     try:
-        values = _PlainLoader(read_text(path)).get_single_data()
+        return from_dict(cls, values)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from None
+
+
+def read_plain(path: Path) -> Any:
+    """The plain values in the YAML file ``path``.
+
+    Raises:
+        ConfigError: file missing or too large, or not YAML; see ``load``.
+    """
+    try:
+        return _PlainLoader(read_text(path)).get_single_data()
     except FileNotFoundError as error:
         there = sorted(p.name for p in path.parent.glob('*.yaml'))
         raise ConfigError(f'no {path.name} in {path.parent}; there are: {there}') from error
     except (yaml.YAMLError, FileError, RecursionError) as error:
         raise ConfigError(f'{path}: not YAML that can be used: {error}') from error
-    try:
-        return from_dict(cls, values)
-    except ConfigError as error:
-        raise ConfigError(f'{path}: {error}') from None
 
 
 class _PlainLoader(yaml.SafeLoader):

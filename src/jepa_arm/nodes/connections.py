@@ -1,4 +1,4 @@
-"""Who is at the other end of a node's topics, for ``/diagnostics``.
+"""Who is at the other end of a node's topics, for ``/diagnostics`` and the log.
 
 Only what makes nothing arrive is told: that nobody publishes, or that the two ends cannot agree on
 their quality of service. No deadline or liveliness is asked for, since a subscription that does is
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from time import monotonic
 
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+PATIENCE_S = 3.0
+"""How long a publisher may be missing before the log says so: others may still be starting."""
 
 
 class Connections:
@@ -23,6 +27,8 @@ class Connections:
         self._node = node
         self._needed: list[str] = []
         self._mismatched: set[str] = set()
+        self._missing: dict[str, float] = {}
+        self._awaited: set[str] = set()
 
     def need(self, *topics: str) -> None:
         """Without a publisher of each of these the node cannot do its work."""
@@ -37,15 +43,28 @@ class Connections:
         return PublisherEventCallbacks(incompatible_qos=self._noting(topic))
 
     def problems(self) -> list[str]:
-        """What is wrong now, a sentence each."""
-        count = self._node.count_publishers
-        problems = [f'{name}: nobody publishes it' for name in self._needed if not count(name)]
+        """What is wrong now, a sentence each; called again and again."""
+        missing = [name for name in self._needed if not self._node.count_publishers(name)]
+        self._log_waiting(missing)
+        problems = [f'{name}: nobody publishes it' for name in missing]
         for name in sorted(self._mismatched):
             found = self._mismatches(name)
             problems += found
             if not found:
                 self._mismatched.discard(name)
         return problems
+
+    def _log_waiting(self, missing: list[str]) -> None:
+        """Says once for whom the node waits, and when they are there."""
+        now, logger = monotonic(), self._node.get_logger()
+        self._missing = {name: self._missing.get(name, now) for name in missing}
+        for name, since in self._missing.items():
+            if name not in self._awaited and now - since >= PATIENCE_S:
+                self._awaited.add(name)
+                logger.warning(f'waits for {name}: nobody publishes it; start that, or remap')
+        for name in sorted(self._awaited - set(missing)):
+            self._awaited.discard(name)
+            logger.info(f'{name} is published now')
 
     def _noting(self, topic: str) -> Callable[[object], None]:
         name = self._node.resolve_topic_name(topic)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ..config import ConfigError, GuardConfig, load
+from ..config import ConfigError, GuardConfig, load, read_plain
 from ..resources import arm_path, checkpoint_path, config_path, given_path
 
 Value = str | bool | int | float
@@ -143,6 +144,62 @@ def bringup(
         managed['use_sim_time'] = True
     names = remappings or {}
     return _guard(managed, controller, names), _planner(managed, checkpoint, dry_run, names)
+
+
+def with_parameters(
+    specs: Sequence[NodeSpec], file: str, namespace: str = ''
+) -> tuple[NodeSpec, ...]:
+    """The nodes with what a parameter file of ROS 2 says of them; as they are if ``file`` is ''.
+
+    ``guard: {ros__parameters: {rest_period: 0.02}}`` speaks of the guard in any namespace, a
+    section ``/**`` of all nodes. A node refuses a parameter that it does not have.
+
+    Raises:
+        ConfigError: no such file, or it speaks of a node that is not there, or of a parameter
+            that is given elsewhere.
+    """
+    if not file:
+        return tuple(specs)
+    path = Path(file).expanduser().absolute()
+    sections, space = read_plain(path), namespace.strip('/')
+    if not isinstance(sections, dict):
+        raise ConfigError(f'{path}: expected the names of nodes, got {sections!r}')
+    told: dict[str, dict[str, Value]] = {spec.name: {} for spec in specs}
+    for section, content in sections.items():
+        names = _named(str(section), list(told), space)
+        if not names:
+            raise ConfigError(f'{path}: no node {section}; expected one of {sorted(told)}, or /**')
+        for name in names:
+            told[name].update(_parameters(content, f'{path}: {section}'))
+    for spec in specs:
+        twice = sorted(set(told[spec.name]) & set(spec.parameters))
+        if twice:
+            raise ConfigError(
+                f'{path}: {twice[0]} of {spec.name} is an argument of the launch file and of '
+                'jepa-arm up; give it there'
+            )
+    return tuple(replace(s, parameters={**s.parameters, **told[s.name]}) for s in specs)
+
+
+def _named(section: str, names: list[str], space: str) -> list[str]:
+    """The nodes of which a section of a parameter file speaks."""
+    word = section.strip('/')
+    if word == '**':
+        return names
+    return [n for n in names if word in (n, f'**/{n}', f'*/{n}', f'{space}/{n}')]
+
+
+def _parameters(content: object, where: str) -> dict[str, Value]:
+    """Of one section."""
+    if not isinstance(content, dict) or list(content) != ['ros__parameters']:
+        raise ConfigError(f'{where}: expected ros__parameters and nothing else, got {content!r}')
+    values = content['ros__parameters']
+    if not isinstance(values, dict):
+        raise ConfigError(f'{where}: ros__parameters: expected a mapping, got {values!r}')
+    for name, value in values.items():
+        if not isinstance(value, (str, bool, int, float)):
+            raise ConfigError(f'{where}: {name}: expected one plain value, got {value!r}')
+    return {str(name): value for name, value in values.items()}
 
 
 def _guarded(config: str) -> dict[str, Value]:

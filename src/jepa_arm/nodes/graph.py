@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from .description import NodeSpec, simulation
+from .description import NodeSpec, simulation, with_parameters
 from .environment import end_with_parent
 from .log_folder import run_log_folder
 
@@ -236,7 +236,7 @@ def run_graph(args: argparse.Namespace) -> int:
 
     The end of simulator or guard ends all: without them nothing may move.
     """
-    specs = simulation(
+    nodes = simulation(
         args.arm,
         str(args.checkpoint),
         args.task,
@@ -248,6 +248,7 @@ def run_graph(args: argparse.Namespace) -> int:
         namespace=args.namespace,
         with_planner=not args.no_planner,
     )
+    specs = with_parameters(nodes, args.params_file, args.namespace)
     _end_on_signals()
     supervisor = Supervisor(specs, args.namespace)
     space = f'/{args.namespace.strip("/")}'.rstrip('/')

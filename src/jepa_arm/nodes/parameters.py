@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -27,6 +27,8 @@ LATCHED = QoSProfile(
 BY_OTHERS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 """Parameters that rclpy has in every node."""
 LIVE = 'may be set at any time'
+PRIORITIES = (0, 99)
+SEEDS = (0, 2**32 - 1)
 COMMAND_TOPIC = CONTROLLERS['joint_trajectory']
 
 
@@ -54,7 +56,12 @@ def declare(
     descriptor.additional_constraints = LIVE if is_live else ''
     if span is not None:
         lowest, highest = span
-        descriptor.floating_point_range = [FloatingPointRange(from_value=lowest, to_value=highest)]
+        if isinstance(default, float):
+            limits = FloatingPointRange(from_value=float(lowest), to_value=float(highest))
+            descriptor.floating_point_range = [limits]
+        else:
+            limits = IntegerRange(from_value=int(lowest), to_value=int(highest))
+            descriptor.integer_range = [limits]
     return node.declare_parameter(name, default, descriptor).value
 
 
@@ -89,16 +96,14 @@ def declare_sim_config(node: Node) -> str:
 
 
 def declare_priority(node: Node, default: int) -> int:
-    """For ``process.use_real_time``.
+    """For ``process.use_real_time``."""
+    text = 'SCHED_FIFO priority of the stream; 0: a normal process'
+    return int(declare(node, 'priority', default, text, PRIORITIES))
 
-    Raises:
-        ConfigError: no such priority.
-    """
-    text = 'SCHED_FIFO priority of the stream, 1..99; 0: a normal process'
-    priority = int(declare(node, 'priority', default, text))
-    if not 0 <= priority <= 99:
-        raise ConfigError(f'priority: expected 0 to 99, got {priority}')
-    return priority
+
+def declare_seed(node: Node, description: str) -> int:
+    """Of random numbers, from 0."""
+    return int(declare(node, 'seed', 0, description, SEEDS))
 
 
 def load_arm(name: str) -> Arm:

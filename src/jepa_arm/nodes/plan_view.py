@@ -1,4 +1,4 @@
-"""What the planner shows of itself: its status, its goal, and its plan as markers."""
+"""What the planner shows of itself: its status, its goal, and its plan."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from geometry_msgs.msg import Quaternion, Vector3
 from jepa_arm_msgs.msg import Goal, PlannerStatus
 from rclpy.node import Node
 from std_msgs.msg import ColorRGBA
+from trajectory_msgs.msg import JointTrajectory
 from transforms3d.euler import euler2quat
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ..config import ObstacleConfig
 from ..decision import Decision
 from ..goals import PositionGoal
-from ..types import FloatArray
+from ..types import FloatArray, Proposal
 from . import conversions as convert
 from .conversions import PlanMarker
-from .parameters import LATCHED, STATUS
+from .parameters import COMMAND, LATCHED, STATUS
 
 GOAL_COLOUR = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.6)
 PATH_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=1.0)
@@ -31,7 +32,7 @@ LINE_M = 0.004
 
 
 class PlanView:
-    """Publishes ``planner/status``, ``planner/goal`` and ``planner/plan_markers``."""
+    """Publishes status, goal and plan; what would be proposed only where nothing is sent."""
 
     def __init__(
         self,
@@ -52,6 +53,8 @@ class PlanView:
         self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
         self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
         self._goal_pub = node.create_publisher(Goal, 'planner/goal', LATCHED)
+        topic = 'planner/plan_preview'  # to which no guard listens
+        self._preview_pub = node.create_publisher(JointTrajectory, topic, COMMAND)
         self.last = PlannerStatus()
 
     def status(
@@ -102,6 +105,10 @@ class PlanView:
     def goal(self, msg: Goal) -> None:
         """Publishes the goal that is pursued from now on."""
         self._goal_pub.publish(msg)
+
+    def preview(self, proposal: Proposal) -> None:
+        """Publishes what a dry run would have sent to the guard."""
+        self._preview_pub.publish(convert.proposal_to_msg(proposal))
 
     def plan(
         self,

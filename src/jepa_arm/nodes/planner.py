@@ -44,6 +44,7 @@ from .parameters import (
     STATUS,
     declare,
     declare_arm,
+    declare_seed,
     declare_sim_config,
     load_arm,
     load_sim_config,
@@ -58,10 +59,10 @@ LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
 TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
 GUARD_TEXT = 'of the guard, for its obstacles, which plans lead round: config/<file>, or a path'
-TOLERANCE_SPAN = (0.0, 0.2)
 LEVEL_TEXT = 'surprise that counts; 1: a false alarm in 10 minutes was meant'
 DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
-DEADLINE_SPAN = (0.0, 1000.0)
+PROGRESS_TEXT = 's of moving at full speed without progress end a goal'
+LONGEST_S = 3600.0
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
 
@@ -100,9 +101,9 @@ class PlannerSettings:
             return bool(declare(node, name, False, description))
 
         def number(
-            name: str, default: float, description: str, span: tuple[float, float] | None = None
+            name: str, default: float, description: str, most: float, is_live: bool = False
         ) -> float:
-            return float(declare(node, name, default, description, span, span is not None))
+            return float(declare(node, name, default, description, (0.0, most), is_live))
 
         return cls(
             declare_arm(node),
@@ -110,41 +111,40 @@ class PlannerSettings:
             text('planner_config', 'planner.yaml', 'search: config/<file>, or a path'),
             text('guard_config', 'guard.yaml', GUARD_TEXT),
             text('checkpoint', 'compact', 'a shipped world model, or a path to a folder'),
-            int(declare(node, 'seed', 0, 'of the random numbers of the search')),
-            flag('dry_run', 'plan, but send nothing to the guard'),
+            declare_seed(node, 'of the random numbers of the search'),
+            flag('dry_run', 'plan and show (planner/plan_preview), but send nothing to the guard'),
             flag('lock_step', 'time passes only in sim/step: a plan may take long'),
-            number('max_image_age', 0.2, 's, oldest image to plan from'),
-            number('max_joint_age', 0.1, 's, oldest joint state to plan from'),
-            number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most'),
-            number('max_blackout', 0.25, 's without an image that the belief is planned from'),
-            number('observation_timeout', 1.0, 's, a goal ends when blind so long'),
+            number('max_image_age', 0.2, 's, oldest image to plan from', 10.0),
+            number('max_joint_age', 0.1, 's, oldest joint state to plan from', 10.0),
+            number('max_clipped', 0.3, 'share of black or of overexposed pixels, at most', 1.0),
             number(
-                'progress_timeout', 3.0, 's of moving at full speed without progress end a goal'
+                'max_blackout', 0.25, 's without an image that the belief is planned from', 60.0
             ),
-            number('guard_timeout', 3.0, 's, a goal ends when the guard is silent so long'),
-            number('surprise_level', 1.0, LEVEL_TEXT),
-            number('surprise_timeout', 1.5, 's of images that all surprise end a goal'),
-            number('goal_tolerance', 0.0, TOLERANCE_TEXT, TOLERANCE_SPAN),
-            number('deadline_ms', 0.0, DEADLINE_TEXT, DEADLINE_SPAN),
+            number('observation_timeout', 1.0, 's, a goal ends when blind so long', LONGEST_S),
+            number('progress_timeout', 3.0, PROGRESS_TEXT, LONGEST_S),
+            number(
+                'guard_timeout', 3.0, 's, a goal ends when the guard is silent so long', LONGEST_S
+            ),
+            number('surprise_level', 1.0, LEVEL_TEXT, 1000.0),
+            number('surprise_timeout', 1.5, 's of images that all surprise end a goal', LONGEST_S),
+            number('goal_tolerance', 0.0, TOLERANCE_TEXT, 0.2, is_live=True),
+            number('deadline_ms', 0.0, DEADLINE_TEXT, 1000.0, is_live=True),
         )
 
     def check(self) -> None:
-        """Raises ConfigError where a number cannot be."""
+        """Raises ConfigError where a number is 0 that must not be."""
         for name in (
             'max_image_age',
             'max_joint_age',
+            'max_clipped',
             'observation_timeout',
             'progress_timeout',
             'guard_timeout',
             'surprise_timeout',
         ):
-            if not 0.0 < getattr(self, name) < float('inf'):
+            if not getattr(self, name) > 0.0:
                 value = getattr(self, name)
-                raise ConfigError(f'{name}: expected a positive number of seconds, got {value}')
-        if not 0.0 <= self.max_blackout < float('inf'):
-            raise ConfigError(f'max_blackout: expected 0 or more seconds, got {self.max_blackout}')
-        if not 0.0 < self.max_clipped <= 1.0:
-            raise ConfigError(f'max_clipped: expected a share in (0, 1], got {self.max_clipped}')
+                raise ConfigError(f'{name}: expected more than 0, got {value}')
 
 
 class PlannerPart:

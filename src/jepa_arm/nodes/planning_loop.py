@@ -419,6 +419,8 @@ class PlanningLoop:
         self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
         others = self._agent.tip_paths(decision.plan.others)
         self._view.plan(decision, others, pursuit.goal, pursuit.reach, stamp)
+        if self._send is None and decision.proposal is not None:
+            self._view.preview(decision.proposal)
         pursuit.feedback(
             distance=decision.distance,
             predicted_distance=decision.predicted_distance,

@@ -40,6 +40,7 @@ TOPICS = (
     'planner/status',
     'planner/goal',
     'planner/plan_markers',
+    'planner/plan_preview',
     'guard/status',
     COMMAND_TOPIC,
     'move_to_goal/_action/status',

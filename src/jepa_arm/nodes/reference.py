@@ -122,6 +122,7 @@ def _parameters(client: GraphClient, name: str) -> list[Row]:
 
 def _about(descriptor: ParameterDescriptor) -> str:
     notes = [f'{r.from_value:g} to {r.to_value:g}' for r in descriptor.floating_point_range]
+    notes += [f'{r.from_value} to {r.to_value}' for r in descriptor.integer_range]
     notes += ['*live*'] if descriptor.additional_constraints == LIVE else []
     return '; '.join([descriptor.description, *notes]).replace('<', '&lt;')
 

@@ -44,6 +44,7 @@ from .parameters import (
     declare,
     declare_arm,
     declare_priority,
+    declare_seed,
     declare_sim_config,
     load_arm,
     load_sim_config,
@@ -73,7 +74,7 @@ class SimNode(Node):
         )
         self._guard_config = str(declare(self, 'guard_config', 'guard.yaml', text))
         task = declare(self, 'task', 'push', 'task: config/tasks/<task>.yaml')
-        seed = declare(self, 'seed', 0, 'seed of the first scene')
+        seed = declare_seed(self, 'of the first scene')
         self._lock_step = bool(declare(self, 'lock_step', False, 'time passes only in ~/step'))
         gui = bool(declare(self, 'gui', False, 'show the physics engine in a window'))
         priority = declare_priority(self, 10)
@@ -87,7 +88,7 @@ class SimNode(Node):
         self._anchor: float | None = None
         self._late_ticks, self._lost_s = 0, 0.0
         self._make_publishers()
-        self._virtual.reset(first_task, int(seed), declared)
+        self._virtual.reset(first_task, seed, declared)
         self._make_subscriptions()
         self._diagnostics = Diagnostics(self, self._problems, self._values)
         if self._lock_step:

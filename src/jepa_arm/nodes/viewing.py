@@ -20,6 +20,8 @@ from .environment import check_rerun, ending_with_this
 VIEWERS = ('rviz', 'rerun')
 CHOICES = ['none', *VIEWERS]
 """Values of the launch argument ``viewer``."""
+OWN_FRAMES = {'/tf': 'tf', '/tf_static': 'tf_static'}
+"""In a namespace, so that two arms of one kind do not publish the same frames."""
 
 
 def viewer(
@@ -47,10 +49,10 @@ def viewer(
     if kind == 'none':
         return []
     config = load(ArmConfig, arm_path(arm))
-    shared = {
-        'namespace': namespace,
-        'remappings': list((remappings or {}).items()),
-    }
+    names = dict(remappings or {})
+    if namespace and not has_description:
+        names |= OWN_FRAMES
+    shared = {'namespace': namespace, 'remappings': list(names.items())}
     if kind == 'rerun':
         check_rerun()
         view = Node(
