@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import __version__, bench_verbs, verbs
+from . import __version__, bench_verbs, decoder_verb, verbs
 from .config import OPTIMIZERS, ConfigError
 from .verbs import DEFAULT_CHECKPOINT
 
@@ -121,6 +121,14 @@ def _add_learning(parsers: Any) -> None:
     p = _verb(parsers, 'belief', verbs.belief, 'jepa-arm belief --data data/play.h5')
     _add_common(p)
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+    p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
+
+    example = 'jepa-arm decoder --data data/play.h5'
+    p = _verb(parsers, 'decoder', decoder_verb.decoder, example)
+    p.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder')
+    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+    p.add_argument('--out', default='out/imagined.html', help='page of film strips')
     p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
     p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
 

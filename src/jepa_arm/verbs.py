@@ -164,7 +164,8 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """World model, probes and gate report; then the heads of planner and belief."""
+    """World model, probes and gate report; then heads of planner and belief, and decoder."""
+    from .decoding import train_decoder
     from .filtering import train_belief
     from .hindsight import train_heads
     from .model.gates import format_report
@@ -183,6 +184,10 @@ def train(args: argparse.Namespace) -> int:
         train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
         if config.belief is not None:
             train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+        if config.decoder is not None:
+            page = out / 'imagined.html'
+            train_decoder(folder, Path(args.data), config.decoder, args.seed, True, page)
+            print(f'pictures of what it imagines: {page}')
     print(f'checkpoint: {folder}')
     return 0
 

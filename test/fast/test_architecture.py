@@ -23,9 +23,9 @@ LAYERS = (
     {'model', 'data', 'sim', 'sweep'},
     {'goals', 'proposals', 'stream', 'sight'},
     {'planning', 'surprise', 'guard'},
-    {'belief', 'decision', 'training_report'},
+    {'belief', 'decision', 'training_report', 'decoder_report'},
     {'agent'},
-    {'collection', 'training', 'hindsight', 'filtering', 'evaluation', 'replay'},
+    {'collection', 'training', 'hindsight', 'filtering', 'decoding', 'evaluation', 'replay'},
     {
         'report',
         'bench',
@@ -39,7 +39,7 @@ LAYERS = (
     {'fault_measures', 'replay_report', 'comparison', 'comparison_table'},
     {'fault_report', 'energy'},
     {'nodes'},
-    {'verbs', 'bench_verbs', 'executables'},
+    {'verbs', 'bench_verbs', 'decoder_verb', 'executables'},
     {'cli'},
     {'__main__'},
 )
@@ -67,6 +67,7 @@ HOMES = {
         'training_report',
         'hindsight',
         'filtering',
+        'decoding',
         'surprise',
         'detection',
         'evaluation',
