@@ -13,15 +13,14 @@ import numpy as np
 
 from .types import ImageArray
 
-ENLARGED = 2
-GAP_PX = 2
+GAP_PX = 1
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 112rem; color: #222;
   padding: 0 1rem }}
 pre {{ background: #f4f4f6; padding: 1rem; overflow-x: auto }}
-figure {{ margin: 0 0 1rem }} figure img {{ max-width: 100%; image-rendering: pixelated }}
+figure {{ margin: 0 0 1rem }} figure img {{ width: 100%; image-rendering: pixelated }}
 </style></head><body>
 <h1>{title}</h1>
 <p>Above what the camera saw, one model step ({model_dt:g} s) apart; below what the decoder draws:
@@ -81,9 +80,8 @@ def write_decoder_report(
 
 
 def strip_picture(strip: Strip) -> ImageArray:
-    """Both rows of ``strip`` as one enlarged picture (h', w', 3) uint8 RGB."""
+    """Both rows of ``strip`` as one picture (h', w', 3) uint8 RGB."""
     frames = np.stack([strip.real, strip.imagined])
-    frames = frames.repeat(ENLARGED, axis=2).repeat(ENLARGED, axis=3)
     gaps = [(0, 0), (0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)]
     rows, steps, height, width, _ = (framed := np.pad(frames, gaps, constant_values=255)).shape
     return framed.swapaxes(1, 2).reshape(rows * height, steps * width, 3)

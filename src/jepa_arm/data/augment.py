@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+ONE_HUE = (0.67, 0.07, -0.74)
+"""A unit vector at right angles to grey: the hue of the virtual table."""
+
 
 def shift_colours(
     pixels: NDArray[np.uint8], rng: np.random.Generator, gain: float = 0.1
@@ -33,7 +36,7 @@ def hue_rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def one_hue(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images (..., h, w, 3) with all hues turned to orange; brightness and chroma stay.
+    """Images (..., h, w, 3) with all hues turned to that of wood; brightness and chroma stay.
 
     What is left of an image where hues are turned at random: the same for every turn, but for
     what a turn drives beyond black or white.
@@ -41,8 +44,8 @@ def one_hue(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.float32)
     grey = (red + green + blue) / 3.0
     squared = red * red + green * green + blue * blue - 3.0 * grey * grey
-    offset = np.sqrt(np.maximum(squared, 0.0) / 2.0)  # along (1, 0, -1)
+    chroma = np.sqrt(np.maximum(squared, 0.0))
     turned = np.empty_like(pixels)
-    for channel, value in enumerate((grey + offset, grey, grey - offset)):
-        turned[..., channel] = np.rint(value.clip(0.0, 255.0))
+    for channel, share in enumerate(ONE_HUE):
+        turned[..., channel] = np.rint((grey + share * chroma).clip(0.0, 255.0))
     return turned
