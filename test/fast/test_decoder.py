@@ -22,6 +22,7 @@ from jepa_arm.model.checkpoint import (
 from jepa_arm.model.decoder import WEIGHTS, Decoder, load_decoder, new_decoder
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
+from jepa_arm.resources import CHECKPOINTS
 
 CONFIG = DecoderConfig((8, 4), steps=1, batch=1, learning_rate=1e-3)
 
@@ -101,6 +102,13 @@ def test_a_fingerprint_changes_with_any_value() -> None:
     with torch.no_grad():
         module.bias[1] += 1e-6
     assert fingerprint(module) != before
+
+
+def test_the_shipped_decoder_goes_with_the_shipped_model() -> None:
+    """Also after one of the two was made anew; and all of it stays small enough for git."""
+    folder = CHECKPOINTS / 'compact'
+    assert load_decoder(load_checkpoint(folder)) is not None, 'run jepa-arm decoder'
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
 
 
 @pytest.mark.parametrize('channels', [(), (0,), (16,) * 9, (9000,)])
