@@ -127,6 +127,14 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
     p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
 
+    example = 'jepa-arm decoder --data data/play.h5'
+    p = _verb(parsers, 'decoder', learning.decoder, example)
+    p.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder')
+    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+    p.add_argument('--out', default='out/imagined.html', help='page of film strips')
+    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+    p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
+
     p = _verb(parsers, 'ablate', learning.ablate, 'jepa-arm ablate --data data/play.h5')
     p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')

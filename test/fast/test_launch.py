@@ -210,6 +210,7 @@ def test_view_launch_describes_the_arm_and_its_camera(load):
         'planner/plan_markers',
         'ground_truth/objects',
         'camera/image_raw',
+        'planner/imagined',
     ]
 
 

@@ -6,9 +6,11 @@ from action_msgs.msg import GoalStatus
 from jepa_arm_msgs.msg import Goal, GuardStatus, PlannerStatus
 from jepa_arm_msgs.srv import Imagine, InjectFault, SaveState
 from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from jepa_arm.messages import image_from_msg
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.parameters import STATUS
 from jepa_arm.types import JointSample
@@ -214,3 +216,15 @@ def test_the_plan_is_shown_with_others_that_were_thought_of_and_the_workspace(fr
     np.testing.assert_allclose(corners.min(0), arm.workspace_min)
     np.testing.assert_allclose(corners.max(0), arm.workspace_max)
     fresh.harness.wait(lambda: shown[-1][1].markers[0].action == Marker.DELETEALL, 'end of it')
+
+
+def test_where_the_plan_ends_is_shown_as_an_image_to_who_looks(fresh, arm_config):
+    shown = fresh.harness.record(Image, 'planner/imagined', STATUS)
+    handle = fresh.go()
+    message = fresh.harness.wait(lambda: shown and shown[-1][1], 'a picture')
+    handle.cancel_goal_async()
+    fresh.result(handle)
+    camera = arm_config.camera
+    assert image_from_msg(message).shape == (camera.height, camera.width, 3)
+    stamps = [convert.to_seconds(m.observation_stamp) for _, m in fresh.status]
+    assert convert.to_seconds(message.header.stamp) in stamps

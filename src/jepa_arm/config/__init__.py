@@ -9,6 +9,7 @@ from .guard import GuardConfig, ObstacleConfig
 from .loading import ConfigError, from_dict, load, read_plain, to_dict
 from .model import (
     BeliefConfig,
+    DecoderConfig,
     HeadsConfig,
     LewmConfig,
     ModelConfig,
@@ -31,6 +32,7 @@ __all__ = [
     'CollectConfig',
     'ConfigError',
     'Contract',
+    'DecoderConfig',
     'GuardConfig',
     'HeadsConfig',
     'LewmConfig',

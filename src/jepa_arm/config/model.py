@@ -10,6 +10,7 @@ from .loading import ConfigError, convert
 from .robot import LARGEST
 
 MOST_LAYERS = 64
+MOST_HALVINGS = 8
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,31 @@ class BeliefConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """How pictures of latents are taught on frozen latents; see ``decoding``.
+
+    Attributes:
+        channels: of the features from the coarsest to the finest, each twice as large as the
+            one before; the picture is twice as large as the last.
+        steps: optimiser steps; batch: frames in a step; learning_rate: peak.
+    """
+
+    channels: tuple[int, ...]
+    steps: int
+    batch: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        sizes = (*self.channels, self.steps, self.batch)
+        if not 1 <= len(self.channels) <= MOST_HALVINGS or min(sizes) < 1:
+            raise ConfigError(
+                f'decoder: expected 1..{MOST_HALVINGS} channels and counts >= 1, got {self}'
+            )
+        if max(self.channels) > LARGEST:
+            raise ConfigError(f'decoder: expected channels <= {LARGEST}, got {self.channels}')
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """The content of ``config/model/*.yaml``: a model and how it and its heads are trained."""
 
@@ -236,6 +262,7 @@ class ModelFile:
     train: TrainConfig
     heads: HeadsConfig
     belief: BeliefConfig | None = None
+    decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.model, LewmConfig) and self.train.window != self.model.history + 1:

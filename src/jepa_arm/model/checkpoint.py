@@ -1,12 +1,13 @@
 """Checkpoints: a folder of safetensors and one config.json; nothing is pickled.
 
-``model.safetensors`` (weights and batch statistics), ``probes.safetensors``, later
-``heads.safetensors``, and ``config.json``: schema version, resolved model config, normaliser,
-contract, gate report, training and data (seeds, configuration), git hash.
+``model.safetensors`` (weights and batch statistics), ``probes.safetensors``, later those of
+``heads``, ``belief`` and ``decoder``, and ``config.json``: schema version, resolved model config,
+normaliser, contract, gate report, training and data (seeds, configuration), git hash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -108,14 +109,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, model, probes, contract, info)
 
 
-def add_module(folder: Path, name: str, module: nn.Module, about: Mapping[str, Any]) -> None:
+def add_module(
+    folder: Path,
+    name: str,
+    module: nn.Module,
+    about: Mapping[str, Any],
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Adds ``<name>.safetensors`` to a checkpoint, and ``about`` under ``name`` in its config.
 
     The config is written last: a checkpoint without the entry has no such module.
     """
     folder = Path(folder)
     info = read_info(folder)
-    save_module(folder, name, module)
+    save_module(folder, name, module, metadata)
     info[name] = dict(about)
     partial = folder / 'config.json.partial'
     partial.write_text(json.dumps(info, indent=1) + '\n')
@@ -133,13 +140,37 @@ def round_weights(module: nn.Module) -> None:
             parameter.copy_(parameter.half())
 
 
-def save_module(folder: Path, name: str, module: nn.Module) -> None:
+def fingerprint(module: nn.Module) -> str:
+    """16 hexadecimal digits that change with any name or value of the module's tensors.
+
+    The same after saving and loading.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_module(
+    folder: Path, name: str, module: nn.Module, metadata: dict[str, str] | None = None
+) -> None:
     """Writes the module's tensors to ``<folder>/<name>.safetensors``, see ``save_tensors``.
 
     Tensors that 16 bits hold exactly (see ``round_weights``) are stored so; nothing is lost.
     """
     path = Path(folder) / f'{name}.safetensors'
-    save_tensors(path, {k: _smallest(v.detach()) for k, v in module.state_dict().items()})
+    tensors = {k: _smallest(v.detach()) for k, v in module.state_dict().items()}
+    save_tensors(path, tensors, metadata)
+
+
+def read_metadata(folder: Path, name: str) -> dict[str, str] | None:
+    """What ``<folder>/<name>.safetensors`` says of itself; None where it is no such file."""
+    try:
+        with safe_open(Path(folder) / f'{name}.safetensors', framework='pt') as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
 
 
 def save_tensors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
@@ -10,6 +11,7 @@ from geometry_msgs.msg import Quaternion, Vector3
 from jepa_arm_msgs.msg import Goal, PlannerStatus
 from rclpy.node import Node
 from std_msgs.msg import ColorRGBA
+from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory
 from transforms3d.euler import euler2quat
 from visualization_msgs.msg import Marker, MarkerArray
@@ -31,8 +33,25 @@ OBSTACLE_COLOUR = ColorRGBA(r=0.9, g=0.5, b=0.1, a=0.6)
 LINE_M = 0.004
 
 
+@dataclass(frozen=True)
+class PlanEnd:
+    """Where a plan ends.
+
+    Attributes:
+        latent: (D,) as predicted. stamp: s, of the observation that was planned from.
+    """
+
+    latent: Tensor
+    stamp: float
+
+
 class PlanView:
-    """Publishes status, goal and plan; what would be proposed only where nothing is sent."""
+    """Publishes status, goal and plan; what would be proposed only where nothing is sent.
+
+    Attributes:
+        last: the newest status.
+        plan_end: of the present plan; None while there is none.
+    """
 
     def __init__(
         self,
@@ -56,6 +75,7 @@ class PlanView:
         topic = 'planner/plan_preview'  # to which no guard listens
         self._preview_pub = node.create_publisher(JointTrajectory, topic, COMMAND)
         self.last = PlannerStatus()
+        self.plan_end: PlanEnd | None = None
 
     def status(
         self,
@@ -126,7 +146,8 @@ class PlanView:
             goal: as a sphere of ``radius`` m.
             stamp: s.
         """
-        assert decision.tip_path is not None
+        assert decision.tip_path is not None and decision.plan is not None
+        self.plan_end = PlanEnd(decision.plan.latents[-1], stamp)
         path = self._marker(
             PlanMarker.PATH, Marker.LINE_STRIP, _path_colour(decision.surprise), LINE_M, stamp
         )
@@ -145,6 +166,7 @@ class PlanView:
 
     def clear(self) -> None:
         """Removes what was drawn."""
+        self.plan_end = None
         self._markers_pub.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
 
     def _obstacle(self, index: int, stamp: float) -> Marker:

@@ -35,6 +35,7 @@ from .executors import Beat
 from .goal_server import GoalServer, Outcome
 from .guard_view import GuardView
 from .imagination import imagine
+from .imagined_view import ImaginedView
 from .lifecycle import ManagedNode, run_managed
 from .observer import NoObservation, Observer
 from .parameters import (
@@ -184,6 +185,7 @@ class PlannerPart:
             stack.callback(self._goals.destroy)
             corners = np.stack([self._arm.workspace_min, self._arm.workspace_max])
             self._view = PlanView(node, self._arm.config.base_link, corners, obstacles)
+            self._show_imagined()
             topic = 'planner/joint_trajectory'
             self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
             self._loop = PlanningLoop(
@@ -242,6 +244,13 @@ class PlannerPart:
             self._goals.end_all(Outcome.CANCELED, 'the planner was shut down')
         passed = monotonic() - self._ending_since
         return passed > (LAST_WORDS_S if self._goals.is_idle else LONGEST_WORDS_S)
+
+    def _show_imagined(self) -> None:
+        """Pictures for people: a decoder that cannot be used keeps no arm from planning."""
+        try:
+            ImaginedView(self._node, self._checkpoint, self._view)
+        except CheckpointError as error:
+            self._node.get_logger().error(f'nothing on planner/imagined: {error}')
 
     def _listen(self) -> None:
         self._connections = Connections(self._node)

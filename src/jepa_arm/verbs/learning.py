@@ -30,9 +30,10 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """World model, probes and gate report; then the heads of planner and belief."""
+    """World model, probes and gate report; then heads of planner and belief, and decoder."""
     from ..model.gates import format_report
     from ..training.belief import train_belief
+    from ..training.decoder import train_decoder
     from ..training.hindsight import train_heads
     from ..training.loop import train_world_model
 
@@ -49,6 +50,10 @@ def train(args: argparse.Namespace) -> int:
         train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
         if config.belief is not None:
             train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+        if config.decoder is not None:
+            page = out / 'imagined.html'
+            train_decoder(folder, Path(args.data), config.decoder, args.seed, True, page)
+            print(f'pictures of what it imagines: {page}')
     print(f'checkpoint: {folder}')
     return 0
 
@@ -94,6 +99,22 @@ def belief(args: argparse.Namespace) -> int:
     report = train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
     print(format_belief(report))
     print(f'{folder}/belief.safetensors')
+    return 0
+
+
+def decoder(args: argparse.Namespace) -> int:
+    """Trains pictures of what the world model imagines, for people to look at (minutes)."""
+    from ..training.cpu import prepare_cpu
+    from ..training.decoder import format_decoder, train_decoder
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml')).decoder
+    if config is None:
+        raise ConfigError(f'config/model/{args.model}.yaml: expected a part decoder, got none')
+    prepare_cpu()
+    folder, page = options.checkpoint(args), Path(args.out)
+    report = train_decoder(folder, Path(args.data), config, args.seed, progress=True, page=page)
+    print(format_decoder(report))
+    print(f'{folder}/decoder.safetensors; film strips: {page}')
     return 0
 
 

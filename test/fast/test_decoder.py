@@ -1,0 +1,135 @@
+"""The decoder in a checkpoint: optional, of one size with the camera's images, of one model."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import synthetic
+from jepa_arm.cli import main
+from jepa_arm.config import ConfigError, DecoderConfig, to_dict
+from jepa_arm.data.augment import one_hue, shift_colours
+from jepa_arm.model.checkpoint import (
+    CheckpointError,
+    add_module,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    save_module,
+)
+from jepa_arm.model.decoder import WEIGHTS, Decoder, load_decoder, new_decoder
+from jepa_arm.model.probes import Probes
+from jepa_arm.model.world_model import Normaliser, WorldModel
+from jepa_arm.resources import CHECKPOINTS
+
+CONFIG = DecoderConfig((8, 4), steps=1, batch=1, learning_rate=1e-3)
+
+
+def save(folder: Path, seed: int) -> Path:
+    """An untrained checkpoint with an untrained decoder."""
+    torch.manual_seed(seed)
+    normaliser = Normaliser(0.4, 0.2, (0.0,) * 8, (1.0,) * 8)
+    model = WorldModel(synthetic.MODEL, synthetic.CONTRACT, normaliser)
+    save_checkpoint(folder, model, Probes(model.latent), {})
+    checkpoint = load_checkpoint(folder)
+    metadata = {WEIGHTS: fingerprint(checkpoint.model)}
+    about = {'config': to_dict(CONFIG)}
+    add_module(folder, 'decoder', new_decoder(checkpoint, CONFIG), about, metadata)
+    return folder
+
+
+@pytest.mark.parametrize('size', [(64, 80), (16, 16), (45, 33)])
+def test_pictures_have_the_size_and_range_of_images(size: tuple[int, int]) -> None:
+    decoder = Decoder(8, size, (8, 4)).eval()
+    pictures = decoder.pictures(100.0 * torch.randn(3, 8))
+    assert pictures.shape == (3, *size, 3) and pictures.dtype == np.uint8
+    assert pictures.min() == 0 and pictures.max() == 255  # cut off, not wrapped round
+
+
+def test_a_decoder_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    folder = save(tmp_path / 'c', 0)
+    first, second = (load_decoder(load_checkpoint(folder)) for _ in range(2))
+    assert first is not None and second is not None and not first.training
+    z = torch.randn(2, synthetic.MODEL.latent)
+    np.testing.assert_array_equal(first.pictures(z), second.pictures(z))
+    assert not any(p.requires_grad for p in first.parameters())
+
+
+def test_a_checkpoint_without_one_is_whole(tmp_path: Path) -> None:
+    model = WorldModel(
+        synthetic.MODEL, synthetic.CONTRACT, Normaliser(0.5, 0.1, (0.0,) * 8, (1.0,) * 8)
+    )
+    save_checkpoint(tmp_path / 'c', model, Probes(model.latent), {})
+    assert load_decoder(load_checkpoint(tmp_path / 'c')) is None
+
+
+def test_the_decoder_of_other_weights_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    one, other = save(tmp_path / 'one', 0), save(tmp_path / 'other', 1)
+    shutil.copy(other / 'decoder.safetensors', one)
+    with pytest.raises(CheckpointError, match='got one of another.*jepa-arm decoder --data'):
+        load_decoder(load_checkpoint(one))
+
+
+def test_a_decoder_that_does_not_say_whose_it_is_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / 'c', 0)
+    save_module(folder, 'decoder', new_decoder(load_checkpoint(folder), CONFIG))
+    with pytest.raises(CheckpointError, match=r'another \(unknown\)'):
+        load_decoder(load_checkpoint(folder))
+
+
+@pytest.mark.parametrize('about', [{}, {'config': {'channels': [8]}}, {'config': None}, 3])
+def test_a_broken_entry_is_refused(tmp_path: Path, about: object) -> None:
+    folder = save(tmp_path / 'c', 0)
+    checkpoint = load_checkpoint(folder)
+    checkpoint.info['decoder'] = about
+    with pytest.raises(CheckpointError, match=r'config.json, decoder.*jepa-arm decoder'):
+        load_decoder(checkpoint)
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / 'c', 0) / 'decoder.safetensors'
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match='whole safetensors'):
+        load_decoder(load_checkpoint(tmp_path / 'c'))
+
+
+def test_a_fingerprint_changes_with_any_value() -> None:
+    module = torch.nn.Linear(3, 2)
+    before = fingerprint(module)
+    assert before == fingerprint(module) and len(before) == 16
+    with torch.no_grad():
+        module.bias[1] += 1e-6
+    assert fingerprint(module) != before
+
+
+def test_the_shipped_decoder_goes_with_the_shipped_model() -> None:
+    """Also after one of the two was made anew; and all of it stays small enough for git."""
+    folder = CHECKPOINTS / 'compact'
+    assert load_decoder(load_checkpoint(folder)) is not None, 'run jepa-arm decoder'
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
+
+
+@pytest.mark.parametrize('channels', [(), (0,), (16,) * 9, (9000,)])
+def test_impossible_sizes_are_refused(channels: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match='channels'):
+        DecoderConfig(channels, steps=1, batch=1, learning_rate=1e-3)
+
+
+def test_one_hue_is_left_of_all() -> None:
+    """What the world model is shown in training, whatever the turn, looks alike."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(90, 160, (1, 16, 16, 3)).repeat(20, 0).astype(np.uint8)
+    turned = one_hue(shift_colours(images, rng, gain=0.0)).astype(int)
+    assert np.abs(turned - one_hue(images)).max() <= 2
+    grey = np.full((2, 2, 3), 77, dtype=np.uint8)
+    np.testing.assert_array_equal(one_hue(grey), grey)
+
+
+def test_bad_names_are_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = str(tmp_path / 'missing.h5')
+    assert main(['decoder', '--data', missing]) == 1
+    assert 'missing.h5' in capsys.readouterr().err
+    assert main(['decoder', '--data', missing, '--model', 'lewm']) == 1
+    assert 'expected a part decoder' in capsys.readouterr().err
