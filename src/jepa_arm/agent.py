@@ -21,6 +21,7 @@ from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
+from .memory import Memory, Widths, fingerprint
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
@@ -29,6 +30,7 @@ from .planning.heads import load_heads
 from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
+from .recall import recall
 from .robot import Line, Robot
 from .surprise import Surprise
 from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
@@ -129,6 +131,35 @@ class Agent:
         self._targets: deque[tuple[float, FloatArray]] = deque(maxlen=TARGETS_KEPT)
         self._planner.reset()
         self._belief.forget_sent()
+        self._coming = torch.zeros(0, TipMotion.width)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights that its belief is made with."""
+        return fingerprint(self._model.contract, self._model, self._heads)
+
+    @property
+    def widths(self) -> Widths:
+        """Of its memory."""
+        model, joints = self._model, len(self._arm.joint_names)
+        proprio = joints + 6 + (joints if model.sees_velocity else 0)
+        return Widths(model.latent, proprio, TipMotion.width, joints)
+
+    def memory(self) -> Memory | None:
+        """What is believed and told now, to be kept; None before the first image."""
+        return self._belief.memory(torch.tensor(self._motion.joints), self._coming)
+
+    @torch.inference_mode()
+    def recall(self, memory: Memory, now: JointSample) -> None:
+        """Believes what ``memory`` tells, of a world at rest since, with the arm at ``now``.
+
+        Raises:
+            RecallError, BlindError: it cannot be carried on to ``now``; nothing has changed.
+        """
+        belief = self._belief.copy()
+        recall(belief, memory, self._arm, self._time, now)
+        self._belief, self._last = belief, None
+        self.resync(now.position)
 
     def start_from(self, told: FloatArray, is_continued: bool) -> None:
         """Takes the arm to have been told to go to ``told`` (J,), whatever was decided last.
@@ -255,6 +286,7 @@ class Agent:
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
+        self._coming = plan.actions[1 : self._config.waypoints].float()
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
         return Decision(
             proposal=self._propose(waypoints, stamp),

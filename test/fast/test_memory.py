@@ -1,0 +1,250 @@
+"""A belief outlasts its process in a file, and one that cannot be of here and now is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from jepa_arm import memory as module
+from jepa_arm.agent import Agent
+from jepa_arm.arm import Arm
+from jepa_arm.belief import Belief
+from jepa_arm.config import PlannerConfig, load
+from jepa_arm.goals import PositionGoal
+from jepa_arm.memory import Kept, Memory, RecallError, fingerprint, load_memory, save_memory
+from jepa_arm.model.belief_heads import load_belief_heads
+from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
+from jepa_arm.resources import checkpoint_path, config_path
+from jepa_arm.types import JointSample, Observation
+
+OWNER = '/planner of domain 0'
+
+
+@pytest.fixture(scope='module')
+def checkpoint() -> Checkpoint:
+    """The one that is shipped."""
+    return load_checkpoint(checkpoint_path('compact'))
+
+
+@pytest.fixture(scope='module')
+def agent(checkpoint: Checkpoint, arm: Arm) -> Agent:
+    """One that has decided on seven images, on its way to a place."""
+    config = replace(load(PlannerConfig, config_path('planner.yaml')), deadline_ms=float('inf'))
+    agent = Agent(checkpoint, arm, config)
+    agent.set_goal(PositionGoal('tip', np.array([0.6, 0.2, 0.1])))
+    agent.latency = 0.15
+    camera, rng = checkpoint.contract.camera, np.random.default_rng(0)
+    for i in range(7):
+        image = rng.integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+        agent.decide(Observation(image, arm.home, 10.0 + 0.1 * i))
+    return agent
+
+
+@pytest.fixture
+def kept(agent: Agent) -> Kept:
+    """What it believes, of now."""
+    memory = agent.memory()
+    assert memory is not None
+    return Kept(memory, time.monotonic())
+
+
+@pytest.fixture
+def file(kept: Kept, agent: Agent, tmp_path: Path) -> Path:
+    """The same in a file."""
+    path = tmp_path / 'belief.safetensors'
+    save_memory(path, kept, agent.fingerprint, OWNER)
+    return path
+
+
+def read(path: Path, agent: Agent) -> Kept:
+    return load_memory(path, agent.widths, agent.fingerprint, OWNER)
+
+
+def test_what_comes_back_from_the_file_predicts_the_same(
+    file: Path, kept: Kept, agent: Agent, checkpoint: Checkpoint
+) -> None:
+    heads, time_config = load_belief_heads(checkpoint), checkpoint.contract.time
+    before, after = (Belief(checkpoint.model, heads, time_config, 3) for _ in range(2))
+    before.recall(kept.memory)
+    after.recall(read(file, agent).memory)
+    felt = kept.memory.proprio[-1:]
+    for belief in (before, after):
+        assert belief.waits == 1 and belief.late == pytest.approx(0.5)
+        belief.feel(10.7, felt)
+    for a, b in zip(before.ahead(), after.ahead(), strict=True):
+        assert a is not None and b is not None and torch.equal(a, b)
+    assert torch.equal(before.doubt(), after.doubt())
+    assert torch.equal(before.prior(10.8, 3).predicted, after.prior(10.8, 3).predicted)
+    assert before.blind_for == after.blind_for == pytest.approx(0.1)
+
+
+def test_keeping_a_belief_does_not_change_it(agent: Agent) -> None:
+    first, second = agent.memory(), agent.memory()
+    assert first is not None and second is not None
+    first.z.zero_()
+    assert second.z.abs().max() > 0.0 and len(second.coming) == 2
+
+
+@pytest.mark.parametrize('share', [0.02, 0.2, 0.5, 0.999])
+def test_one_flipped_bit_is_damage(file: Path, agent: Agent, share: float) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(share * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RecallError):
+        read(file, agent)
+
+
+@pytest.mark.parametrize('size', [0, 7, 2000])
+def test_a_file_that_was_cut_off_is_damage(file: Path, agent: Agent, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(RecallError, match='whole safetensors file'):
+        read(file, agent)
+
+
+def test_other_weights_have_another_fingerprint_and_are_refused(
+    file: Path, agent: Agent, checkpoint: Checkpoint
+) -> None:
+    other = load_checkpoint(checkpoint_path('compact')).model
+    assert fingerprint(checkpoint.contract, other) == fingerprint(
+        checkpoint.contract, checkpoint.model
+    )
+    weights = next(other.parameters())
+    weights[0] += 1e-3
+    found = fingerprint(checkpoint.contract, other)
+    with pytest.raises(RecallError, match='another checkpoint'):
+        load_memory(file, agent.widths, found, OWNER)
+
+
+def test_the_belief_of_another_planner_is_refused(file: Path, agent: Agent) -> None:
+    with pytest.raises(RecallError, match='expected that of /left/planner'):
+        load_memory(file, agent.widths, agent.fingerprint, '/left/planner of domain 0')
+
+
+def test_a_belief_from_before_the_machine_was_started_is_refused(
+    file: Path, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steady clock begins anew then, and says nothing of its age."""
+    (tmp_path / 'boot').write_text('another')
+    monkeypatch.setattr(module, 'BOOT_FILE', tmp_path / 'boot')
+    with pytest.raises(RecallError, match='started anew'):
+        read(file, agent)
+
+
+def rewrite(file: Path, agent: Agent, kept: Kept, **changed: torch.Tensor) -> None:
+    save_memory(
+        file, replace(kept, memory=replace(kept.memory, **changed)), agent.fingerprint, OWNER
+    )
+
+
+BAD = {
+    'not finite': lambda m: {'z': m.z * float('nan')},
+    'other width': lambda m: {'z': m.z[:, :10]},
+    'other type': lambda m: {'z': m.z.double()},
+    'rows missing': lambda m: {'is_seen': m.is_seen[:3]},
+    'nothing': lambda m: {n: getattr(m, n)[:0] for n in ('stamps', 'z', 'proprio', 'is_seen')},
+    'out of order': lambda m: {'stamps': m.stamps.flip(0)},
+    'seen later': lambda m: {'seen_at': m.seen_at + 1.0},
+    'endless wait': lambda m: {'wait': m.wait + 1e9},
+}
+
+
+@pytest.mark.parametrize('what', BAD)
+def test_numbers_that_cannot_be_are_refused_though_the_checksum_fits(
+    file: Path, agent: Agent, kept: Kept, what: str
+) -> None:
+    rewrite(file, agent, kept, **BAD[what](kept.memory))
+    with pytest.raises(RecallError, match='expected'):
+        read(file, agent)
+
+
+def test_another_schema_is_refused(file: Path, agent: Agent) -> None:
+    with safe_open(file, 'pt') as old:
+        tensors = {name: old.get_tensor(name) for name in old.keys()}  # noqa: SIM118
+        notes = old.metadata()
+    save_file(tensors, file, {**notes, 'schema': 'jepa_arm belief 0'})
+    with pytest.raises(RecallError, match="got 'jepa_arm belief 0'"):
+        read(file, agent)
+
+
+def test_a_pickle_is_not_opened(file: Path, agent: Agent) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+            return (Path.unlink, (file,))
+
+    torch.save(Trap(), file)
+    with pytest.raises(RecallError, match='whole safetensors file'):
+        read(file, agent)
+    assert file.is_file()
+
+
+def test_what_is_no_file_or_too_large_is_refused(file: Path, agent: Agent) -> None:
+    file.write_bytes(bytes(module.LIMIT + 1))
+    with pytest.raises(RecallError, match='plain file'):
+        read(file, agent)
+    with pytest.raises(RecallError, match='plain file'):
+        read(file.parent, agent)
+    with pytest.raises(FileNotFoundError):
+        read(file.parent / 'none', agent)
+
+
+@pytest.mark.parametrize(
+    ('passed', 'steady', 'word'),
+    [
+        (-5.0, 5.0, 'the clock began anew'),
+        (0.0, 5.0, 'the clock began anew'),
+        (40.0, 40.0, '40.0 s old, expected up to 30 s'),
+        (3.0, 40.0, '40.0 s old'),
+        (2.0, 7.0, 'ROS time went on by 2.0 s'),
+        (9.0, 1.0, 'ROS time went on by 9.0 s'),
+    ],
+)
+def test_a_belief_not_of_this_time_is_refused(
+    kept: Kept, passed: float, steady: float, word: str
+) -> None:
+    """A simulation that begins anew at zero seldom comes to an age that fits both clocks."""
+    kept = replace(kept, at=time.monotonic() - steady)
+    with pytest.raises(RecallError, match=word):
+        kept.check_age(kept.memory.stamp + passed, 30.0)
+
+
+def test_a_belief_of_a_moment_ago_is_of_this_time(kept: Kept) -> None:
+    replace(kept, at=time.monotonic() - 4.0).check_age(kept.memory.stamp + 4.3, 30.0)
+
+
+def test_an_arm_that_was_moved_meanwhile_is_not_believed_for(agent: Agent, arm: Arm) -> None:
+    memory = agent.memory()
+    assert memory is not None
+    there = arm.ik(arm.tip_position(memory.told.numpy()) + [0.0, 0.0, 0.03], arm.home)[0]
+    now = JointSample(there, there * 0.0, 13.0)
+    before = agent.memory()
+    with pytest.raises(RecallError, match='3.0 cm off the way'):
+        agent.recall(memory, now)
+    after = agent.memory()
+    assert before is not None and after is not None and torch.equal(before.stamps, after.stamps)
+
+
+@pytest.mark.parametrize('done', [0.0, 0.5, 2.0])
+def test_commands_on_the_way_are_taken_to_have_led_to_where_the_arm_rests(
+    agent: Agent, arm: Arm, checkpoint: Checkpoint, done: float
+) -> None:
+    memory = agent.memory()
+    assert memory is not None
+    memory = replace(memory, coming=torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.0, 0.4]]))
+    way = sum((np.clip(done - i, 0.0, 1.0) * a for i, a in enumerate(memory.coming.numpy())))
+    tip = arm.tip_position(memory.told.numpy()) + 0.025 * way
+    joints = arm.ik(tip, memory.told.numpy())[0]
+    other = Agent(checkpoint, arm, load(PlannerConfig, config_path('planner.yaml')))
+    other.recall(memory, JointSample(joints, joints * 0.0, 14.0))
+    believed: Memory | None = other.memory()
+    assert believed is not None
+    assert believed.stamp == pytest.approx(13.9) and float(believed.seen_at) == 10.6
+    read = checkpoint.probes.read('tip', believed.z[-1:])[0].detach().numpy()
+    assert np.linalg.norm(read - tip) < 0.04
