@@ -21,7 +21,7 @@ from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
-from .memory import Memory, Widths, fingerprint
+from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
@@ -133,18 +133,6 @@ class Agent:
         self._belief.forget_sent()
         self._coming = torch.zeros(0, TipMotion.width)
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the weights that its belief is made with."""
-        return fingerprint(self._model.contract, self._model, self._heads)
-
-    @property
-    def widths(self) -> Widths:
-        """Of its memory."""
-        model, joints = self._model, len(self._arm.joint_names)
-        proprio = joints + 6 + (joints if model.sees_velocity else 0)
-        return Widths(model.latent, proprio, TipMotion.width, joints)
-
     def memory(self) -> Memory | None:
         """What is believed and told now, to be kept; None before the first image."""
         return self._belief.memory(torch.tensor(self._motion.joints), self._coming)
@@ -158,8 +146,7 @@ class Agent:
         """
         belief = self._belief.copy()
         recall(belief, memory, self._arm, self._time, now)
-        self._belief, self._last = belief, None
-        self.resync(now.position)
+        self._belief = belief
 
     def start_from(self, told: FloatArray, is_continued: bool) -> None:
         """Takes the arm to have been told to go to ``told`` (J,), whatever was decided last.

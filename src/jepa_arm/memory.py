@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from .config import Contract, to_dict
-from .model.checkpoint import save_tensors
+from .config import to_dict
+from .model.belief_heads import load_belief_heads
+from .model.checkpoint import Checkpoint, save_tensors
 
 SCHEMA = 'jepa_arm belief 1'
 LIMIT = 1_000_000
@@ -111,13 +112,19 @@ class Kept:
             )
 
 
-def fingerprint(contract: Contract, *modules: nn.Module | None) -> str:
-    """Of the weights of ``modules`` and of the robot that they are for."""
-    found = hashlib.sha256(json.dumps(to_dict(contract), sort_keys=True).encode())
-    for module in modules:
-        tensors = {} if module is None else module.state_dict()
-        found.update(_digest(tensors).encode())
-    return found.hexdigest()
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Of the weights that a belief is made with, and of the robot that they are for."""
+    parts = [checkpoint.model, load_belief_heads(checkpoint)]
+    said = [to_dict(checkpoint.contract), *(_digest(p.state_dict()) for p in parts if p)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def widths(checkpoint: Checkpoint) -> Widths:
+    """Of the beliefs that are made with ``checkpoint``."""
+    model, contract = checkpoint.model, checkpoint.contract
+    joints = len(contract.joints)
+    proprio = joints + 6 + (joints if model.sees_velocity else 0)
+    return Widths(model.latent, proprio, contract.action_width, joints)
 
 
 def save_memory(path: Path, kept: Kept, fingerprint: str, owner: str) -> None:

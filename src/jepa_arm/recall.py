@@ -1,4 +1,9 @@
-"""How a belief that was kept becomes one of now: what the arm still did is carried on."""
+"""How a belief that was kept becomes one of now: what the arm still did is carried on.
+
+Over an arm at rest nothing has to be predicted: what was seen last is expected still, and the
+next image is judged by it. Over one that went on the belief is carried as without images, and as
+after any blackout the first images are not judged.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,15 @@ from jepa_arm.arm import Arm
 from jepa_arm.belief import Belief
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.goals import PositionGoal
-from jepa_arm.memory import Kept, Memory, RecallError, fingerprint, load_memory, save_memory
+from jepa_arm.memory import (
+    Kept,
+    Memory,
+    RecallError,
+    fingerprint,
+    load_memory,
+    save_memory,
+    widths,
+)
 from jepa_arm.model.belief_heads import load_belief_heads
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
 from jepa_arm.resources import checkpoint_path, config_path
@@ -57,24 +65,24 @@ def kept(agent: Agent) -> Kept:
 
 
 @pytest.fixture
-def file(kept: Kept, agent: Agent, tmp_path: Path) -> Path:
+def file(kept: Kept, checkpoint: Checkpoint, tmp_path: Path) -> Path:
     """The same in a file."""
     path = tmp_path / 'belief.safetensors'
-    save_memory(path, kept, agent.fingerprint, OWNER)
+    save_memory(path, kept, fingerprint(checkpoint), OWNER)
     return path
 
 
-def read(path: Path, agent: Agent) -> Kept:
-    return load_memory(path, agent.widths, agent.fingerprint, OWNER)
+def read(path: Path, checkpoint: Checkpoint) -> Kept:
+    return load_memory(path, widths(checkpoint), fingerprint(checkpoint), OWNER)
 
 
 def test_what_comes_back_from_the_file_predicts_the_same(
-    file: Path, kept: Kept, agent: Agent, checkpoint: Checkpoint
+    file: Path, kept: Kept, checkpoint: Checkpoint
 ) -> None:
     heads, time_config = load_belief_heads(checkpoint), checkpoint.contract.time
     before, after = (Belief(checkpoint.model, heads, time_config, 3) for _ in range(2))
     before.recall(kept.memory)
-    after.recall(read(file, agent).memory)
+    after.recall(read(file, checkpoint).memory)
     felt = kept.memory.proprio[-1:]
     for belief in (before, after):
         assert belief.waits == 1 and belief.late == pytest.approx(0.5)
@@ -94,53 +102,50 @@ def test_keeping_a_belief_does_not_change_it(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize('share', [0.02, 0.2, 0.5, 0.999])
-def test_one_flipped_bit_is_damage(file: Path, agent: Agent, share: float) -> None:
+def test_one_flipped_bit_is_damage(file: Path, checkpoint: Checkpoint, share: float) -> None:
     content = bytearray(file.read_bytes())
     content[int(share * len(content))] ^= 1
     file.write_bytes(content)
     with pytest.raises(RecallError):
-        read(file, agent)
+        read(file, checkpoint)
 
 
 @pytest.mark.parametrize('size', [0, 7, 2000])
-def test_a_file_that_was_cut_off_is_damage(file: Path, agent: Agent, size: int) -> None:
+def test_a_file_that_was_cut_off_is_damage(file: Path, checkpoint: Checkpoint, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(RecallError, match='whole safetensors file'):
-        read(file, agent)
+        read(file, checkpoint)
 
 
 def test_other_weights_have_another_fingerprint_and_are_refused(
-    file: Path, agent: Agent, checkpoint: Checkpoint
+    file: Path, checkpoint: Checkpoint
 ) -> None:
-    other = load_checkpoint(checkpoint_path('compact')).model
-    assert fingerprint(checkpoint.contract, other) == fingerprint(
-        checkpoint.contract, checkpoint.model
-    )
-    weights = next(other.parameters())
-    weights[0] += 1e-3
-    found = fingerprint(checkpoint.contract, other)
+    other = load_checkpoint(checkpoint_path('compact'))
+    assert fingerprint(other) == fingerprint(checkpoint)
+    next(other.model.parameters())[0] += 1e-3
     with pytest.raises(RecallError, match='another checkpoint'):
-        load_memory(file, agent.widths, found, OWNER)
+        read(file, other)
 
 
-def test_the_belief_of_another_planner_is_refused(file: Path, agent: Agent) -> None:
-    with pytest.raises(RecallError, match='expected that of /left/planner'):
-        load_memory(file, agent.widths, agent.fingerprint, '/left/planner of domain 0')
+def test_the_belief_of_another_planner_is_refused(file: Path, checkpoint: Checkpoint) -> None:
+    other = '/left/planner of domain 0'
+    with pytest.raises(RecallError, match=f'expected that of {other}'):
+        load_memory(file, widths(checkpoint), fingerprint(checkpoint), other)
 
 
 def test_a_belief_from_before_the_machine_was_started_is_refused(
-    file: Path, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steady clock begins anew then, and says nothing of its age."""
     (tmp_path / 'boot').write_text('another')
     monkeypatch.setattr(module, 'BOOT_FILE', tmp_path / 'boot')
     with pytest.raises(RecallError, match='started anew'):
-        read(file, agent)
+        read(file, checkpoint)
 
 
-def rewrite(file: Path, agent: Agent, kept: Kept, **changed: torch.Tensor) -> None:
+def rewrite(file: Path, checkpoint: Checkpoint, kept: Kept, **changed: torch.Tensor) -> None:
     save_memory(
-        file, replace(kept, memory=replace(kept.memory, **changed)), agent.fingerprint, OWNER
+        file, replace(kept, memory=replace(kept.memory, **changed)), fingerprint(checkpoint), OWNER
     )
 
 
@@ -158,41 +163,41 @@ BAD = {
 
 @pytest.mark.parametrize('what', BAD)
 def test_numbers_that_cannot_be_are_refused_though_the_checksum_fits(
-    file: Path, agent: Agent, kept: Kept, what: str
+    file: Path, checkpoint: Checkpoint, kept: Kept, what: str
 ) -> None:
-    rewrite(file, agent, kept, **BAD[what](kept.memory))
+    rewrite(file, checkpoint, kept, **BAD[what](kept.memory))
     with pytest.raises(RecallError, match='expected'):
-        read(file, agent)
+        read(file, checkpoint)
 
 
-def test_another_schema_is_refused(file: Path, agent: Agent) -> None:
+def test_another_schema_is_refused(file: Path, checkpoint: Checkpoint) -> None:
     with safe_open(file, 'pt') as old:
         tensors = {name: old.get_tensor(name) for name in old.keys()}  # noqa: SIM118
         notes = old.metadata()
     save_file(tensors, file, {**notes, 'schema': 'jepa_arm belief 0'})
     with pytest.raises(RecallError, match="got 'jepa_arm belief 0'"):
-        read(file, agent)
+        read(file, checkpoint)
 
 
-def test_a_pickle_is_not_opened(file: Path, agent: Agent) -> None:
+def test_a_pickle_is_not_opened(file: Path, checkpoint: Checkpoint) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
             return (Path.unlink, (file,))
 
     torch.save(Trap(), file)
     with pytest.raises(RecallError, match='whole safetensors file'):
-        read(file, agent)
+        read(file, checkpoint)
     assert file.is_file()
 
 
-def test_what_is_no_file_or_too_large_is_refused(file: Path, agent: Agent) -> None:
+def test_what_is_no_file_or_too_large_is_refused(file: Path, checkpoint: Checkpoint) -> None:
     file.write_bytes(bytes(module.LIMIT + 1))
     with pytest.raises(RecallError, match='plain file'):
-        read(file, agent)
+        read(file, checkpoint)
     with pytest.raises(RecallError, match='plain file'):
-        read(file.parent, agent)
+        read(file.parent, checkpoint)
     with pytest.raises(FileNotFoundError):
-        read(file.parent / 'none', agent)
+        read(file.parent / 'none', checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from ..agent import Agent
 from ..belief import BlindError
-from ..memory import Kept, RecallError, load_memory, save_memory
+from ..memory import Kept, RecallError, Widths, fingerprint, load_memory, save_memory, widths
+from ..model.checkpoint import Checkpoint
 from ..types import JointSample
 
 TOLD_S = 60.0
@@ -25,14 +26,21 @@ class BeliefKeeper:
     """
 
     def __init__(
-        self, path: Path | None, agent: Agent, max_age: float, owner: str, logger: RcutilsLogger
+        self,
+        path: Path | None,
+        agent: Agent,
+        checkpoint: Checkpoint,
+        max_age: float,
+        owner: str,
+        logger: RcutilsLogger,
     ) -> None:
         """Reads what was kept.
 
         Args:
             path: of the file; None: nothing is kept.
-            agent: whose belief it is. owner: the planner, see ``load_memory``.
+            agent: whose belief it is. checkpoint: of the agent.
             max_age: s, older ones are not taken up.
+            owner: the planner, see ``load_memory``.
             logger: of the node.
         """
         self._path, self._agent, self._max_age = path, agent, max_age
@@ -47,8 +55,8 @@ class BeliefKeeper:
         self._thread: Thread | None = None
         if path is None:
             return
-        self._fingerprint = agent.fingerprint
-        self._load(path)
+        self._fingerprint = fingerprint(checkpoint)
+        self._load(path, widths(checkpoint))
         self._thread = Thread(target=self._write_all, args=(path,), name='belief', daemon=True)
         self._thread.start()
 
@@ -108,9 +116,9 @@ class BeliefKeeper:
         self._logger.info(f'the belief kept was {self.state}')
         return float(kept.memory.seen_at)
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path, widths: Widths) -> None:
         try:
-            self._kept = load_memory(path, self._agent.widths, self._fingerprint, self._owner)
+            self._kept = load_memory(path, widths, self._fingerprint, self._owner)
             self.state = 'read, waits for an image or a goal'
         except FileNotFoundError:
             self.state = 'none was kept'

@@ -283,8 +283,9 @@ class PlannerPart:
     def _keep_belief(self, settings: PlannerSettings, agent: Agent) -> BeliefKeeper:
         name, file = self._node.get_fully_qualified_name(), settings.belief_file
         owner = f'{name} of domain {os.environ.get("ROS_DOMAIN_ID", "0")}'
-        path = Path(file).expanduser() if file else None
-        return BeliefKeeper(path, agent, settings.max_belief_age, owner, self._node.get_logger())
+        path, age = Path(file).expanduser() if file else None, settings.max_belief_age
+        logger = self._node.get_logger()
+        return BeliefKeeper(path, agent, self._checkpoint, age, owner, logger)
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         assert self._beat is not None
