@@ -265,9 +265,9 @@ class Belief:
         blocks = self.blocks(stamp, steps)
         predicted = self._dynamics.rollout(z, z_prev, blocks)[:, -1]
         oldest = early - self._past * model_dt - 1e-6
-        recent = [s for s in self._steps if oldest <= s.stamp < stamp]
+        recent = [s for s in self._steps if oldest <= s.stamp < stamp] or [self._steps[-1]]
         is_seen = all(s.is_seen for s in recent) and self._steps[0].stamp < oldest + 2e-6
-        felt = min(recent, key=lambda s: abs(s.stamp - early), default=self._steps[-1]).proprio
+        felt = min(recent, key=lambda s: abs(s.stamp - early)).proprio
         return Prior(z, felt, blocks.flatten(1), predicted, is_seen)
 
     def frame(self, stamp: float, z: Tensor, proprio: Tensor, features: Tensor) -> Frame | None:

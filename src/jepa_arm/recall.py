@@ -38,7 +38,7 @@ def recall(belief: Belief, memory: Memory, arm: Arm, time: TimeConfig, now: Join
     tip, motion = arm.tip_position(now.position), TipMotion(arm)
     motion.reset(memory.told.numpy())
     coming = memory.coming.numpy().astype(float)
-    targets = [motion.target, *(arm.tip_position(q) for q in motion.preview(coming))]
+    targets = [arm.tip_position(q) for q in (motion.joints, *motion.preview(coming))]
     done, off = _way(np.array(targets), tip)
     if off > MOST_OFF_M:
         raise RecallError(

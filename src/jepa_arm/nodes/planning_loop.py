@@ -33,7 +33,7 @@ from . import conversions as convert
 from .belief_keeper import BeliefKeeper
 from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
-from .observer import LateImage, NoObservation, NoSight, Observer
+from .observer import LateImage, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
@@ -181,7 +181,7 @@ class PlanningLoop:
                     self._go_blind(str(problem))
                 continue
             except NoObservation as problem:
-                if self._observer.newest() is not None:  # what was seen cannot be believed
+                if isinstance(problem, WrongSight):
                     self.keeper.forget(str(problem))
                 self._go_blind(str(problem))
                 continue
