@@ -273,7 +273,7 @@ class Agent:
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
-        self._coming = plan.actions[1 : self._config.waypoints].float()
+        self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
         return Decision(
             proposal=self._propose(waypoints, stamp),

@@ -57,7 +57,7 @@ class Memory:
         sent_at: (M,) float64 s. sent: (M, A), the actions and when they were decided.
         wait: (2,) float64, whole control steps until an action begins to work, and the share of
             one beyond.
-        coming: (C, A) actions that the guard has and will follow after those.
+        coming: (C, A) actions planned after those; the guard has the first of them.
         told: (J,) float64 rad, where the arm is told to be after ``sent``.
     """
 
