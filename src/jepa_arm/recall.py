@@ -47,8 +47,8 @@ def recall(belief: Belief, memory: Memory, arm: Arm, time: TimeConfig, now: Join
     done, off = _way(told, actions, len(memory.coming), tip)
     if off > MOST_OFF_M:
         raise RecallError(
-            f'the tip is {off * 100:.1f} cm off the way it was told to go, expected up to '
-            f'{MOST_OFF_M * 100:g} cm: the arm was moved since'
+            f'the tip, at {np.round(tip, 3).tolist()} m, is {off * 100:.1f} cm off the way it was '
+            f'told to go, expected up to {MOST_OFF_M * 100:g} cm: the arm was moved since'
         )
     if _rested(memory, tip):
         belief.recall(memory)

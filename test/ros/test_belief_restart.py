@@ -22,15 +22,18 @@ BLACKOUT_S = 60.0
 
 
 class Restarted:
-    """A graph whose camera is blind, whose planner was killed in motion and waits again."""
+    """A graph whose camera went blind, whose planner was killed after a goal and waits again."""
 
     def __init__(self, bench, monkeypatch):
         self.bench, self.harness, self.name = bench, bench.harness, 'planner'
         self.told = self.harness.record(DiagnosticArray, '/diagnostics', STATUS)
-        bench.go(FAR[0])
+        bench.result(bench.send(pose(*FAR[0]), timeout=1.0))
+        bench.wait_rest(3.0)
+        seen = len(bench.status)
+        self.harness.wait(lambda: len(bench.status) > seen + 3, 'images of the arm at rest')
         request = InjectFault.Request(fault='camera_black', duration=BLACKOUT_S)
         assert self.harness.call(InjectFault, 'sim/inject_fault', request).success
-        self.harness.wait(lambda: bench.status[-1][1].reason.endswith('the belief'), 'blindness')
+        self.harness.wait(lambda: 'black' in bench.status[-1][1].reason, 'blindness')
         bench.process.send_signal(signal.SIGKILL)
         monkeypatch.setattr('jepa_arm.nodes.description.LIVED_S', 0.0)
         self.harness.wait(lambda: bench.graph.ended() == 'planner', 'its end')
