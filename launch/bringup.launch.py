@@ -21,6 +21,7 @@ ARGUMENTS = {
     'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
     'params_file': ('', 'YAML file of further ROS parameters of the nodes; empty: none'),
     'dry_run': ('false', 'plan and show, but send nothing to the guard'),
+    'belief_file': ('', 'absolute path; the belief outlasts a restart of the planner there'),
     'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
     'viewer': ('none', "what shows plan and camera beside the driver's arm", CHOICES),
     'autostart': ('true', 'false: a lifecycle manager configures and activates'),
@@ -55,6 +56,7 @@ def start(given):
         controller=given['controller'],
         guard_config=guard_config,
         use_sim_time=given['use_sim_time'] == 'true',
+        belief_file=given['belief_file'],
     )
     specs = with_parameters(nodes, given['params_file'], given['namespace'])
     shown = viewer(

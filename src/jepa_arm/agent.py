@@ -21,6 +21,7 @@ from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
+from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
@@ -29,6 +30,7 @@ from .planning.heads import load_heads
 from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
+from .recall import recall
 from .robot import Line, Robot
 from .surprise import Surprise
 from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
@@ -129,6 +131,22 @@ class Agent:
         self._targets: deque[tuple[float, FloatArray]] = deque(maxlen=TARGETS_KEPT)
         self._planner.reset()
         self._belief.forget_sent()
+        self._coming = torch.zeros(0, TipMotion.width)
+
+    def memory(self) -> Memory | None:
+        """What is believed and told now, to be kept; None before the first image."""
+        return self._belief.memory(torch.tensor(self._motion.joints), self._coming)
+
+    @torch.inference_mode()
+    def recall(self, memory: Memory, now: JointSample) -> None:
+        """Believes what ``memory`` tells, of a world at rest since, with the arm at ``now``.
+
+        Raises:
+            RecallError, BlindError: it cannot be carried on to ``now``; nothing has changed.
+        """
+        belief = self._belief.copy()
+        recall(belief, memory, self._arm, self._time, now)
+        self._belief = belief
 
     def start_from(self, told: FloatArray, is_continued: bool) -> None:
         """Takes the arm to have been told to go to ``told`` (J,), whatever was decided last.
@@ -255,6 +273,7 @@ class Agent:
         waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._targets.append((stamp, self._target_before))
         self._motion.apply(actions[0])
+        self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
         return Decision(
             proposal=self._propose(waypoints, stamp),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .config import TimeConfig
+from .memory import Memory
 from .model.belief_heads import OUTLOOK, BeliefHeads
 from .planning.search import Dynamics, effect
 from .surprise import Frame
@@ -105,6 +106,51 @@ class Belief:
         other = copy(self)
         other._steps, other._sent = self._steps.copy(), self._sent.copy()
         return other
+
+    def memory(self, told: Tensor, coming: Tensor) -> Memory | None:
+        """All of it, to be kept; None before the first image.
+
+        Args:
+            told: (J,) rad. coming: (C, A), see ``Memory``.
+        """
+        if self._seen_at is None:
+            return None
+        exact, sent = (
+            torch.float64,
+            [torch.zeros(0, self._width), *(a[None] for _, a in self._sent)],
+        )
+        return Memory(
+            stamps=torch.tensor([s.stamp for s in self._steps], dtype=exact),
+            z=torch.cat([s.z for s in self._steps]),
+            proprio=torch.cat([s.proprio for s in self._steps]),
+            is_seen=torch.tensor([s.is_seen for s in self._steps]),
+            seen_at=torch.tensor(self._seen_at, dtype=exact),
+            sent_at=torch.tensor([stamp for stamp, _ in self._sent], dtype=exact),
+            sent=torch.cat(sent),
+            wait=torch.tensor([self.waits, self.late], dtype=exact),
+            coming=coming,
+            told=told,
+        )
+
+    def recall(self, memory: Memory) -> None:
+        """Believes what ``memory`` tells, and nothing else."""
+        self.reset()
+        rows = zip(memory.stamps.tolist(), memory.is_seen.tolist(), strict=True)
+        for i, (stamp, is_seen) in enumerate(rows):
+            self._steps.append(
+                Step(stamp, memory.z[i : i + 1], memory.proprio[i : i + 1], is_seen)
+            )
+        self._sent.extend(zip(memory.sent_at.tolist(), memory.sent, strict=True))
+        self._seen_at = float(memory.seen_at)
+        self.waits, self.late = int(memory.wait[0]), float(memory.wait[1])
+
+    def rest_until(self, stamp: float, proprio: Tensor) -> None:
+        """Takes the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
+        last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
+        ago = range(round(KEPT_S / dt) - 1, -1, -1)
+        self._steps.clear()
+        self._steps.extend(replace(last, stamp=stamp - i * dt) for i in ago)
+        self.forget_sent()
 
     def forget_sent(self) -> None:
         """Takes the arm to have been told nothing."""
@@ -219,9 +265,9 @@ class Belief:
         blocks = self.blocks(stamp, steps)
         predicted = self._dynamics.rollout(z, z_prev, blocks)[:, -1]
         oldest = early - self._past * model_dt - 1e-6
-        recent = [s for s in self._steps if oldest <= s.stamp < stamp]
+        recent = [s for s in self._steps if oldest <= s.stamp < stamp] or [self._steps[-1]]
         is_seen = all(s.is_seen for s in recent) and self._steps[0].stamp < oldest + 2e-6
-        felt = min(recent, key=lambda s: abs(s.stamp - early), default=self._steps[-1]).proprio
+        felt = min(recent, key=lambda s: abs(s.stamp - early)).proprio
         return Prior(z, felt, blocks.flatten(1), predicted, is_seen)
 
     def frame(self, stamp: float, z: Tensor, proprio: Tensor, features: Tensor) -> Frame | None:

@@ -174,3 +174,11 @@ def test_an_expectation_after_a_blackout_does_not_pass_for_one_from_images() -> 
     assert belief.prior(0.5).is_seen
     belief.feel(0.5, PROPRIO)
     assert not belief.prior(0.6).is_seen
+
+
+def test_nor_does_one_that_nothing_was_added_to_since_the_blackout() -> None:
+    """After a rest of more than a model step it did."""
+    belief = fill([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert belief.prior(2.0).is_seen  # of a world at rest
+    belief.feel(0.5, PROPRIO)
+    assert not belief.prior(2.0).is_seen

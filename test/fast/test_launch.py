@@ -152,8 +152,10 @@ def test_bringup_launch_commands_the_controller_that_is_chosen(load):
     guard = {n.options['name']: n for n in nodes}['guard'].options
     assert guard['parameters'][0]['controller'] == 'forward_position'
     assert dict(guard['remappings']) == {'forward_position_controller/commands': 'arm/commands'}
-    [planner] = [n.options for n in load('bringup.launch.py', dry_run='true')[1:]]
+    given = {'dry_run': 'true', 'belief_file': '/dev/shm/belief'}
+    [planner] = [n.options for n in load('bringup.launch.py', **given)[1:]]
     assert planner['parameters'][0]['dry_run'] is True
+    assert planner['parameters'][0]['belief_file'] == '/dev/shm/belief'
 
 
 def test_bringup_launch_starts_guard_and_planner_on_the_topics_given(load):

@@ -11,7 +11,7 @@ from jepa_arm.goals import HOLD_STEPS
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.goal_server import Outcome, Pursuit
 from jepa_arm.nodes.guard_view import GuardView
-from jepa_arm.nodes.observer import NoObservation, Observer
+from jepa_arm.nodes.observer import NoObservation, Observer, WrongSight
 from jepa_arm.sight import camera_difference
 from jepa_arm.types import JointSample
 
@@ -105,7 +105,7 @@ def test_a_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(observ
         observer.observe()
     observer.put_joints(joints(1.3, 0.06, 0.0))
     observer.put_image(image(camera, 1.3))
-    with pytest.raises(NoObservation, match='has not changed'):
+    with pytest.raises(WrongSight, match='has not changed'):
         observer.observe()
     observer.put_image(image(camera, 1.3, value=80))
     observer.observe()

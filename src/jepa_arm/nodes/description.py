@@ -137,13 +137,15 @@ def bringup(
     controller: str = 'joint_trajectory',
     guard_config: str = '',
     use_sim_time: bool = False,
+    belief_file: str = '',
 ) -> tuple[NodeSpec, ...]:
     """Guard and planner beside the driver of a physical arm."""
     managed: dict[str, Value] = {'arm': arm, 'autostart': autostart, **_guarded(guard_config)}
     if use_sim_time:
         managed['use_sim_time'] = True
     names = remappings or {}
-    return _guard(managed, controller, names), _planner(managed, checkpoint, dry_run, names)
+    planner = _planner(managed, checkpoint, dry_run, names, belief_file)
+    return _guard(managed, controller, names), planner
 
 
 def with_parameters(
@@ -218,8 +220,11 @@ def _planner(
     checkpoint: str,
     dry_run: bool,
     remappings: Mapping[str, str],
+    belief_file: str = '',
 ) -> NodeSpec:
     chosen: dict[str, Value] = {'checkpoint': checkpoint} if checkpoint else {}
     if dry_run:
         chosen['dry_run'] = True
+    if belief_file:
+        chosen['belief_file'] = belief_file
     return NodeSpec('planner', {**parameters, **chosen}, 'planner/status', remappings, True)

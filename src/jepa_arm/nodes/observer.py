@@ -48,6 +48,10 @@ class LateImage(NoSight):
         self.observation = observation
 
 
+class WrongSight(NoObservation):
+    """The images are not of the model's camera, or not of now: nothing is believed of them."""
+
+
 class Observer:
     """Makes observations of the newest image and the joints at its stamp."""
 
@@ -138,15 +142,17 @@ class Observer:
 
         Raises:
             NoSight: only the image is missing, too old, or shows nothing.
+            WrongSight: what it shows cannot be believed.
             NoObservation: one of them is missing, too old, or cannot be used.
         """
         with self._changed:
             image, joints, moved = self._image, list(self._joints), list(self._moved)
             image_age, joint_age = monotonic() - self._image_at, monotonic() - self._joints_at
             stamp_age = monotonic() - self._stamp_at
-            fault = self.camera_fault or self._joints_fault
-        if fault:
-            raise NoObservation(fault)
+        if self.camera_fault:
+            raise WrongSight(self.camera_fault)
+        if self._joints_fault:
+            raise NoObservation(self._joints_fault)
         has_joints = joints and joint_age <= self._max_joint_age
         if image is None or image_age > self._max_image_age:
             problem = NoSight if has_joints else NoObservation
@@ -170,7 +176,7 @@ class Observer:
         with self._changed:
             fault = stillness.fault(pixels, observation.joints, self._at(moved, stamp), stamp)
         if fault:
-            raise NoObservation(fault)
+            raise WrongSight(fault)
         if is_late:
             raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
         return observation

@@ -5,10 +5,12 @@ Callbacks only store what comes; ``PlanningLoop`` does the rest on its own threa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from ..agent import Agent
 from ..arm import Arm
 from ..config import ConfigError, GuardConfig, PlannerConfig, TimeConfig, load
 from ..model.checkpoint import Checkpoint, CheckpointError, check_contract, load_checkpoint
@@ -28,6 +31,7 @@ from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
 from ..types import Proposal
 from . import conversions as convert
+from .belief_keeper import BeliefKeeper
 from .connections import Connections
 from .diagnostics import Diagnostics, percentiles
 from .environment import prepare_ros
@@ -64,6 +68,11 @@ LEVEL_TEXT = 'surprise that counts; 1: a false alarm in 10 minutes was meant'
 DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
 PROGRESS_TEXT = 's of moving at full speed without progress end a goal'
 LONGEST_S = 3600.0
+BELIEF_TEXT = (
+    'absolute path of a file, best in memory (/run/user/...), in which the belief outlasts the '
+    'process; empty: nowhere'
+)
+BELIEF_AGE_TEXT = 's, oldest belief that is taken up from belief_file'
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
 
@@ -90,6 +99,8 @@ class PlannerSettings:
     surprise_timeout: float
     goal_tolerance: float
     deadline_ms: float
+    belief_file: str
+    max_belief_age: float
 
     @classmethod
     def read(cls, node: Node) -> PlannerSettings:
@@ -130,6 +141,8 @@ class PlannerSettings:
             number('surprise_timeout', 1.5, 's of images that all surprise end a goal', LONGEST_S),
             number('goal_tolerance', 0.0, TOLERANCE_TEXT, 0.2, is_live=True),
             number('deadline_ms', 0.0, DEADLINE_TEXT, 1000.0, is_live=True),
+            text('belief_file', '', BELIEF_TEXT),
+            number('max_belief_age', 30.0, BELIEF_AGE_TEXT, LONGEST_S),
         )
 
     def check(self) -> None:
@@ -142,10 +155,17 @@ class PlannerSettings:
             'progress_timeout',
             'guard_timeout',
             'surprise_timeout',
+            'max_belief_age',
         ):
             if not getattr(self, name) > 0.0:
                 value = getattr(self, name)
                 raise ConfigError(f'{name}: expected more than 0, got {value}')
+        folder = Path(self.belief_file).expanduser().parent
+        if self.belief_file and not (folder.is_absolute() and folder.is_dir()):
+            raise ConfigError(
+                f'belief_file: expected an absolute path in a folder that exists, got '
+                f'{self.belief_file!r}'
+            )
 
 
 class PlannerPart:
@@ -208,6 +228,7 @@ class PlannerPart:
                     level=settings.surprise_level,
                 ),
                 sees_all=is_lock_step,
+                keep=partial(self._keep_belief, settings),
                 logger=node.get_logger(),
             )
             stack.callback(self._loop.stop)
@@ -267,6 +288,13 @@ class PlannerPart:
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
         self._diagnostics = Diagnostics(self._node, self._problems, self._values, self._is_stuck)
+
+    def _keep_belief(self, settings: PlannerSettings, agent: Agent) -> BeliefKeeper:
+        name, file = self._node.get_fully_qualified_name(), settings.belief_file
+        owner = f'{name} of domain {os.environ.get("ROS_DOMAIN_ID", "0")}'
+        path, age = Path(file).expanduser() if file else None, settings.max_belief_age
+        logger = self._node.get_logger()
+        return BeliefKeeper(path, agent, self._checkpoint, age, owner, logger)
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         assert self._beat is not None
@@ -328,6 +356,7 @@ class PlannerPart:
             raise RuntimeError('the planning thread ended; its error is above')
         reason = self._view.last.reason
         problems = [reason] if reason else []
+        problems += self._loop.keeper.problems
         slowest, self._loop.slowest_ms = self._loop.slowest_ms, 0.0
         if slowest > self._period_ms:
             problems.append(
@@ -353,6 +382,7 @@ class PlannerPart:
             'deadline ms': f'{self._loop.deadline_ms:g}',
             'late plans': self._loop.late_plans,
             'observation age ms': f'{last.observation_age_ms:.1f}',
+            'kept belief': self._loop.keeper.state,
             'saved states': ', '.join(sorted(self._loop.saved)) or 'none',
         }
 

@@ -30,9 +30,10 @@ from ..planning.planner import PlanningError
 from ..resources import config_path
 from ..types import FloatArray, JointSample, Observation, Proposal
 from . import conversions as convert
+from .belief_keeper import BeliefKeeper
 from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
-from .observer import LateImage, NoObservation, NoSight, Observer
+from .observer import LateImage, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
@@ -75,6 +76,7 @@ class PlanningLoop:
         saved: observations by name, for goals of kind SAVED.
         recent: the newest observations, about one model step of them.
         late_plans: that took longer than their deadline, so far.
+        keeper: of the belief.
         slowest_ms: of a plan since somebody set it to 0. latencies_ms: of the newest ones.
         tolerance: m, of goals without one of their own; 0: that of the task.
     """
@@ -93,6 +95,7 @@ class PlanningLoop:
         send: Callable[[Proposal], None] | None,
         patience: Patience,
         sees_all: bool,
+        keep: Callable[[Agent], BeliefKeeper],
         logger: RcutilsLogger,
     ) -> None:
         """Starts the thread.
@@ -104,6 +107,7 @@ class PlanningLoop:
             send: passes a proposal on to the guard; None: dry run.
             patience: with blindness, no progress, no guard.
             sees_all: whether every image is answered, also those that nothing is planned from.
+            keep: makes what keeps the agent's belief.
             logger: of the node.
         """
         self._arm, self._config, self._checkpoint = arm, config, checkpoint
@@ -112,6 +116,7 @@ class PlanningLoop:
         self._sees_all, self._logger = sees_all, logger
         self._agent = Agent(checkpoint, arm, config, seed)
         self._agent.keep_out_of(obstacles)
+        self.keeper, self._recalled_at = keep(self._agent), -np.inf
         self.saved: dict[str, Observation] = {}
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
@@ -148,6 +153,7 @@ class PlanningLoop:
         """Ends the thread."""
         self._is_ending.set()
         self._thread.join(timeout=2.0)
+        self.keeper.close()
 
     def _run(self) -> None:
         torch.set_num_threads(self._config.threads)
@@ -176,6 +182,8 @@ class PlanningLoop:
                     self._go_blind(str(problem))
                 continue
             except NoObservation as problem:
+                if isinstance(problem, WrongSight):
+                    self.keeper.forget(str(problem))
                 self._go_blind(str(problem))
                 continue
             is_repeated = self.recent and observation.stamp == self.recent[-1].stamp
@@ -274,7 +282,7 @@ class PlanningLoop:
 
     def _look_back(self, observation: Observation) -> None:
         """Puts an image that came late where it belongs."""
-        if self.recent and observation.stamp > self.recent[-1].stamp:
+        if -np.inf < self._seen_at < observation.stamp:
             self._blind_since = None
             self._keep(observation)
             self._agent.observe(observation)
@@ -284,15 +292,17 @@ class PlanningLoop:
 
         Not after what was seen could not be believed.
         """
-        if self._blind_since is not None:
-            return False
         pursuit, dt = self._goals.active, self._checkpoint.contract.time.control_dt
         joints = self._observer.newest()
-        if pursuit is None or not self.recent or joints is None:
+        if pursuit is None or joints is None:
             return False
-        if joints.stamp - self.recent[-1].stamp > self._patience.unseen:
+        if problem and not self.recent:
+            self._recall(joints)
+        if self._blind_since is not None:
             return False
-        is_blind = self._stepped_at > self.recent[-1].stamp
+        if joints.stamp - self._seen_at > self._patience.unseen:
+            return False
+        is_blind = self._stepped_at > self._seen_at
         if joints.stamp < self._stepped_at + (1.0 if is_blind else 1.0 + MOST_LATE) * dt:
             return True  # an image may still come
         try:
@@ -300,6 +310,17 @@ class PlanningLoop:
         except BlindError:
             return False
         return True
+
+    def _recall(self, now: JointSample) -> None:
+        """Goes on from the belief that was kept, if there is one for this time."""
+        seen_at = self.keeper.recall(now)
+        if seen_at is not None:
+            self._recalled_at, self._blind_since = seen_at, None
+
+    @property
+    def _seen_at(self) -> float:
+        """s, stamp of the last image of what is believed; -inf before the first."""
+        return self.recent[-1].stamp if self.recent else self._recalled_at
 
     def _step(self, observation: Observation) -> None:
         """Plans from one observation and sends the proposal."""
@@ -334,6 +355,7 @@ class PlanningLoop:
             self._send(decision.proposal)
             self._guard.sent()
         age = self._observer.age(stamp)
+        self.keeper.keep()
         decision = self._agent.judged(decision)
         if not decision.surprise > self._patience.level:  # nor where there is nothing to judge
             self._calm_at = stamp
@@ -361,13 +383,18 @@ class PlanningLoop:
 
     def _remember(self, observation: Observation) -> None:
         """Keeps the observation; starts anew when the clock jumped back."""
-        if self.recent and observation.stamp < self.recent[-1].stamp:
+        if not self.recent:
+            self._recall(
+                JointSample(observation.joints, observation.joints * 0.0, observation.stamp)
+            )
+        if observation.stamp <= self._seen_at:
             self._logger.warning(
-                f'the clock jumped back from {self.recent[-1].stamp:.2f} s to '
+                f'the clock jumped back from {self._seen_at:.2f} s to '
                 f'{observation.stamp:.2f} s: the belief starts anew'
             )
             goal = self._agent.goal
             self.recent.clear()
+            self._recalled_at = -np.inf
             self._stepped_at, self._calm_at = -np.inf, observation.stamp
             self._agent.reset(observation.joints)
             self._agent.set_goal(goal)

@@ -68,7 +68,7 @@ POLL_S = 0.02
 processor from what is recorded. They carry the time of their arrival."""
 NODES = ('planner', 'guard')
 """Whose parameters are kept."""
-PATHS = ('checkpoint', 'arm', 'planner_config', 'sim_config', 'guard_config')
+PATHS = ('checkpoint', 'arm', 'planner_config', 'sim_config', 'guard_config', 'belief_file')
 """Parameters that may be paths of this machine; of these the last part is kept."""
 
 
