@@ -19,6 +19,7 @@ from .arm import Arm
 from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
+from .erasing import Eraser
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
 from .model.belief_heads import SUBJECTS, load_belief_heads
@@ -31,7 +32,15 @@ from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .robot import Line, Robot
 from .surprise import Surprise
-from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
+from .types import (
+    Command,
+    FloatArray,
+    GuardState,
+    ImageArray,
+    JointSample,
+    Observation,
+    Proposal,
+)
 
 SAME_RAD = 1e-9
 """What is nearer is the same place."""
@@ -84,6 +93,7 @@ class Agent:
         self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
             None
         )
+        self._eraser: Eraser | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -109,6 +119,7 @@ class Agent:
             bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
             keep_out = KeepOut(obstacles, margins, bounds)
         self._planner.keep_out = keep_out
+        self._eraser = Eraser(arm.config.camera, obstacles) if obstacles else None
 
     def check_goal(self, goal: Goal) -> None:
         """Raises GoalError where a declared obstacle is at the place of ``goal``."""
@@ -200,10 +211,10 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
         if isinstance(self._model, WorldModel):
-            z, features = self._model.encode_parts(observation.image[None], proprio)
+            z, features = self._model.encode_parts(self._image(observation), proprio)
             self._unjudged = before, observation.stamp, z, proprio, features
         else:
-            z = self._model.encode(observation.image[None], proprio)
+            z = self._model.encode(self._image(observation), proprio)
         self._belief.see(observation.stamp, z, proprio)
 
     @torch.inference_mode()
@@ -291,7 +302,12 @@ class Agent:
         velocity = np.zeros_like(observation.joints)
         sees = self._model.sees_velocity
         proprio = proprioception(observation.joints, tip, tip, velocity if sees else None)
-        return self._model.encode(observation.image[None], proprio[None])
+        return self._model.encode(self._image(observation), proprio[None])
+
+    def _image(self, observation: Observation) -> ImageArray:
+        """(1, h, w, 3), without declared obstacles, which the model never saw."""
+        image, eraser = observation.image, self._eraser
+        return (image if eraser is None else eraser.erase(image))[None]
 
     def _told_at(self, stamp: float) -> FloatArray:
         """(3,) m, the target of the newest decision whose command had come by ``stamp`` (s).
