@@ -117,7 +117,7 @@ class Agent:
             workspace = np.stack([arm.workspace_min, arm.workspace_max])
             room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
             bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
-            keep_out = KeepOut(obstacles, margins, bounds)
+            keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
         self._planner.keep_out = keep_out
         self._eraser = Eraser(arm.config.camera, obstacles) if obstacles else None
 
@@ -355,16 +355,27 @@ class Agent:
         assert self.goal is not None
         if isinstance(self.goal, LatentGoal) or self.goal.subject != 'tip':
             return self.goal
+        return self._seen_tip(self.goal.position, z)
+
+    def _seen_tip(self, place: FloatArray, z: torch.Tensor) -> PositionGoal:
+        """A goal for the tip at ``place`` (3,) m, see ``_seen_goal``."""
         misread = self._read('tip', z) - self._told
-        return PositionGoal('tip', self.goal.position + misread)
+        return PositionGoal('tip', place + misread)
 
     def _detour(self, goal: Goal, z: torch.Tensor) -> Goal:
-        """Where to go first on the way to ``goal``, if obstacles are in the straight way."""
+        """Where to go first on the way to ``goal``, if obstacles are in the straight way.
+
+        The tip goes first where they stand between it and its place behind the object.
+        """
         keep_out = self._planner.keep_out
         if keep_out is None or isinstance(goal, LatentGoal):
             return goal
         here = self._motion.target if goal.subject == 'tip' else self._read('object', z)
         place = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
+        if goal.subject == 'object':
+            first = keep_out.round_first(self._motion.target, here, place, self._config.lead)
+            if first is not None:
+                return self._seen_tip(first, z)
         return PositionGoal(goal.subject, place)
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:
