@@ -25,6 +25,10 @@ CLEAR = 0.75
 """Share of the tip's margin that its way to the object must keep."""
 MIDDLE = 0.025
 """m above the table, the middle of an object."""
+SEEN = 0.03
+"""m that an object's middle keeps from where it is hidden: half of it is seen then."""
+THIN = 0.01
+"""m, the least width of what stands for a shadow."""
 SHADOWS = 3
 """Boxes that stand for the shadow of an obstacle."""
 SIDE = 0.05
@@ -57,7 +61,8 @@ class KeepOut:
             camera: (3,) m, from where the object is seen; its ways go where it can be, if any do.
         """
         self._obstacles, self.margins, self._bounds = tuple(obstacles), margins, bounds
-        self._hidden = () if camera is None else hidden_behind(obstacles, camera)
+        less = max(0.0, margins['object'] - SEEN)
+        self._hidden = () if camera is None else hidden_behind(obstacles, camera, less)
         self._boxes = {'object': _tensors(obstacles, 2), 'tip': _tensors(obstacles, 3)}
 
     def check(self, goal: PositionGoal) -> None:
@@ -170,11 +175,12 @@ def _turned(way: FloatArray, angle: float) -> FloatArray:
 
 
 def hidden_behind(
-    obstacles: Sequence[ObstacleConfig], camera: FloatArray
+    obstacles: Sequence[ObstacleConfig], camera: FloatArray, less: float = 0.0
 ) -> tuple[ObstacleConfig, ...]:
     """Boxes on the table where a low object's middle is hidden from ``camera`` (3,) m.
 
-    An obstacle again and again, along its shadow; none behind what is as high as the camera.
+    An obstacle again and again, along its shadow, ``less`` m smaller on each side; none behind
+    what is as high as the camera.
     """
     found = []
     for obstacle in obstacles:
@@ -186,7 +192,7 @@ def hidden_behind(
         shadow = away * (top - MIDDLE) / (camera[2] - top)
         for share in (np.arange(SHADOWS) + 1.0) / SHADOWS:
             x, y = map(float, centre[:2] + share * shadow)
-            long, wide = map(float, 2.0 * half[:2])
+            long, wide = map(float, np.maximum(2.0 * (half[:2] - less), THIN))
             size, place = (long, wide, MIDDLE), (x, y, MIDDLE / 2.0)
             name = f'hidden by {obstacle.name}'
             found.append(ObstacleConfig(name, 'box', size, place, (0.0, 0.0, yaw)))
