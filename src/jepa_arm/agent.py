@@ -19,6 +19,7 @@ from .arm import Arm
 from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
 from .decision import Decider, Decision
+from .erasing import Eraser
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
 from .guard import Guard
 from .memory import Memory
@@ -33,7 +34,15 @@ from .planning.search import Optimizer
 from .recall import recall
 from .robot import Line, Robot
 from .surprise import Surprise
-from .types import Command, FloatArray, GuardState, JointSample, Observation, Proposal
+from .types import (
+    Command,
+    FloatArray,
+    GuardState,
+    ImageArray,
+    JointSample,
+    Observation,
+    Proposal,
+)
 
 SAME_RAD = 1e-9
 """What is nearer is the same place."""
@@ -86,6 +95,7 @@ class Agent:
         self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
             None
         )
+        self._eraser: Eraser | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -109,8 +119,9 @@ class Agent:
             workspace = np.stack([arm.workspace_min, arm.workspace_max])
             room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
             bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
-            keep_out = KeepOut(obstacles, margins, bounds)
+            keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
         self._planner.keep_out = keep_out
+        self._eraser = Eraser(arm.config.camera, obstacles) if obstacles else None
 
     def check_goal(self, goal: Goal) -> None:
         """Raises GoalError where a declared obstacle is at the place of ``goal``."""
@@ -218,10 +229,10 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
         if isinstance(self._model, WorldModel):
-            z, features = self._model.encode_parts(observation.image[None], proprio)
+            z, features = self._model.encode_parts(self._image(observation), proprio)
             self._unjudged = before, observation.stamp, z, proprio, features
         else:
-            z = self._model.encode(observation.image[None], proprio)
+            z = self._model.encode(self._image(observation), proprio)
         self._belief.see(observation.stamp, z, proprio)
 
     @torch.inference_mode()
@@ -310,7 +321,12 @@ class Agent:
         velocity = np.zeros_like(observation.joints)
         sees = self._model.sees_velocity
         proprio = proprioception(observation.joints, tip, tip, velocity if sees else None)
-        return self._model.encode(observation.image[None], proprio[None])
+        return self._model.encode(self._image(observation), proprio[None])
+
+    def _image(self, observation: Observation) -> ImageArray:
+        """(1, h, w, 3), without declared obstacles, which the model never saw."""
+        image, eraser = observation.image, self._eraser
+        return (image if eraser is None else eraser.erase(image))[None]
 
     def _told_at(self, stamp: float) -> FloatArray:
         """(3,) m, the target of the newest decision whose command had come by ``stamp`` (s).
@@ -358,16 +374,27 @@ class Agent:
         assert self.goal is not None
         if isinstance(self.goal, LatentGoal) or self.goal.subject != 'tip':
             return self.goal
+        return self._seen_tip(self.goal.position, z)
+
+    def _seen_tip(self, place: FloatArray, z: torch.Tensor) -> PositionGoal:
+        """A goal for the tip at ``place`` (3,) m, see ``_seen_goal``."""
         misread = self._read('tip', z) - self._told
-        return PositionGoal('tip', self.goal.position + misread)
+        return PositionGoal('tip', place + misread)
 
     def _detour(self, goal: Goal, z: torch.Tensor) -> Goal:
-        """Where to go first on the way to ``goal``, if obstacles are in the straight way."""
+        """Where to go first on the way to ``goal``, if obstacles are in the straight way.
+
+        The tip goes first where they stand between it and its place behind the object.
+        """
         keep_out = self._planner.keep_out
         if keep_out is None or isinstance(goal, LatentGoal):
             return goal
         here = self._motion.target if goal.subject == 'tip' else self._read('object', z)
         place = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
+        if goal.subject == 'object':
+            first = keep_out.round_first(self._motion.target, here, place, self._config.lead)
+            if first is not None:
+                return self._seen_tip(first, z)
         return PositionGoal(goal.subject, place)
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:

@@ -115,6 +115,7 @@ class Evaluator:
         scene, subject = self.prepare(seed), self.task.subject
         conditions = self._conditions
         shown = self.world.image_of(scene, subject)
+        agent.keep_out_of(scene.obstacles)
         goal: Goal | None
         try:
             goal = read(shown) if read else agent.read_goal(shown, subject)
@@ -123,7 +124,6 @@ class Evaluator:
 
         def start() -> Decider:
             agent.reset(scene.joints)
-            agent.keep_out_of(scene.obstacles)
             agent.set_goal(goal)
             agent.latency = conditions.delay if conditions.is_delay_known else 0.0
             return agent

@@ -168,7 +168,7 @@ class Boxes:
     """
 
     def __init__(self, obstacles: Sequence[ObstacleConfig], dim: int) -> None:
-        rows = [_upright(obstacle) for obstacle in obstacles]
+        rows = [upright(obstacle) for obstacle in obstacles]
         centre = np.array([row[0] for row in rows]).reshape(-1, 3)
         half = np.array([row[1] for row in rows]).reshape(-1, 3)
         yaw = np.array([row[2] for row in rows])
@@ -264,7 +264,7 @@ def _boxes(obstacles: tuple[ObstacleConfig, ...], dim: int) -> Boxes:
     return Boxes(obstacles, dim)
 
 
-def _upright(obstacle: ObstacleConfig) -> tuple[FloatArray, FloatArray, float]:
+def upright(obstacle: ObstacleConfig) -> tuple[FloatArray, FloatArray, float]:
     """Centre (3,) and half sizes (3,) m and yaw of an upright box that holds ``obstacle``."""
     roll, pitch, yaw = obstacle.rpy
     if obstacle.shape == 'sphere':

@@ -21,7 +21,7 @@ LAYERS = (
     {'arm'},
     {'motion', 'collision', 'joint_watch', 'routes'},
     {'model', 'data', 'sim', 'sweep'},
-    {'goals', 'proposals', 'stream', 'sight'},
+    {'goals', 'proposals', 'stream', 'sight', 'erasing'},
     {'planning', 'surprise', 'guard', 'memory'},
     {'belief', 'decision', 'evaluation_report'},
     {'recall'},

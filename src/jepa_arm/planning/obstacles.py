@@ -14,9 +14,25 @@ from torch import Tensor
 
 from ..config import ObstacleConfig
 from ..goals import GoalError, PositionGoal
-from ..routes import Boxes, ahead, route
+from ..routes import Boxes, ahead, distance, is_blocked, route, upright
 from ..types import FloatArray
 
+TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2, 1.6, -1.6)
+"""rad, by which an object's way may deviate where there is no room for the tip behind it."""
+STAND_OFFS = (0.075, 0.060)
+"""m, from the object's middle to a tip behind it."""
+CLEAR = 0.75
+"""Share of the tip's margin that its way to the object must keep."""
+MIDDLE = 0.025
+"""m above the table, the middle of an object."""
+SEEN = 0.03
+"""m that an object's middle keeps from where it is hidden: half of it is seen then."""
+THIN = 0.01
+"""m, the least width of what stands for a shadow."""
+SHADOWS = 3
+"""Boxes that stand for the shadow of an obstacle."""
+SIDE = 0.05
+"""m, of the object, which the tip goes round."""
 BARRED = 1e3
 """What a tip path into an obstacle costs more: any path that keeps out is better."""
 
@@ -34,6 +50,7 @@ class KeepOut:
         obstacles: Sequence[ObstacleConfig],
         margins: dict[str, float],
         bounds: dict[str, FloatArray],
+        camera: FloatArray | None = None,
     ) -> None:
         """Of ``obstacles``.
 
@@ -41,8 +58,11 @@ class KeepOut:
             obstacles: declared, base frame.
             margins: m, by subject, 'object' and 'tip'.
             bounds: m, boxes that ways must stay in: (2, 2) of the object, (2, 3) of the tip.
+            camera: (3,) m, from where the object is seen; its ways go where it can be, if any do.
         """
         self._obstacles, self.margins, self._bounds = tuple(obstacles), margins, bounds
+        less = max(0.0, margins['object'] - SEEN)
+        self._hidden = () if camera is None else hidden_behind(obstacles, camera, less)
         self._boxes = {'object': _tensors(obstacles, 2), 'tip': _tensors(obstacles, 3)}
 
     def check(self, goal: PositionGoal) -> None:
@@ -79,15 +99,104 @@ class KeepOut:
         """(3,) m, where to go first on the shortest way round from ``here`` to ``goal`` (3,) m.
 
         The next bend, or a point ``lead`` m ahead where that is further; the goal where nothing
-        is in the way, or where there is no way.
+        is in the way, or where there is no way. An object goes ``lead`` m beside its way where
+        there is no room for the tip behind it.
         """
+        place = self._straight(subject, here, goal, lead)
+        if subject == 'tip' or not self._obstacles:
+            return place
+        way = place[:2] - here[:2]
+        for turn in TURNS:
+            heading = _turned(way, turn)
+            if self._behind(here, heading) is not None:
+                if turn == 0.0:
+                    return place
+                return np.concatenate([here[:2] + lead * heading, goal[2:]])
+        return place
+
+    def round_first(
+        self, told: FloatArray, here: FloatArray, place: FloatArray, lead: float
+    ) -> FloatArray | None:
+        """(3,) m, where the tip goes first to push an object from ``here`` to ``place`` (3,) m.
+
+        None where no obstacle stands between where it is ``told`` (3,) m to go and its place
+        behind the object.
+        """
+        behind = self._behind(here, _turned(place[:2] - here[:2], 0.0))
+        kept = CLEAR * self.margins['tip']
+        if behind is None or not is_blocked(told, behind, self._obstacles, kept):
+            return None
+        size, (x, y) = (SIDE, SIDE, SIDE), map(float, here[:2])
+        itself = ObstacleConfig('object', 'box', size, (x, y, SIDE / 2.0))
+        around = (*self._obstacles, itself)
+        way = route(told, behind, around, self.margins['tip'], self._bounds['tip'])
+        if way is None:
+            return None
+        return ahead(told, way, max(float(np.linalg.norm(way[0] - told)), lead))
+
+    def _straight(
+        self, subject: str, here: FloatArray, goal: FloatArray, lead: float
+    ) -> FloatArray:
         dim = 2 if subject == 'object' else 3
         margin, bounds = self.margins[subject], self._bounds[subject]
-        way = route(here[:dim], goal[:dim], self._obstacles, margin, bounds)
+        way = None
+        if subject == 'object' and self._hidden:
+            kept = self._obstacles + self._hidden
+            way = route(here[:dim], goal[:dim], kept, margin, bounds)
+        if way is None:
+            way = route(here[:dim], goal[:dim], self._obstacles, margin, bounds)
         if way is None or len(way) == 1:
             return goal
         first = float(np.linalg.norm(way[0] - here[:dim]))
         return np.concatenate([ahead(here[:dim], way, max(first, lead)), goal[dim:]])
+
+    def _behind(self, here: FloatArray, heading: FloatArray) -> FloatArray | None:
+        """(3,) m, a free place for the tip to push from along ``heading`` (2,), and a clear way.
+
+        Low behind an object that is ``here`` (3,) m.
+        """
+        margin, (low, high) = self.margins['tip'], self._bounds['tip']
+        middle = np.array([*here[:2], low[2]])
+        for away in STAND_OFFS:
+            place = np.array([*here[:2] - away * heading, low[2]])
+            is_inside = bool(np.all(place >= low) and np.all(place <= high))
+            if not is_inside or distance(place, self._obstacles) < margin:
+                continue
+            if not is_blocked(place, middle, self._obstacles, CLEAR * margin):
+                return place
+        return None
+
+
+def _turned(way: FloatArray, angle: float) -> FloatArray:
+    """(2,) unit vector along ``way`` (2,), turned by ``angle`` rad."""
+    x, y = way / max(float(np.linalg.norm(way)), 1e-9)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([cos * x - sin * y, sin * x + cos * y])
+
+
+def hidden_behind(
+    obstacles: Sequence[ObstacleConfig], camera: FloatArray, less: float = 0.0
+) -> tuple[ObstacleConfig, ...]:
+    """Boxes on the table where a low object's middle is hidden from ``camera`` (3,) m.
+
+    An obstacle again and again, along its shadow, ``less`` m smaller on each side; none behind
+    what is as high as the camera.
+    """
+    found = []
+    for obstacle in obstacles:
+        centre, half, yaw = upright(obstacle)
+        top = centre[2] + half[2]
+        if not MIDDLE < top < camera[2]:
+            continue
+        away = (centre - camera)[:2]
+        shadow = away * (top - MIDDLE) / (camera[2] - top)
+        for share in (np.arange(SHADOWS) + 1.0) / SHADOWS:
+            x, y = map(float, centre[:2] + share * shadow)
+            long, wide = map(float, np.maximum(2.0 * (half[:2] - less), THIN))
+            size, place = (long, wide, MIDDLE), (x, y, MIDDLE / 2.0)
+            name = f'hidden by {obstacle.name}'
+            found.append(ObstacleConfig(name, 'box', size, place, (0.0, 0.0, yaw)))
+    return tuple(found)
 
 
 def _tensors(obstacles: Sequence[ObstacleConfig], dim: int) -> tuple[Tensor, Tensor, Tensor]:
