@@ -1,8 +1,7 @@
-"""One page that shows everything: observe, encode, predict, plan, guard, act.
+"""What decides: observe, encode, predict, plan.
 
-``Agent.decide`` is what the planner node does with each observation; ``control_step`` is the
-whole loop, used alike by evaluation and tests. On ROS 2 the same ``Agent`` and ``Guard`` live
-in two processes with the same calls.
+``Agent.decide`` is what the planner node does with each observation; ``control.control_step`` is
+the whole loop with the guard.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import torch
 from .arm import Arm
 from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
-from .decision import Decider, Decision
+from .decision import Decision
 from .erasing import Eraser
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
-from .guard import Guard
 from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
@@ -32,12 +30,9 @@ from .planning.obstacles import KeepOut
 from .planning.planner import Plan, Planner
 from .planning.search import Optimizer
 from .recall import recall
-from .robot import Line, Robot
 from .surprise import Surprise
 from .types import (
-    Command,
     FloatArray,
-    GuardState,
     ImageArray,
     JointSample,
     Observation,
@@ -49,8 +44,6 @@ SAME_RAD = 1e-9
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
 TARGETS_KEPT = 8
-DROPPED = (GuardState.STOPPING, GuardState.HOLDING)
-"""States in which a guard follows nothing of what it had taken."""
 
 
 class Agent:
@@ -412,38 +405,3 @@ class Agent:
         times = np.arange(1, len(waypoints) + 1, dtype=float) * self._time.control_dt
         valid_for = self._config.valid_for
         return Proposal(self._arm.joint_names, waypoints, times, stamp, valid_for)
-
-
-def control_step(
-    agent: Decider,
-    guard: Guard,
-    robot: Robot,
-    ticks: int,
-    is_blind: bool = False,
-    line: Line | None = None,
-) -> Decision:
-    """One control period of the closed loop, in lock-step: what the whole product does.
-
-    ``is_blind``: there is no image. ``line``: the way to the guard; none takes no time.
-    """
-    line = Line() if line is None else line
-    if is_blind:
-        decision = agent.decide_blind(JointSample(*robot.joints(), robot.time))
-    else:
-        decision = agent.decide(robot.observe())
-    if decision.proposal is not None:
-        line.put(decision.proposal, robot.time)
-    for _ in range(ticks):
-        for proposal in line.arrived(robot.time):
-            verdict = guard.submit(proposal, now=robot.time, ros_now=robot.time)
-            if verdict.reasons and guard.command is not None:
-                agent.resync(guard.command.position)
-        position, velocity = robot.joints()
-        guard.observe(JointSample(position, velocity, robot.time), now=robot.time)
-        command: Command | None = guard.tick(now=robot.time).command
-        if command is not None:
-            robot.command(command.position, command.velocity)
-        robot.step()
-    if guard.state in DROPPED and guard.command is not None:
-        agent.resync(guard.command.position)
-    return decision

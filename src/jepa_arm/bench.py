@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .agent import Agent, control_step
+from .agent import Agent
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
+from .control import control_step
 from .evaluator import Evaluator
 from .goals import PositionGoal
 from .model.checkpoint import Checkpoint

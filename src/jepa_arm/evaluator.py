@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .agent import Agent, control_step
+from .agent import Agent
 from .arm import Arm
 from .config import ArmConfig, GuardConfig, SimConfig
+from .control import control_step
 from .decision import Decider, Decision
 from .episode_result import EpisodeResult
 from .goals import Goal, GoalError, PositionGoal

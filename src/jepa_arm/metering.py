@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from .agent import Agent, control_step
+from .agent import Agent
+from .control import control_step
 from .decision import Decision
 from .evaluator import Evaluator
 from .goals import Goal

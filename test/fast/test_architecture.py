@@ -26,6 +26,7 @@ LAYERS = (
     {'belief', 'decision', 'evaluation_report'},
     {'recall'},
     {'agent'},
+    {'control'},
     {'collection', 'training', 'evaluator', 'replay'},
     {
         'report',

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from jepa_arm.agent import Agent, control_step
+from jepa_arm.agent import Agent
 from jepa_arm.config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
+from jepa_arm.control import control_step
 from jepa_arm.evaluation import Evaluator
 from jepa_arm.memory import Memory
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
