@@ -57,7 +57,9 @@ def test_a_simulator_is_told_one_kind_of_command_and_says_itself_where_its_arm_i
     for arguments, told in (({}, 'position'), ({'command_interface': 'velocity'}, 'velocity')):
         joints = tagged_joints(each_arm_config, ros2_control='topic', **arguments)
         assert all(interfaces(joint, 'command') == [told] for joint in joints)
-        assert not any(joint.findall('.//param') for joint in joints)
+        assert not any(joint.findall('state_interface/param') for joint in joints)
+        first = [joint.findtext('command_interface/param') for joint in joints]
+        assert set(first) == {'0.0' if told == 'velocity' else None}
 
 
 def test_with_tags_it_is_the_same_arm(each_arm_config, each_arm, tmp_path):
