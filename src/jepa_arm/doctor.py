@@ -24,6 +24,8 @@ from .types import Command
 PYTHONS = (3, 10), (3, 14)
 """Oldest and newest version that is tested; the newest without the simulator."""
 PACKAGES = ('numpy', 'torch', 'opencv-python', 'transforms3d', 'pin', 'coal', 'ruckig', 'h5py')
+TWINS = {'opencv-python': 'opencv-python-headless', 'pybullet': 'pybullet-arm64'}
+"""Packages that bring the same modules under another name."""
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_MIB = 128
 """What the image and status topics of one graph need, with room."""
@@ -207,19 +209,30 @@ def _python() -> Finding:
 def _packages() -> Iterator[Finding]:
     found, missing = [], []
     for name in PACKAGES:
-        try:
-            found.append(f'{name} {importlib.metadata.version(name)}')
-        except importlib.metadata.PackageNotFoundError:
+        text = _installed(name)
+        if text:
+            found.append(text)
+        else:
             missing.append(name)
     if missing:
         yield Finding('packages', Level.FAIL, f'missing: {", ".join(missing)}', 'make setup')
     yield Finding('packages', Level.OK, ', '.join(found))
-    try:
-        version = importlib.metadata.version('pybullet')
-        yield Finding('simulator', Level.OK, f'pybullet {version}')
-    except importlib.metadata.PackageNotFoundError:
-        advice = 'pip install pybullet (there is no wheel for Python 3.14)'
+    simulator = _installed('pybullet')
+    if simulator:
+        yield Finding('simulator', Level.OK, simulator)
+    else:
+        advice = 'make setup (there is no wheel for Python 3.14)'
         yield Finding('simulator', Level.WARN, 'no pybullet: no virtual arm here', advice)
+
+
+def _installed(package: str) -> str:
+    """Name and version of ``package`` or its twin; empty if neither is installed."""
+    for name in (package, TWINS.get(package, package)):
+        try:
+            return f'{name} {importlib.metadata.version(name)}'
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return ''
 
 
 def _processor() -> Finding:
