@@ -27,20 +27,39 @@ def test_a_urdf_has_no_tags_of_ros2_control_unless_it_is_asked_for_them(each_arm
     assert 'ros2_control' not in each_arm.urdf
 
 
-@pytest.mark.parametrize('kind', PLUGINS)
-def test_the_tags_name_the_joints_in_order_each_with_position_and_velocity(
-    each_arm_config, each_arm, kind
-):
-    root = ElementTree.fromstring(expanded(each_arm_config, ros2_control=kind))
-    [system] = root.findall('ros2_control')
-    assert system.get('type') == 'system' and system.findtext('hardware/plugin') == PLUGINS[kind]
+def tagged_joints(arm_config, **arguments):
+    [system] = ElementTree.fromstring(expanded(arm_config, **arguments)).findall('ros2_control')
+    plugin = PLUGINS[arguments['ros2_control']]
+    assert system.get('type') == 'system' and system.findtext('hardware/plugin') == plugin
     joints = system.findall('joint')
-    assert tuple(j.get('name') for j in joints) == each_arm_config.joints
+    assert tuple(j.get('name') for j in joints) == arm_config.joints
     for joint in joints:
-        assert [i.get('name') for i in joint.findall('command_interface')] == BOTH
-        assert [i.get('name') for i in joint.findall('state_interface')] == BOTH
+        assert interfaces(joint, 'state') == BOTH
+    return joints
+
+
+def interfaces(joint, kind):
+    return [i.get('name') for i in joint.findall(f'{kind}_interface')]
+
+
+def test_a_mock_arm_begins_at_home_and_takes_positions_and_velocities(each_arm_config, each_arm):
+    joints = tagged_joints(each_arm_config, ros2_control='mock')
+    assert all(interfaces(joint, 'command') == BOTH for joint in joints)
     first = [float(j.findtext('state_interface/param[@name="initial_value"]')) for j in joints]
     np.testing.assert_array_equal(first, each_arm.home)
+
+
+def test_a_simulator_is_told_one_kind_of_command_and_says_itself_where_its_arm_is(
+    each_arm_config,
+):
+    """Of an interface that no controller commands it would be told NaN, and an arm that is given
+    a first position stands there for all the graph before there is one."""
+    for arguments, told in (({}, 'position'), ({'command_interface': 'velocity'}, 'velocity')):
+        joints = tagged_joints(each_arm_config, ros2_control='topic', **arguments)
+        assert all(interfaces(joint, 'command') == [told] for joint in joints)
+        assert not any(joint.findall('state_interface/param') for joint in joints)
+        first = [joint.findtext('command_interface/param') for joint in joints]
+        assert set(first) == {'0.0' if told == 'velocity' else None}
 
 
 def test_with_tags_it_is_the_same_arm(each_arm_config, each_arm, tmp_path):
@@ -61,6 +80,8 @@ def test_topics_of_a_simulator_are_arguments(arm_config):
 def test_an_unknown_kind_is_refused_with_those_there_are(arm_config):
     with pytest.raises(xacro.XacroException, match='none, mock or topic, got gazebo'):
         expanded(arm_config, ros2_control='gazebo')
+    with pytest.raises(xacro.XacroException, match='position or velocity, got effort'):
+        expanded(arm_config, ros2_control='topic', command_interface='effort')
 
 
 def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_config, sim_config):

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import rclpy
 from jepa_arm_msgs.msg import GuardStatus
 from jepa_arm_msgs.srv import InjectFault
+from rclpy.context import Context
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.doctor import Level
@@ -56,6 +59,30 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
     monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)  # it was heard before
     found = by_name(examine_graph(arm_config, sim_config))
     assert found['camera/image_raw'].text.startswith('no message')
+
+
+@pytest.mark.parametrize(
+    'topic', ['arm_controller/joint_trajectory', 'forward_position_controller/commands']
+)
+def test_commands_that_nobody_hears_are_named(harness, arm_config, sim_config, monkeypatch, topic):
+    monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)
+    arm = replace(arm_config, controller='arm_controller')
+    kind = JointTrajectory if 'joint' in topic else Float64MultiArray
+    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
+    publisher = harness.node.create_publisher(kind, topic, COMMAND)
+    found = by_name(examine_graph(arm, sim_config))['command topic']
+    assert found.level is Level.FAIL and f'tester commands {topic}' in found.text
+
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('controller', context=context)
+    node.create_subscription(kind, topic, lambda _: None, COMMAND)
+    harness.wait(publisher.get_subscription_count, 'controller')
+    assert 'command topic' not in by_name(examine_graph(arm, sim_config))
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    for end in (joints, publisher):
+        harness.node.destroy_publisher(end)
 
 
 def test_joints_of_another_arm_and_stamps_of_another_clock_are_named(

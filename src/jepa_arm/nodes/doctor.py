@@ -21,7 +21,7 @@ from ..config import ArmConfig, SimConfig
 from ..doctor import Finding, Level
 from ..sight import camera_difference
 from . import conversions as convert
-from .parameters import COMMAND_TOPIC
+from .description import CONTROLLERS, FOLLOW
 
 LOOK_S = 5.0
 """How long a first node is looked for."""
@@ -106,14 +106,33 @@ class Examiner:
             if len(names) > 1:
                 advice = 'only the guard may command the robot: end the others'
                 yield Finding('command topic', Level.FAIL, f'published by {names}', advice)
+            if names and not self._has_listener(topic):
+                advice = (
+                    'is the controller loaded (ros2 control list_controllers), is it this one?'
+                )
+                text = f'{names[0]} commands {topic}, and nobody listens'
+                yield Finding('command topic', Level.FAIL, text, advice)
 
     def _unheard(self) -> list[str]:
         """Topics that somebody publishes and of which nothing has come."""
         return [t for t in WHO if not self._log[t] and self._node.count_publishers(t)]
 
-    def _command_topics(self) -> set[str]:
+    def _has_listener(self, topic: str) -> bool:
+        """Whether a node hears ``topic`` that does not command by it; a guard hears itself."""
+        name = self._node.resolve_topic_name(topic)
+        commanders, listeners = (
+            {(end.node_namespace, end.node_name) for end in look(name)}
+            for look in (
+                self._node.get_publishers_info_by_topic,
+                self._node.get_subscriptions_info_by_topic,
+            )
+        )
+        return bool(listeners - commanders)
+
+    def _command_topics(self) -> list[str]:
         """Of the virtual arm and of the arm's driver."""
-        return {COMMAND_TOPIC, f'{self._arm.controller}/joint_trajectory'}
+        topics = {name for output, name in CONTROLLERS.items() if output != FOLLOW}
+        return sorted({*topics, f'{self._arm.controller}/joint_trajectory'})
 
     def _rates(self, listened: float) -> Iterator[Finding]:
         time_config = self._sim.time
