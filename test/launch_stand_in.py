@@ -81,7 +81,11 @@ def load(path: Path, **given: str) -> list[Any]:
 
 
 if __name__ == '__main__':
-    sys.modules.update(modules(OTHERS))
+    from ament_index_python.packages import get_package_share_directory
+
+    made = modules(OTHERS)
+    made['ament_index_python.packages'].get_package_share_directory = get_package_share_directory
+    sys.modules.update(made)
     started = {
         path.name: [[n.options['package'], n.options['executable']] for n in load(path)]
         for path in sorted(Path(sys.argv[1]).glob('*.launch.py'))
