@@ -76,7 +76,7 @@ setup(
                 'ros-std-srvs>=5,<6',
             )
         ],
-        # Builds ros_ws/src/jepa_arm_msgs against those wheels.
+        # Builds ros_ws/src/jepa_arm_msgs against those wheels, and both packages with colcon.
         'ros-build': [
             f'{package}; {WHEELS}'
             for package in (
@@ -89,6 +89,11 @@ setup(
                 'catkin-pkg>=1,<2',
                 'cmake>=3.20',
                 'ninja>=1.11',
+                'colcon-ros>=0.5,<1',
+                'colcon-defaults>=0.2.8,<1',
+                'colcon-package-selection>=0.2.10,<1',
+                'colcon-bash>=0.5,<1',
+                'colcon-test-result>=0.3.8,<1',
             )
         ],
         'test': [

@@ -1,21 +1,19 @@
 """The launch files start the nodes of ``nodes/description.py`` with their arguments.
 
-``ros2 launch`` is not on PyPI: a few lines stand in for what the files use of it.
+``ros2 launch`` is not on PyPI: ``launch_stand_in`` stands in for what the files use of it.
 """
 
 import importlib.util
 import re
-import runpy
 import shutil
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import launch_stand_in
 from jepa_arm.cli import main
 from jepa_arm.config import ConfigError
 from jepa_arm.nodes.description import (
@@ -29,83 +27,20 @@ from jepa_arm.nodes.description import (
 LAUNCH = Path(__file__).parents[2] / 'launch'
 
 
-@dataclass
-class Stub:
-    """Remembers what it was made with."""
-
-    args: tuple[Any, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def named(cls, name):
-        return type(name, (cls,), {'__init__': cls.make})
-
-    def make(self, *args, **options):
-        self.args, self.options = args, options
-
-
-class LaunchConfiguration(Stub):
-    def __init__(self, name):
-        self.name = name
-
-    def perform(self, context):
-        return context[self.name]
-
-
-class PackageNotFoundError(KeyError):
-    pass
-
-
 @pytest.fixture
 def installed():
     """The packages of others that ament knows."""
-    return {'robot_state_publisher', 'tf2_ros', 'rviz2'}
+    return set(launch_stand_in.OTHERS)
 
 
 @pytest.fixture
 def load(monkeypatch, installed):
     """The nodes that a launch file starts, by name, given arguments."""
-    contents = {
-        'launch': ('LaunchContext', 'LaunchDescription'),
-        'launch.actions': ('DeclareLaunchArgument', 'LogInfo', 'OpaqueFunction', 'Shutdown'),
-        'launch_ros.actions': ('Node',),
-    }
-    others = ('launch_ros', 'launch.substitutions', 'ament_index_python.packages')
-    for name in (*others, *contents):
-        module = ModuleType(name)
-        for item in contents.get(name, ()):
-            setattr(module, item, Stub.named(item))
+    for name, module in launch_stand_in.modules(installed).items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(
-        sys.modules['launch.substitutions'],
-        'LaunchConfiguration',
-        LaunchConfiguration,
-        raising=False,
-    )
-
-    def get_package_prefix(name):
-        if name not in installed:
-            raise PackageNotFoundError(name)
-
-    ament = sys.modules['ament_index_python.packages']
-    monkeypatch.setattr(ament, 'PackageNotFoundError', PackageNotFoundError, raising=False)
-    monkeypatch.setattr(ament, 'get_package_prefix', get_package_prefix, raising=False)
     for name in ('launching', 'viewing'):
         monkeypatch.delitem(sys.modules, f'jepa_arm.nodes.{name}', raising=False)
-
-    def load(file, **given):
-        description = runpy.run_path(str(LAUNCH / file))['generate_launch_description']()
-        *declared, start = description.args[0]
-        defaults = {d.args[0]: d.options['default_value'] for d in declared}
-        assert all(d.options['description'] for d in declared)
-        choices = {d.args[0]: d.options.get('choices') for d in declared}
-        boolean = {name for name, value in defaults.items() if value in ('true', 'false')}
-        limited = {name for name, values in choices.items() if values}
-        assert limited - {'controller', 'viewer'} == boolean
-        assert set(given) <= set(defaults)
-        return start.options['function']({**defaults, **given})
-
-    return load
+    return lambda file, **given: launch_stand_in.load(LAUNCH / file, **given)
 
 
 def test_sim_launch_starts_the_simulation(load):
