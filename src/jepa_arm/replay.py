@@ -80,7 +80,8 @@ class Replay:
         self._asked = deque(enumerate(recording.goals))
         self._goal: int | None = None
         self._stamp = -np.inf
-        self._is_in_step = False
+        self._is_in_step = self._is_new_goal = False
+        self._last: Step | None = None
         self.read: list[PositionGoal | str] = []
         self.behind_s = 0.0
         self._late = deque(recording.unplanned)
@@ -109,15 +110,16 @@ class Replay:
     def _redo(self, step: Step) -> Redone:
         while self._asked and self._asked[0][1].published <= step.published:
             self._begin(*self._asked.popleft())
-        if step.state is PlannerState.IDLE and self._goal is not None:
+        if step.state is PlannerState.IDLE and not step.has_plan and self._goal is not None:
             self._goal = None
             self._agent.set_goal(None)
         self._look_back(step)
         self._notice_jump(step)
         if step.told is not None:
-            self._agent.start_from(step.told, step.is_continued)
+            self._agent.start_from(step.told, step.is_continued or self._takes_over(step.told))
             self._is_in_step = self._is_in_step or not step.is_continued
-        self._agent.latency, self._agent.speed = step.latency_s, step.speed
+        if step.latency_s > 0.0 or step.state is not PlannerState.IDLE:  # else it is not told
+            self._agent.latency, self._agent.speed = step.latency_s, step.speed
         refused = '' if self._goal is None else self.read[self._goal]
         decision, problem = None, refused if isinstance(refused, str) else ''
         try:
@@ -127,6 +129,7 @@ class Replay:
                 decision = self._agent.decide_blind(step.seen)
         except (PlanningError, ValueError) as error:
             problem = problem or str(error)
+        self._last, self._is_new_goal = step, False
         return Redone(step, self._goal, decision, problem, self._is_comparable(step))
 
     def _begin(self, index: int, asked: Asked) -> None:
@@ -139,7 +142,7 @@ class Replay:
         else:
             self.read.append(goal)
         self._agent.set_goal(goal)
-        self._goal = index
+        self._goal, self._is_new_goal = index, True
 
     def _read(self, asked: Asked) -> PositionGoal:
         if asked.place is not None:
@@ -149,6 +152,19 @@ class Replay:
         if goal.subject == 'tip':
             return PositionGoal('tip', self._arm.clip_to_workspace(goal.position))
         return goal
+
+    def _takes_over(self, told: FloatArray) -> bool:
+        """Whether a new goal is pursued from where the last one was about to send the arm.
+
+        What was sent for that is on its way then, as it is where a plan is continued.
+        """
+        last = self._last
+        if not self._is_new_goal or last is None or not last.has_plan:
+            return False
+        goes_on = self._agent.told
+        if last.proposal is not None:
+            goes_on = last.proposal.positions[0]
+        return np.array_equal(told, goes_on)  # a guard's command is the same but for rounding
 
     def _look_back(self, step: Step) -> None:
         """Shows the agent images that came after what they show was planned without them."""

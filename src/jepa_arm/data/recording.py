@@ -10,6 +10,9 @@ from pathlib import Path
 from ..messages import Message
 from ..types import FloatArray, JointSample, Observation, Proposal
 
+FROM_BELIEF = 'planning from the belief'
+"""With what the reason of a status ends that tells of a plan made without an image."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -61,6 +64,11 @@ class Step:
     distance: float
     surprise: float
     proposal: Proposal | None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether a plan was made, sent or not."""
+        return self.candidates > 0
 
 
 class PlannerState(Enum):

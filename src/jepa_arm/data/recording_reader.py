@@ -19,7 +19,7 @@ from ..messages import (
 )
 from ..types import FloatArray, JointSample, Observation
 from .mcap_file import RecordingError
-from .recording import Asked, PlannerState, Recording, Step
+from .recording import FROM_BELIEF, Asked, PlannerState, Recording, Step
 from .topics import Timed, read_topics
 
 AROUND_S = 1.0
@@ -107,7 +107,7 @@ def _steps(
         if steps and steps[-1].seen.stamp == stamp:
             continue
         state = PlannerState(status.state)
-        is_blind = state is PlannerState.PLANNING and status.reason != ''
+        is_blind = status.reason.endswith(FROM_BELIEF)
         shown_at, image = images.get(stamp, (published, None))
         position = joints.at(stamp, shown_at)
         if position is None:

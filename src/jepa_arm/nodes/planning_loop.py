@@ -23,6 +23,7 @@ from ..agent import Agent
 from ..arm import Arm
 from ..belief import BlindError
 from ..config import ConfigError, ObstacleConfig, PlannerConfig, TaskConfig, load
+from ..data.recording import FROM_BELIEF
 from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
@@ -306,7 +307,7 @@ class PlanningLoop:
         if joints.stamp < self._stepped_at + (1.0 if is_blind else 1.0 + MOST_LATE) * dt:
             return True  # an image may still come
         try:
-            self._plan(joints, f'{problem or "the image is late"}: planning from the belief')
+            self._plan(joints, f'{problem or "the image is late"}: {FROM_BELIEF}')
         except BlindError:
             return False
         return True
@@ -362,11 +363,23 @@ class PlanningLoop:
         elif pursuit is not None and stamp - self._calm_at > self._patience.surprised:
             self._give_up(pursuit, decision, stamp)
         if pursuit is None or is_over:
-            self._view.status(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
+            self._show(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
         elif decision.proposal is None:
-            self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
+            self._show(PlannerStatus.HOLDING, problem, stamp, decision)
         else:
             self._tell(stamp, age, decision, pursuit, note)
+
+    def _show(
+        self,
+        state: int,
+        reason: str,
+        stamp: float,
+        decision: Decision,
+        age: float = np.nan,
+        replans: int = 0,
+    ) -> None:
+        latency, speed = self._agent.latency, self._agent.speed
+        self._view.status(state, reason, stamp, decision, age, replans, latency, speed)
 
     def _give_up(self, pursuit: Pursuit, decision: Decision, stamp: float) -> None:
         """Ends a goal in a world that does not do what is predicted of it."""
@@ -442,8 +455,7 @@ class PlanningLoop:
             if decision.surprise > self._patience.level:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
-        latency, speed = self._agent.latency, self._agent.speed
-        self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
+        self._show(state, reason, stamp, decision, age, pursuit.replans)
         others = self._agent.tip_paths(decision.plan.others)
         self._view.plan(decision, others, pursuit.goal, pursuit.reach, stamp)
         if self._send is None and decision.proposal is not None:
