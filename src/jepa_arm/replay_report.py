@@ -73,9 +73,11 @@ def compare(
         tolerance_cm: at the tip, up to which two decisions are equal.
         min_equal: share of equal decisions that is enough.
     """
-    compared = [r for r in redone if r.is_compared]
-    found = [difference(r, arm) for r in compared]
-    equal = sum(d.tip_cm <= tolerance_cm for d in found)
+    both = [(r, difference(r, arm)) for r in redone if r.is_compared]
+    equal = sum(d.tip_cm <= tolerance_cm for _, d in both)
+    excused = [(r, d) for r, d in both if r.excuse and d.tip_cm > tolerance_cm]
+    compared = [r for r, d in both if not (r.excuse and d.tip_cm > tolerance_cm)]
+    found = [d for r, d in both if not (r.excuse and d.tip_cm > tolerance_cm)]
     goals = [
         _goal(asked, goal, [r for r in redone if r.goal == i])
         for i, (asked, goal) in enumerate(zip(recording.goals, read, strict=False))
@@ -89,6 +91,7 @@ def compare(
         'compared': len(compared),
         'equal': equal,
         'equal_share': round(share, 4),
+        'excused': dict(Counter(r.excuse for r, _ in excused)),
         'missing': sum(not np.isfinite(d.tip_cm) for d in found),
         'problems': dict(Counter(r.problem for r in compared if r.problem)),
         'tip_cm': _spread([d.tip_cm for d in found]),
@@ -167,6 +170,8 @@ def format_replay(report: Mapping[str, Any]) -> str:
         f'  distance, cm:   {_line(report["distance_cm"])}',
         f'  plan, ms:       {_line(plan_ms["replayed"])}; recorded: {_line(plan_ms["recorded"])}',
     ]
+    for excuse, count in report['excused'].items():
+        lines.append(f'  {count} others differ and are not counted: {excuse}')
     for problem, count in report['problems'].items():
         lines.append(f'  {count} steps without a decision: {problem}')
     for number, goal in enumerate(report['goals'], 1):

@@ -43,6 +43,9 @@ class Step:
 
     Attributes:
         published: s of the system clock, when the planner told of it; plan_ms: of its search.
+        late: images that came after what they show was planned without them, taken in before.
+            None where the recording does not say.
+        lacks: what of it, or before it, is not in the recording; empty if nothing.
         told, is_continued, latency_s: what it started from; see ``decision.Decision``. ``told`` is
             None where nothing was decided. speed: share of the full speed it was planned with.
         seen: that it was made from; joints alone where no image had come in time.
@@ -53,6 +56,8 @@ class Step:
 
     published: float
     plan_ms: float
+    late: tuple[Observation, ...] | None
+    lacks: str
     told: FloatArray | None
     is_continued: bool
     latency_s: float
