@@ -18,6 +18,8 @@ TOLERANCE_CM = 0.1
 """Distance at the tip up to which two decisions are equal."""
 MIN_EQUAL = 0.95
 """Share of equal decisions above which two planners decide alike."""
+MIN_COMPARED = 0.5
+"""Share of the decisions, without those that may differ, that is needed to judge planners."""
 TIME_SLACK_S = 1e-6
 PERCENTILES = (50, 90, 99, 100)
 
@@ -66,6 +68,8 @@ def compare(
 ) -> dict[str, Any]:
     """The report; ``passed`` says whether enough decisions are equal and all goals end alike.
 
+    Of decisions that may differ though the planners are alike only the equal ones are counted.
+
     Args:
         recording: what was replayed. redone: its steps, decided anew.
         read: what its goals were read into.
@@ -82,6 +86,7 @@ def compare(
         _goal(asked, goal, [r for r in redone if r.goal == i])
         for i, (asked, goal) in enumerate(zip(recording.goals, read, strict=False))
     ]
+    is_enough = len(compared) >= max(1.0, MIN_COMPARED * len(both))
     alike = all(goal['alike'] for goal in goals)
     share = equal / len(compared) if compared else 0.0
     decided = [r.decision for r in compared if r.decision is not None and r.decision.plan]
@@ -110,7 +115,8 @@ def compare(
         'goals': goals,
         'tolerance_cm': tolerance_cm,
         'min_equal': min_equal,
-        'passed': bool(compared) and share >= min_equal and alike,
+        'is_enough': is_enough,
+        'passed': is_enough and share >= min_equal and alike,
     }
 
 
@@ -183,8 +189,10 @@ def format_replay(report: Mapping[str, Any]) -> str:
             f'reached: {_yes(reached["replayed"])}, recorded: {_yes(reached["recorded"])}{apart}'
             f'{"; refused: " + goal["refused"] if goal["refused"] else ""}'
         )
-    if not report['compared']:
+    if not report['compared'] and not report['excused']:
         lines.append('nothing to compare: every plan goes on from one before the recording')
+    elif not report['is_enough']:
+        lines.append('too few decisions are left to judge by')
     else:
         lines.append('the planners decide alike' if report['passed'] else 'the planners DIFFER')
     return '\n'.join(lines)
