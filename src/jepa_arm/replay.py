@@ -29,7 +29,6 @@ from .types import FloatArray, Observation
 WARM_UP_S = 1.0
 """For which a goal that began before the recording is pursued without being compared: the belief
 of the recorded planner is older than the recording."""
-LATE = 'images came late, and when they were seen is not in the recording'
 CLOCK = 'the clock allowed for another number of candidates'
 
 
@@ -186,7 +185,6 @@ class Replay:
             observation = self._late.popleft()[1]
             if self._seen_at < observation.stamp <= self._stamp:
                 self._show_late(observation)
-                self._doubt = LATE, step.seen.stamp + KEPT_S
 
     def _show_late(self, observation: Observation) -> None:
         with suppress(ValueError):  # the belief begins later

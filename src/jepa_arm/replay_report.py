@@ -141,14 +141,11 @@ def _goal(asked: Asked, goal: PositionGoal | str, steps: Sequence[Redone]) -> di
 
 
 def _is_reached(distances: Sequence[float], reach: float) -> bool:
-    """Whether ``HOLD_STEPS`` in a row are within ``reach``; the last of them ends a pursuit.
-
-    The recorded planner's last step is told as one without a goal: one less is seen here.
-    """
+    """Whether ``HOLD_STEPS`` in a row are within ``reach``; the last of them ends a pursuit."""
     held = 0
     for distance in distances:
         held = held + 1 if distance <= reach else 0
-        if held >= HOLD_STEPS - 1:
+        if held >= HOLD_STEPS:
             return True
     return False
 

@@ -12,6 +12,8 @@ from ..types import FloatArray, JointSample, Observation, Proposal
 
 FROM_BELIEF = 'planning from the belief'
 """With what the reason of a status ends that tells of a plan made without an image."""
+TOO_OLD = 's old when it comes'
+"""What the reason of a status says where the newest image was too old to plan from."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..messages import (
 )
 from ..types import FloatArray, JointSample, Observation
 from .mcap_file import RecordingError
-from .recording import FROM_BELIEF, Asked, PlannerState, Recording, Step
+from .recording import FROM_BELIEF, TOO_OLD, Asked, PlannerState, Recording, Step
 from .topics import Timed, read_topics
 
 AROUND_S = 1.0
@@ -99,6 +99,7 @@ def _steps(
     proposals = {to_seconds(m.header.stamp): m for _, m in topics['planner/joint_trajectory']}
     counted = _Counted()
     steps: list[Step] = []
+    was_blind = False
 
     def seen_at(stamp: float, position: FloatArray | None = None) -> Observation | None:
         if stamp not in images:
@@ -112,6 +113,7 @@ def _steps(
     for published, status in topics['planner/status']:
         stamp = to_seconds(status.observation_stamp)
         told = _row(status, 'told', joint_names)
+        was_blind = was_blind or TOO_OLD in status.reason
         if stamp not in images and (stamp == 0.0 or told is None):
             continue  # nothing was planned
         if steps and steps[-1].seen.stamp == stamp:
@@ -132,6 +134,9 @@ def _steps(
             found = [seen_at(to_seconds(late)) for late in status.seen_late]
             late = tuple(observation for observation in found if observation is not None)
             lacks = lacks if len(late) == len(found) else 'an image that came late'
+        elif was_blind:
+            lacks = lacks or 'when a late image was seen'
+        was_blind = is_blind
         sent = proposals.get(stamp)
         steps.append(
             Step(
