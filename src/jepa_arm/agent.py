@@ -152,6 +152,11 @@ class Agent:
         recall(belief, memory, self._arm, self._time, now)
         self._belief = belief
 
+    @property
+    def told(self) -> FloatArray:
+        """(J,) rad, where the arm is told to go by what was decided last."""
+        return self._motion.joints
+
     def start_from(self, told: FloatArray, is_continued: bool) -> None:
         """Takes the arm to have been told to go to ``told`` (J,), whatever was decided last.
 

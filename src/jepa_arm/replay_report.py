@@ -18,6 +18,8 @@ TOLERANCE_CM = 0.1
 """Distance at the tip up to which two decisions are equal."""
 MIN_EQUAL = 0.95
 """Share of equal decisions above which two planners decide alike."""
+MIN_COMPARED = 0.5
+"""Share of the decisions, without those that may differ, that is needed to judge planners."""
 TIME_SLACK_S = 1e-6
 PERCENTILES = (50, 90, 99, 100)
 
@@ -66,6 +68,8 @@ def compare(
 ) -> dict[str, Any]:
     """The report; ``passed`` says whether enough decisions are equal and all goals end alike.
 
+    Of decisions that may differ though the planners are alike only the equal ones are counted.
+
     Args:
         recording: what was replayed. redone: its steps, decided anew.
         read: what its goals were read into.
@@ -73,13 +77,16 @@ def compare(
         tolerance_cm: at the tip, up to which two decisions are equal.
         min_equal: share of equal decisions that is enough.
     """
-    compared = [r for r in redone if r.is_compared]
-    found = [difference(r, arm) for r in compared]
-    equal = sum(d.tip_cm <= tolerance_cm for d in found)
+    both = [(r, difference(r, arm)) for r in redone if r.is_compared]
+    equal = sum(d.tip_cm <= tolerance_cm for _, d in both)
+    excused = [(r, d) for r, d in both if r.excuse and d.tip_cm > tolerance_cm]
+    compared = [r for r, d in both if not (r.excuse and d.tip_cm > tolerance_cm)]
+    found = [d for r, d in both if not (r.excuse and d.tip_cm > tolerance_cm)]
     goals = [
         _goal(asked, goal, [r for r in redone if r.goal == i])
         for i, (asked, goal) in enumerate(zip(recording.goals, read, strict=False))
     ]
+    is_enough = len(compared) >= max(1.0, MIN_COMPARED * len(both))
     alike = all(goal['alike'] for goal in goals)
     share = equal / len(compared) if compared else 0.0
     decided = [r.decision for r in compared if r.decision is not None and r.decision.plan]
@@ -89,6 +96,7 @@ def compare(
         'compared': len(compared),
         'equal': equal,
         'equal_share': round(share, 4),
+        'excused': dict(Counter(r.excuse for r, _ in excused)),
         'missing': sum(not np.isfinite(d.tip_cm) for d in found),
         'problems': dict(Counter(r.problem for r in compared if r.problem)),
         'tip_cm': _spread([d.tip_cm for d in found]),
@@ -107,7 +115,8 @@ def compare(
         'goals': goals,
         'tolerance_cm': tolerance_cm,
         'min_equal': min_equal,
-        'passed': bool(compared) and share >= min_equal and alike,
+        'is_enough': is_enough,
+        'passed': is_enough and share >= min_equal and alike,
     }
 
 
@@ -132,14 +141,11 @@ def _goal(asked: Asked, goal: PositionGoal | str, steps: Sequence[Redone]) -> di
 
 
 def _is_reached(distances: Sequence[float], reach: float) -> bool:
-    """Whether ``HOLD_STEPS`` in a row are within ``reach``; the last of them ends a pursuit.
-
-    The recorded planner's last step is told as one without a goal: one less is seen here.
-    """
+    """Whether ``HOLD_STEPS`` in a row are within ``reach``; the last of them ends a pursuit."""
     held = 0
     for distance in distances:
         held = held + 1 if distance <= reach else 0
-        if held >= HOLD_STEPS - 1:
+        if held >= HOLD_STEPS:
             return True
     return False
 
@@ -167,6 +173,8 @@ def format_replay(report: Mapping[str, Any]) -> str:
         f'  distance, cm:   {_line(report["distance_cm"])}',
         f'  plan, ms:       {_line(plan_ms["replayed"])}; recorded: {_line(plan_ms["recorded"])}',
     ]
+    for excuse, count in report['excused'].items():
+        lines.append(f'  {count} others differ and are not counted: {excuse}')
     for problem, count in report['problems'].items():
         lines.append(f'  {count} steps without a decision: {problem}')
     for number, goal in enumerate(report['goals'], 1):
@@ -178,8 +186,10 @@ def format_replay(report: Mapping[str, Any]) -> str:
             f'reached: {_yes(reached["replayed"])}, recorded: {_yes(reached["recorded"])}{apart}'
             f'{"; refused: " + goal["refused"] if goal["refused"] else ""}'
         )
-    if not report['compared']:
+    if not report['compared'] and not report['excused']:
         lines.append('nothing to compare: every plan goes on from one before the recording')
+    elif not report['is_enough']:
+        lines.append('too few decisions are left to judge by')
     else:
         lines.append('the planners decide alike' if report['passed'] else 'the planners DIFFER')
     return '\n'.join(lines)

@@ -1,11 +1,13 @@
 """A real session recorded by the command, read by another library, and decided again."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from jepa_arm_msgs.srv import InjectFault
 from planner_bench import Bench, pose
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -19,8 +21,8 @@ from jepa_arm.resources import checkpoint_path
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 GOAL_S = 2.5
-ABSENT = {'robot_description', '/tf', '/tf_static'}
-"""What only a robot_state_publisher publishes."""
+ABSENT = {'robot_description', '/tf', '/tf_static', 'planner/plan_preview'}
+"""What only a robot_state_publisher publishes, and a planner that sends nothing."""
 
 
 def start_recorder(*arguments):
@@ -64,7 +66,12 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
         harness.wait(lambda: all(recorders(harness, name) for name in recorded), 'the recorder')
         harness.wait(lambda: recorders(harness, 'joint_states') == 2, 'both recorders')
         bench.send(pose(0.5, 0.1, 0.1))
-        time.sleep(GOAL_S)
+        time.sleep(GOAL_S / 3)
+        lag = InjectFault.Request(fault='camera_delay', value=0.25, duration=GOAL_S / 4)
+        assert harness.call(InjectFault, 'sim/inject_fault', lag).success
+        time.sleep(GOAL_S / 3)
+        bench.send(pose(0.5, 0.1, 0.1))  # takes the place of the first
+        time.sleep(GOAL_S / 3)
         other.kill()
         recorder.send_signal(signal.SIGINT)
         said, errors = recorder.communicate(timeout=20.0)
@@ -77,10 +84,15 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
     assert set(found) == {f'/{name.lstrip("/")}' for name in TOPICS if name not in ABSENT}
     assert found['/planner/goal'][-1].pose.pose.position.y == 0.1
     assert len(found['/joint_states']) > 5 * len(found['/camera/image_raw']) > 5 * 8 * GOAL_S
-    assert any(status.told.size == 7 for status in found['/planner/status'])
+    told = [status for status in found['/planner/status'] if status.told.size == 7]
+    assert told and all(status.joints.size == 7 for status in told)
+    assert any(len(status.seen_late) for status in told), 'images came too late to plan from'
 
-    code, report = main(['replay', str(path), '--compare']), capsys.readouterr().out
-    assert code == 0 and 'the planners decide alike' in report, report
+    file = tmp_path / 'report.json'
+    code = main(['replay', str(path), '--compare', '--json', str(file)])
+    assert code == 0 and 'the planners decide alike' in capsys.readouterr().out
+    report = json.loads(file.read_text())
+    assert report['equal'] == report['compared'] and not report['excused']
 
     other.communicate()
     whole = tmp_path / 'recovered.mcap'

@@ -10,6 +10,11 @@ from pathlib import Path
 from ..messages import Message
 from ..types import FloatArray, JointSample, Observation, Proposal
 
+FROM_BELIEF = 'planning from the belief'
+"""With what the reason of a status ends that tells of a plan made without an image."""
+TOO_OLD = 's old when it comes'
+"""What the reason of a status says where the newest image was too old to plan from."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -40,6 +45,9 @@ class Step:
 
     Attributes:
         published: s of the system clock, when the planner told of it; plan_ms: of its search.
+        late: images that came after what they show was planned without them, taken in before.
+            None where the recording does not say.
+        lacks: what of it, or before it, is not in the recording; empty if nothing.
         told, is_continued, latency_s: what it started from; see ``decision.Decision``. ``told`` is
             None where nothing was decided. speed: share of the full speed it was planned with.
         seen: that it was made from; joints alone where no image had come in time.
@@ -50,6 +58,8 @@ class Step:
 
     published: float
     plan_ms: float
+    late: tuple[Observation, ...] | None
+    lacks: str
     told: FloatArray | None
     is_continued: bool
     latency_s: float
@@ -61,6 +71,11 @@ class Step:
     distance: float
     surprise: float
     proposal: Proposal | None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether a plan was made, sent or not."""
+        return self.candidates > 0
 
 
 class PlannerState(Enum):

@@ -19,7 +19,7 @@ from ..messages import (
 )
 from ..types import FloatArray, JointSample, Observation
 from .mcap_file import RecordingError
-from .recording import Asked, PlannerState, Recording, Step
+from .recording import FROM_BELIEF, TOO_OLD, Asked, PlannerState, Recording, Step
 from .topics import Timed, read_topics
 
 AROUND_S = 1.0
@@ -95,37 +95,61 @@ def _steps(
     joint_names: Sequence[str],
     camera: CameraConfig,
 ) -> tuple[Step, ...]:
-    size = camera.width, camera.height
     images = {to_seconds(msg.header.stamp): (at, msg) for at, msg in topics['camera/image_raw']}
     proposals = {to_seconds(m.header.stamp): m for _, m in topics['planner/joint_trajectory']}
-    steps = []
+    counted = _Counted()
+    steps: list[Step] = []
+    was_blind = False
+
+    def seen_at(stamp: float, position: FloatArray | None = None) -> Observation | None:
+        if stamp not in images:
+            return None
+        shown_at, image = images[stamp]
+        position = joints.at(stamp, shown_at) if position is None else position
+        if position is None:
+            return None
+        return Observation(image_from_msg(image, (camera.width, camera.height)), position, stamp)
+
     for published, status in topics['planner/status']:
         stamp = to_seconds(status.observation_stamp)
-        told = _told(status, joint_names)
+        told = _row(status, 'told', joint_names)
+        was_blind = was_blind or TOO_OLD in status.reason
         if stamp not in images and (stamp == 0.0 or told is None):
             continue  # nothing was planned
         if steps and steps[-1].seen.stamp == stamp:
             continue
-        state = PlannerState(status.state)
-        is_blind = state is PlannerState.PLANNING and status.reason != ''
-        shown_at, image = images.get(stamp, (published, None))
-        position = joints.at(stamp, shown_at)
+        lacks = counted.lacks(status)
+        position = _row(status, 'joints', joint_names)
+        if position is None:
+            position = joints.at(stamp, images.get(stamp, (published, None))[0])
         if position is None:
             continue
-        seen = JointSample(position, np.zeros_like(position), stamp)
-        if image is not None and not is_blind:  # where it was, it came too late
-            seen = Observation(image_from_msg(image, size), position, stamp)
+        seen: Observation | JointSample | None = None
+        is_blind = status.reason.endswith(FROM_BELIEF)  # where it has an image, that came later
+        if not is_blind:
+            seen = seen_at(stamp, position)
+            lacks = lacks if seen is not None else 'its image'
+        late = None
+        if hasattr(status, 'seen_late'):  # older recordings have none
+            found = [seen_at(to_seconds(late)) for late in status.seen_late]
+            late = tuple(observation for observation in found if observation is not None)
+            lacks = lacks if len(late) == len(found) else 'an image that came late'
+        elif was_blind:
+            lacks = lacks or 'when a late image was seen'
+        was_blind = is_blind
         sent = proposals.get(stamp)
         steps.append(
             Step(
                 published,
                 status.plan_ms,
+                late,
+                lacks,
                 told,
                 status.is_continued,
                 status.latency_ms / 1000.0,
                 getattr(status, 'speed_scale', 0.0) or 1.0,  # older recordings have none
-                seen,
-                state,
+                seen or JointSample(position, np.zeros_like(position), stamp),
+                PlannerState(status.state),
                 status.source,
                 status.candidates,
                 status.distance,
@@ -134,6 +158,25 @@ def _steps(
             )
         )
     return tuple(steps)
+
+
+class _Counted:
+    """Whether all steps of a goal are in the recording, by their count."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._uncounted = 0
+
+    def lacks(self, status: Message) -> str:
+        """What is missing before ``status``; empty if nothing."""
+        count, last = status.replans, self._last
+        if count == 0:  # no goal, or no plan
+            self._uncounted += 1
+            return ''
+        before = 0 if last is None or count <= last else last
+        is_whole = last is None or count <= before + 1 + self._uncounted
+        self._last, self._uncounted = count, 0
+        return '' if is_whole else 'a step before it'
 
 
 def _unplanned(
@@ -152,13 +195,14 @@ def _unplanned(
     return tuple(found)
 
 
-def _told(status: Message, joint_names: Sequence[str]) -> FloatArray | None:
-    told = np.array(status.told, dtype=float)
-    if len(told) not in (0, len(joint_names)) or not np.all(np.isfinite(told)):
+def _row(status: Message, name: str, joint_names: Sequence[str]) -> FloatArray | None:
+    """(J,) rad of a field; None where it is empty, or not there, as in older recordings."""
+    row = np.array(getattr(status, name, ()), dtype=float)
+    if len(row) not in (0, len(joint_names)) or not np.all(np.isfinite(row)):
         raise ConversionError(
-            f'planner status: expected {len(joint_names)} finite joints in told, got {told}'
+            f'planner status: expected {len(joint_names)} finite joints in {name}, got {row}'
         )
-    return told if len(told) else None
+    return row if len(row) else None
 
 
 def _goals(

@@ -14,6 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import CameraConfig
+from ..data.recording import TOO_OLD
 from ..sight import Motion, Stillness, camera_difference, image_fault
 from ..types import FloatArray, JointSample, Observation
 from . import conversions as convert
@@ -178,7 +179,7 @@ class Observer:
         if fault:
             raise WrongSight(fault)
         if is_late:
-            raise LateImage(f'the newest image is {age:.2f} s old when it comes', observation)
+            raise LateImage(f'the newest image is {age:.2f} {TOO_OLD}', observation)
         return observation
 
     @property

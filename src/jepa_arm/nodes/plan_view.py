@@ -87,6 +87,8 @@ class PlanView:
         replans: int = 0,
         latency: float = 0.0,
         speed: float = 1.0,
+        joints: FloatArray | None = None,
+        seen_late: Sequence[float] = (),
     ) -> None:
         """Publishes one status.
 
@@ -97,6 +99,8 @@ class PlanView:
             replans: plans made for the goal.
             latency: s, assumed from the observation to the first command.
             speed: share of the tip's full speed that was planned with.
+            joints: (J,) rad, measured at ``stamp``.
+            seen_late: s, stamps of images that came late since the last step.
         """
         plan = None if decision is None else decision.plan
         msg = PlannerStatus(
@@ -116,6 +120,8 @@ class PlanView:
             is_continued=decision is not None and decision.is_continued,
             speed_scale=speed,
             latency_ms=latency * 1000.0,
+            joints=[] if joints is None else joints.tolist(),
+            seen_late=[convert.to_time(late) for late in seen_late],
         )
         msg.header.stamp = self._node.get_clock().now().to_msg()
         msg.header.frame_id = self._frame_id

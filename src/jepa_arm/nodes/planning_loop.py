@@ -23,6 +23,7 @@ from ..agent import Agent
 from ..arm import Arm
 from ..belief import BlindError
 from ..config import ConfigError, ObstacleConfig, PlannerConfig, TaskConfig, load
+from ..data.recording import FROM_BELIEF
 from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
@@ -124,8 +125,8 @@ class PlanningLoop:
         self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._blind_since: float | None = monotonic()
-        self._stepped_at = -np.inf
-        self._calm_at = -np.inf
+        self._stepped_at = self._calm_at = -np.inf
+        self._seen_late: list[float] = []
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
         self._thread = Thread(target=self._run, name='planning', daemon=True)
@@ -285,7 +286,12 @@ class PlanningLoop:
         if -np.inf < self._seen_at < observation.stamp:
             self._blind_since = None
             self._keep(observation)
-            self._agent.observe(observation)
+            self._see_late(observation)
+
+    def _see_late(self, observation: Observation) -> None:
+        """Believes an image of what was planned for already, without it."""
+        self._agent.observe(observation)
+        self._seen_late.append(observation.stamp)
 
     def _carry_on(self, problem: str) -> bool:
         """Whether the goal is pursued without an image; plans if a plan is due.
@@ -306,7 +312,7 @@ class PlanningLoop:
         if joints.stamp < self._stepped_at + (1.0 if is_blind else 1.0 + MOST_LATE) * dt:
             return True  # an image may still come
         try:
-            self._plan(joints, f'{problem or "the image is late"}: planning from the belief')
+            self._plan(joints, f'{problem or "the image is late"}: {FROM_BELIEF}')
         except BlindError:
             return False
         return True
@@ -328,7 +334,7 @@ class PlanningLoop:
         if observation.stamp > self._stepped_at:
             self._plan(observation, '')
         else:
-            self._agent.observe(observation)  # planned for already, without it
+            self._see_late(observation)
 
     def _plan(self, seen: Observation | JointSample, note: str) -> None:
         """Plans from an observation, or from the belief and joints alone, and sends it."""
@@ -362,11 +368,28 @@ class PlanningLoop:
         elif pursuit is not None and stamp - self._calm_at > self._patience.surprised:
             self._give_up(pursuit, decision, stamp)
         if pursuit is None or is_over:
-            self._view.status(PlannerStatus.IDLE, self._goals.closed, stamp, decision)
+            self._show(PlannerStatus.IDLE, self._goals.closed, seen, decision)
         elif decision.proposal is None:
-            self._view.status(PlannerStatus.HOLDING, problem, stamp, decision)
+            self._show(PlannerStatus.HOLDING, problem, seen, decision)
         else:
-            self._tell(stamp, age, decision, pursuit, note)
+            self._tell(seen, age, decision, pursuit, note)
+
+    def _show(
+        self,
+        state: int,
+        reason: str,
+        seen: Observation | JointSample,
+        decision: Decision,
+        age: float = np.nan,
+        replans: int = 0,
+    ) -> None:
+        """Tells of a step all that is needed to decide it again."""
+        joints = seen.joints if isinstance(seen, Observation) else seen.position
+        latency, speed, late = self._agent.latency, self._agent.speed, self._seen_late
+        self._view.status(
+            state, reason, seen.stamp, decision, age, replans, latency, speed, joints, late
+        )
+        late.clear()
 
     def _give_up(self, pursuit: Pursuit, decision: Decision, stamp: float) -> None:
         """Ends a goal in a world that does not do what is predicted of it."""
@@ -428,9 +451,14 @@ class PlanningLoop:
             self._agent.resync(standing)
 
     def _tell(
-        self, stamp: float, age: float, decision: Decision, pursuit: Pursuit, note: str
+        self,
+        seen: Observation | JointSample,
+        age: float,
+        decision: Decision,
+        pursuit: Pursuit,
+        note: str,
     ) -> None:
-        """What was decided of an observation at ``stamp`` (s), ``age`` s old when it was sent."""
+        """What was decided of ``seen``, which was ``age`` s old when it was sent."""
         assert pursuit.goal is not None and decision.plan is not None
         self.late_plans += decision.plan.latency_ms > self.deadline_ms
         self.latencies_ms.append(decision.plan.latency_ms)
@@ -442,10 +470,9 @@ class PlanningLoop:
             if decision.surprise > self._patience.level:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
             state, reason = PlannerStatus.PLANNING, note
-        latency, speed = self._agent.latency, self._agent.speed
-        self._view.status(state, reason, stamp, decision, age, pursuit.replans, latency, speed)
+        self._show(state, reason, seen, decision, age, pursuit.replans)
         others = self._agent.tip_paths(decision.plan.others)
-        self._view.plan(decision, others, pursuit.goal, pursuit.reach, stamp)
+        self._view.plan(decision, others, pursuit.goal, pursuit.reach, seen.stamp)
         if self._send is None and decision.proposal is not None:
             self._view.preview(decision.proposal)
         pursuit.feedback(
