@@ -141,6 +141,8 @@ def test_view_launch_describes_the_arm_and_its_camera(load):
     flag, file, *frame = nodes['rviz2']['arguments']
     assert flag == '-d' and frame == ['-f', 'panda_link0']
     displays = yaml.safe_load(Path(file).read_text())['Visualization Manager']['Displays']
+    [plan] = [d for d in displays if d.get('Topic', {}).get('Value') == 'planner/plan_markers']
+    assert plan['Topic']['Durability Policy'] == 'Transient Local', 'what was drawn before it came'
     topics = [d.get('Topic', d.get('Description Topic', {})).get('Value') for d in displays]
     assert [t for t in topics if t] == [
         'robot_description',

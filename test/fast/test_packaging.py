@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_every_executable_names_a_main_function(setup_arguments):
                 if isinstance(node, ast.FunctionDef)
             }
             assert function in names, line
+
+
+def test_colcon_puts_the_command_where_ros2_run_looks(setup_arguments):
+    """README and tutorial name it as ``ros2 run jepa_arm jepa-arm``."""
+    folders = ConfigParser(interpolation=None)
+    folders.read(ROOT / 'setup.cfg')
+    assert folders['install']['install_scripts'] == '$base/lib/jepa_arm'
+    assert folders['develop']['script_dir'] == '$base/lib/jepa_arm'  # --symlink-install
+    scripts = setup_arguments['entry_points']['console_scripts']
+    assert 'jepa-arm' in [script.split(' = ')[0] for script in scripts]
+    for page in ('README.md', 'docs/tutorials/1_simulated_arm.md'):
+        assert 'ros2 run jepa_arm jepa-arm' in (ROOT / page).read_text()
 
 
 def test_package_xml_depends_only_on_keys_that_rosdep_knows():

@@ -4,14 +4,16 @@ import os
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import PoseArray
+from geometry_msgs.msg import Pose, PoseArray
 from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.srv import ResetScene
 from planner_bench import save_untrained
 from rclpy.action.server import ActionServer
+from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_arm.evaluation_report import format_report, summarise
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.conversions import PlanMarker
 from jepa_arm.nodes.domain import own_domain
 from jepa_arm.nodes.evaluate import bench_ros, evaluate_over_ros
 from jepa_arm.nodes.session import Session
@@ -100,6 +102,18 @@ def test_a_step_counts_with_the_joints_of_its_time_though_they_come_later(arm, s
         sample = JointSample(q, np.zeros(7), stamp)
         seen.see_joints(convert.joints_to_msg(sample, arm.joint_names))
     np.testing.assert_allclose(seen.result(5).tip_path[-1], arm.tip_position(moved))
+
+
+def test_the_goal_that_was_read_is_not_an_obstacle_that_is_drawn_with_it(arm, sim_config):
+    """Any sphere was taken for it, and a round obstacle comes behind it."""
+    goal, ball = (
+        Marker(id=number, type=Marker.SPHERE, pose=Pose(position=convert.point_to_msg(place)))
+        for number, place in ((PlanMarker.GOAL, GOAL), (PlanMarker.OBSTACLE, GOAL + 0.1))
+    )
+    seen = watch(arm, sim_config, [0.1])
+    seen.see_plan(MarkerArray(markers=[goal, ball]))
+    seen.see_plan(MarkerArray(markers=[ball]))
+    np.testing.assert_allclose(seen.result(5).read_goal, GOAL)
 
 
 def test_an_arm_has_touched_an_obstacle_where_the_physics_say_so(arm, sim_config):

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from guard_bench import COMMANDS, EVERY, Robot, assert_smooth
 from guard_bench import Bench as GuardBench
 from jepa_arm_msgs.action import MoveToGoal
@@ -130,7 +131,16 @@ def test_a_guard_shut_down_in_motion_stops_in_order(harness, arm):
 
 def test_what_cannot_be_configured_is_told_and_can_be_put_right(harness, tmp_path):
     guard = Manager(harness, 'guard', tmp_path, guard_config='nonesuch.yaml')
+    health = harness.record(DiagnosticArray, '/diagnostics', STATUS)
+
+    def says(*words):
+        status = health[-1][1].status[0] if health else None
+        is_so = status and all(word in status.message for word in words)
+        return is_so and status.name == 'guard' and status.level == DiagnosticStatus.WARN
+
+    harness.wait(lambda: says('unconfigured', 'ros2 lifecycle set /guard configure'), 'advice')
     assert not guard.change(Transition.TRANSITION_CONFIGURE)
+    harness.wait(lambda: says('unconfigured', 'nonesuch.yaml'), 'what failed')
     assert guard.state() == 'unconfigured'
     assert 'nonesuch.yaml' in guard.log() and 'Traceback' not in guard.log()
     assert guard.set('guard_config', 'guard.yaml').successful
@@ -139,6 +149,9 @@ def test_what_cannot_be_configured_is_told_and_can_be_put_right(harness, tmp_pat
     assert not refused.successful and 'guard_config' in refused.reason
     assert guard.change(Transition.TRANSITION_CLEANUP)
     assert guard.set('arm', 'panda').successful
+    harness.wait(lambda: says('unconfigured') and not says('nonesuch'), 'advice again')
+    assert guard.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    harness.wait(lambda: says('finalized', 'start it again'), 'its end')
 
 
 def test_a_transition_that_cannot_be_is_refused_and_the_guard_goes_on(guard):

@@ -8,7 +8,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_arm.config import GuardConfig, load, to_dict
 from jepa_arm.nodes.conversions import PlanMarker
-from jepa_arm.nodes.parameters import STATUS
+from jepa_arm.nodes.parameters import LATCHED
 from jepa_arm.resources import checkpoint_path, config_path
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
@@ -28,7 +28,12 @@ def bench(harness, arm, tmp_path):
 
 
 def test_the_tip_goes_round_what_one_file_declares_and_a_goal_in_it_is_refused(bench, arm):
-    shown = bench.harness.record(MarkerArray, 'planner/plan_markers', STATUS)
+    shown = bench.harness.record(MarkerArray, 'planner/plan_markers', LATCHED)
+    scene = bench.harness.wait(
+        lambda: shown and shown[0][1].markers, 'what is shown without a goal'
+    )
+    assert [m.id for m in scene[1:]] == [PlanMarker.WORKSPACE, PlanMarker.OBSTACLE]
+    assert len(scene[1].points) == 24 and scene[2].pose.position.x == WALL['xyz'][0]
     for place in (BEFORE, BEHIND):
         assert bench.result(bench.send(pose(*place), timeout=15.0))[1].outcome == Outcome.SUCCEEDED
     tips = np.array([arm.tip_position(np.array(m.position)) for _, m in bench.joints])

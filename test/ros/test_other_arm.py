@@ -1,66 +1,117 @@
-"""A six-joint arm through ROS 2: virtual arm and guard, with this test as the planner."""
+"""Every arm through ROS 2: virtual arm and guard, with this test as the planner.
 
+``REACH_GOALS=20 pytest -s test/ros/test_other_arm.py`` tries more goals and prints the errors.
+"""
+
+import os
 import subprocess
 import sys
+import time
 from subprocess import PIPE, STDOUT
 
 import numpy as np
 import pytest
 from jepa_arm_msgs.msg import GuardStatus
-from jepa_arm_msgs.srv import ResetScene
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.motion import ACTION_METRES, TipMotion
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.description import SETTING_REFUSED
+from jepa_arm.nodes.description import SETTING_REFUSED, simulation
+from jepa_arm.nodes.graph import Supervisor
 from jepa_arm.nodes.parameters import COMMAND, STATUS, load_arm
+from jepa_arm.sim.tasks import load_task
 from jepa_arm.types import Proposal
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim]
-ARM = 'ur5e'
+ARMS = ('panda', 'fr3', 'ur5e', 'iiwa14', 'xarm6')
+GOALS = int(os.environ.get('REACH_GOALS', '1'))
+FIRST_SEED = 50_000
+AT_REST = (GuardStatus.IDLE, GuardStatus.HOLDING)
+ARRIVED_M = 1e-4
+REST_S = 0.3
+"""After a proposal, when the guard's status can be of no time before it."""
 EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-def test_a_ur5e_reaches_a_tip_goal_and_the_shipped_model_is_refused_for_it(harness):
-    planner = [sys.executable, '-m', 'jepa_arm.nodes.planner', '--ros-args', '-p', f'arm:={ARM}']
-    refused = subprocess.Popen(planner, text=True, stdout=PIPE, stderr=STDOUT)
-    harness.cleanup.append(refused.kill)
-    arm = load_arm(ARM)
-    images = harness.record(Image, 'camera/image_raw', EVERY)
-    joints = harness.record(JointState, 'joint_states', EVERY)
-    status = harness.record(GuardStatus, 'guard/status', STATUS)
-    harness.start('sim', arm=ARM, task='reach')
-    scene = harness.call(ResetScene, 'sim/reset', ResetScene.Request(seed=50_000))
-    harness.start('guard', arm=ARM, use_sim_time=True)
-    proposals = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
-    harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
-    goal = np.array([getattr(scene.goal_position, axis) for axis in 'xyz'])
-    motion = TipMotion(arm)
-    motion.reset(np.array(status[-1][1].command))
+@pytest.fixture(scope='module')
+def planner_of_another_arm():
+    """A planner with the shipped model for a UR5e, which ends while the arms move."""
+    planner = [sys.executable, '-m', 'jepa_arm.nodes.planner', '--ros-args', '-p', 'arm:=ur5e']
+    with subprocess.Popen(planner, text=True, stdout=PIPE, stderr=STDOUT) as process:
+        yield process
+        process.kill()
 
-    def distance():
-        sample = convert.joints_from_msg(joints[-1][1], arm.joint_names)
-        return np.linalg.norm(arm.tip_position(sample.position) - goal)
 
-    def propose_from_a_new_image():
-        """Whether the tip has arrived; a straight way there otherwise."""
-        if images:
-            stamp = convert.to_seconds(images[-1][1].header.stamp)
-            images.clear()
-            action = np.clip((goal - motion.target) / ACTION_METRES, -1.0, 1.0)
-            proposal = Proposal(
-                arm.joint_names, motion.apply(action)[None], np.array([0.1]), stamp, 0.2
-            )
-            proposals.publish(convert.proposal_to_msg(proposal))
-        return distance() < 0.01
+class Walker:
+    """Plays the planner: proposes straight ways for the tip, one for each image."""
 
-    assert distance() > 0.05
-    harness.wait(propose_from_a_new_image, 'the tip at the goal', timeout=5.0)
-    assert status[-1][1].accepted > 5
+    def __init__(self, harness, name, log_dir):
+        self.arm = load_arm(name)
+        self.images = harness.record(Image, 'camera/image_raw', EVERY)
+        self.joints = harness.record(JointState, 'joint_states', EVERY)
+        self.status = harness.record(GuardStatus, 'guard/status', STATUS)
+        nodes = simulation(name, task='reach', seed=FIRST_SEED, with_planner=False)
+        graph = Supervisor(nodes, log_dir=log_dir, watcher=harness.node)
+        harness.cleanup.append(graph.stop)
+        graph.start()
+        graph.wait_ready()
+        topic = 'planner/joint_trajectory'
+        self._proposals = harness.publisher(JointTrajectory, topic, COMMAND)
+        harness.wait(lambda: self.status and self.guard.state == GuardStatus.IDLE, 'guard')
+        self._motion = TipMotion(self.arm)
+        self._motion.reset(np.array(self.guard.command))
+        self._asked_at = -np.inf
 
-    output, _ = refused.communicate(timeout=30.0)
-    assert refused.returncode == SETTING_REFUSED and 'Traceback' not in output
+    @property
+    def guard(self):
+        return self.status[-1][1]
+
+    def distance(self, goal):
+        """m, from the measured tip to ``goal`` (3,)."""
+        sample = convert.joints_from_msg(self.joints[-1][1], self.arm.joint_names)
+        return float(np.linalg.norm(self.arm.tip_position(sample.position) - goal))
+
+    def is_at(self, goal):
+        """Whether the arm rests there, within 1 cm; goes on if not, from where it was stopped."""
+        told = np.linalg.norm(self.arm.tip_position(np.array(self.guard.command)) - goal)
+        is_at_rest = time.monotonic() - self._asked_at > REST_S and self.guard.state in AT_REST
+        if told < ARRIVED_M:
+            return is_at_rest and self.distance(goal) < 0.01
+        if is_at_rest:
+            self._motion.reset(np.array(self.guard.command))
+        if self.images:
+            stamp = convert.to_seconds(self.images[-1][1].header.stamp)
+            self.images.clear()
+            action = np.clip((goal - self._motion.target) / ACTION_METRES, -1.0, 1.0)
+            way = self._motion.apply(action)[None]
+            proposal = Proposal(self.arm.joint_names, way, np.array([0.1]), stamp, 0.2)
+            self._proposals.publish(convert.proposal_to_msg(proposal))
+            self._asked_at = time.monotonic()
+        return False
+
+
+@pytest.mark.parametrize('name', ARMS)
+@pytest.mark.usefixtures('planner_of_another_arm')
+def test_every_arm_reaches_tip_goals(harness, sim_config, tmp_path, name):
+    walker = Walker(harness, name, tmp_path)
+    task, errors = load_task('reach', walker.arm, sim_config), []
+    for seed in range(FIRST_SEED, FIRST_SEED + GOALS):
+        goal = task.sample(seed).goal
+        began = time.monotonic()
+        harness.wait(lambda goal=goal: walker.is_at(goal), f'the goal of {seed}', timeout=6.0)
+        errors.append((walker.distance(goal) * 1000.0, time.monotonic() - began))
+    mm, seconds = np.median(errors, axis=0)
+    print(
+        f'{name}: {len(errors)} / {GOALS} goals, error {mm:.2f}, at most '
+        f'{np.max(errors, axis=0)[0]:.2f} mm, {seconds:.1f} s, refused {walker.guard.rejected}'
+    )
+    assert walker.guard.accepted > 5
+
+
+def test_the_shipped_model_is_refused_for_another_arm(planner_of_another_arm):
+    output, _ = planner_of_another_arm.communicate(timeout=60.0)
+    assert planner_of_another_arm.returncode == SETTING_REFUSED and 'Traceback' not in output
     assert 'arm: trained with panda, here ur5e' in output
     assert 'jepa-arm model --arm ur5e' in output

@@ -12,6 +12,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_arm.messages import image_from_msg
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.conversions import PlanMarker
 from jepa_arm.nodes.parameters import STATUS
 from jepa_arm.types import JointSample
 
@@ -204,7 +205,11 @@ def places(points):
 def test_the_plan_is_shown_with_others_that_were_thought_of_and_the_workspace(fresh, arm):
     shown = fresh.harness.record(MarkerArray, 'planner/plan_markers', STATUS)
     handle = fresh.go()
-    path, goal, fan, box = fresh.harness.wait(lambda: shown and shown[-1][1].markers, 'markers')
+
+    def drawn():
+        return [m.markers for _, m in shown if m.markers[0].type == Marker.LINE_STRIP]
+
+    path, goal, fan, box = fresh.harness.wait(lambda: drawn() and drawn()[-1], 'markers')
     handle.cancel_goal_async()
     fresh.result(handle)
     tips = places([*path.points, *fan.points])
@@ -216,6 +221,7 @@ def test_the_plan_is_shown_with_others_that_were_thought_of_and_the_workspace(fr
     np.testing.assert_allclose(corners.min(0), arm.workspace_min)
     np.testing.assert_allclose(corners.max(0), arm.workspace_max)
     fresh.harness.wait(lambda: shown[-1][1].markers[0].action == Marker.DELETEALL, 'end of it')
+    assert [m.id for m in shown[-1][1].markers[1:]] == [PlanMarker.WORKSPACE]
 
 
 def test_where_the_plan_ends_is_shown_as_an_image_to_who_looks(fresh, arm_config):

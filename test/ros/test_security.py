@@ -18,8 +18,8 @@ ACTION_TOPICS = ('feedback', 'status')
 ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
 ONLY_SOMETIMES = {'/planner/status', *(f'/{topic}' for topic in CONTROLLERS.values())} - {COMMANDS}
 """What the guard uses in lock-step alone, or with another controller."""
-ONLY_AT_FIRST = {COMMANDS}
-"""What it listens to before its first command."""
+ONLY_AT_FIRST = {'guard': {COMMANDS}, 'sim': {'/joint_states', '/clock'}}
+"""What they listen to for others before they publish it."""
 
 
 @pytest.fixture(scope='module')
@@ -75,9 +75,8 @@ def used(node, name):
 
 def unused(name, right):
     """Of the policy, what a node need not have now."""
-    if name != 'guard':
-        return set()
-    return ONLY_SOMETIMES | (ONLY_AT_FIRST if right == 'subscribe' else set())
+    sometimes = ONLY_SOMETIMES if name == 'guard' else set()
+    return sometimes | (ONLY_AT_FIRST.get(name, set()) if right == 'subscribe' else set())
 
 
 @pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])

@@ -1,5 +1,7 @@
 """The virtual arm's process: what a driver and a camera would offer, and what may go wrong."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -7,11 +9,14 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_arm_msgs.msg import Goal
 from jepa_arm_msgs.srv import Step
+from sensor_msgs.msg import JointState
 from sim_bench import DT, SimBench, stamps
 from std_msgs.msg import Float64MultiArray
 
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.nodes.description import SETTING_REFUSED, simulation
+from jepa_arm.nodes.graph import Supervisor
+from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
 from jepa_arm.sim.camera import intrinsics
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
@@ -234,3 +239,51 @@ def test_diagnostics_name_the_faults_in_force(bench):
 def test_step_is_refused_in_real_time(bench):
     response = bench.harness.call(Step, 'sim/step', Step.Request(control_steps=1))
     assert not response.success and 'lock_step' in response.message
+
+
+def test_a_second_arm_in_the_same_place_ends_with_a_reason_before_it_publishes(bench):
+    """Both published: the clock jumped back and forth, and the first graph's guard held."""
+    bench.clock.clear()
+    command = [sys.executable, '-m', 'jepa_arm.nodes.sim', '--ros-args', '-r']
+    for space in ('__node:=sim_2', '__ns:=/other'):  # there it would share the clock
+        second = subprocess.run([*command, space], capture_output=True, text=True, timeout=60)
+        assert second.returncode == SETTING_REFUSED and 'Traceback' not in second.stderr
+        assert 'publishes on ROS domain' in second.stderr
+        assert 'choose another namespace' in second.stderr
+    times = [convert.to_seconds(m.clock) for _, m in bench.clock]
+    assert len(times) > 100 and 0.0 < np.diff(times).min() and np.diff(times).max() < 0.5
+
+
+def test_two_arms_that_start_at_once_do_not_both_stay(tmp_path):
+    """Neither sees the other's topics before it makes its own."""
+    command = [sys.executable, '-m', 'jepa_arm.nodes.sim', '--ros-args', '-r', '__ns:=/twin']
+    with (tmp_path / 'log').open('w') as log:
+        twins = [subprocess.Popen([*command, '-r', '/clock:=clock'], stderr=log) for _ in '12']
+    try:
+        deadline = time.monotonic() + 20.0
+        while all(t.poll() is None for t in twins) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert SETTING_REFUSED in [t.poll() for t in twins]
+    finally:
+        for twin in twins:
+            twin.terminate()
+            twin.wait(10.0)
+    assert 'expected to be the only publisher of /twin/' in (tmp_path / 'log').read_text()
+
+
+def test_an_arm_waits_for_one_that_is_listed_but_silent(harness, tmp_path):
+    """It has died perhaps, which the others do not know for a while."""
+    other = harness.make(
+        lambda: harness.node.create_publisher(JointState, 'late/joint_states', SENSOR)
+    )
+    [sim] = simulation(namespace='late')[:1]
+    graph = Supervisor([sim], 'late', tmp_path)
+    harness.cleanup.append(graph.stop)
+    graph.start()
+    harness.wait(lambda: 'it may have died' in graph.log_file('sim').read_text(), 'patience')
+    time.sleep(0.5)
+    assert harness.node.count_publishers('late/joint_states') == 1 and graph.ended() is None
+    harness.make(lambda: harness.node.destroy_publisher(other))
+    harness.wait(lambda: harness.node.count_publishers('late/joint_states') == 1, 'the arm')
+    harness.wait(lambda: 'push, seed 0' in graph.log_file('sim').read_text(), 'its first words')

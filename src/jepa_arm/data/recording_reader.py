@@ -25,8 +25,8 @@ from .topics import Timed, read_topics
 AROUND_S = 1.0
 """Joint states that came so long before or after an image may be those at its stamp."""
 JOINT_GAP_S = 0.1
-SPHERE = 2
-"""Type of the marker that shows the goal."""
+GOAL_MARKER, SPHERE = 1, 2
+"""Id and type of the marker that shows the goal; obstacles may be spheres, too."""
 OUTCOMES = {4: 'SUCCEEDED', 5: 'CANCELED', 6: 'ABORTED'}
 """Of ``GoalStatus.msg``, those with which a goal ends."""
 
@@ -247,7 +247,7 @@ def _drawn(markers: Timed, start: float, end: float) -> tuple[float, FloatArray 
     """Radius (m) and place (3,) of the first sphere that was drawn as the goal."""
     for at, msg in markers:
         for marker in msg.markers if start <= at < end else ():
-            if marker.type == SPHERE and marker.action == 0:
+            if (marker.id, marker.type, marker.action) == (GOAL_MARKER, SPHERE, 0):
                 p = marker.pose.position
                 return marker.scale.x / 2.0, np.array([p.x, p.y, p.z])
     return np.nan, None

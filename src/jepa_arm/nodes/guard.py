@@ -31,7 +31,7 @@ from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
 from .command_output import LAST_WORD_S, Output, command_output
 from .connections import Connections
-from .diagnostics import Diagnostics, Rate, percentiles
+from .diagnostics import Rate, percentiles
 from .environment import prepare_ros
 from .executors import Beat
 from .guard_settings import GuardSettings, most_speed
@@ -77,7 +77,6 @@ class GuardPart:
         self._make_services()
         steady_timer(node, STATUS_PERIOD_S, self._time.stream_dt * 0.8, self._publish_status)
         use_real_time(node, settings.priority)
-        self._diagnostics = Diagnostics(node, self._problems, self._values, self._is_stuck)
 
     def _begin(self) -> None:
         """Knows nothing of the robot yet."""
@@ -394,17 +393,20 @@ class GuardPart:
         msg.obs_to_command_ms = float(self._obs_to_command)
         return msg
 
-    def _problems(self) -> list[str]:
+    def problems(self) -> list[str]:
+        """What is wrong, for ``/diagnostics``."""
         problems = [*filter(None, [self._pause.reason]), *self._guard.reasons]
         if not self._is_active:
             problems.append(NOT_ACTIVE)
         problems += [*self._output.problems(), *self._connections.problems()]
         return list(dict.fromkeys(problems))
 
-    def _is_stuck(self) -> bool:
+    def is_stuck(self) -> bool:
+        """Whether it refuses every proposal."""
         return self._is_active and self._guard.is_blocked
 
-    def _values(self) -> dict[str, object]:
+    def values(self) -> dict[str, object]:
+        """What else there is to know, for ``/diagnostics``."""
         return {
             'state': self._guard.state.name,
             'accepted': self._guard.accepted,

@@ -17,6 +17,7 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from .diagnostics import Diagnostics
 from .parameters import check_known, declare, is_live
 from .process import BAD_SETTING, run
 
@@ -40,6 +41,18 @@ class Part(Protocol):
 
     def end(self) -> bool:
         """Called again and again once a signal came; True when the process may end."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What is wrong, for ``/diagnostics``."""
+        ...
+
+    def values(self) -> dict[str, object]:
+        """What else there is to know, by name, for ``/diagnostics``."""
+        ...
+
+    def is_stuck(self) -> bool:
+        """Whether it does not do its work, though it should."""
         ...
 
 
@@ -79,6 +92,7 @@ class ManagedNode(LifecycleNode):
         self._live = {n for n in declared if is_live(self, n)}
         self._settings = declared - self._live
         self.add_on_set_parameters_callback(self._on_set)
+        self._diagnostics = Diagnostics(self, self._problems, self._values, self._is_stuck)
 
     def start(self) -> None:
         """Configures and activates, where ``autostart`` and ``autoactivate`` say so.
@@ -108,6 +122,24 @@ class ManagedNode(LifecycleNode):
         self._is_active = False
         self._dispose()
         super().destroy_node()
+
+    # Diagnostics, in every state.
+
+    def _problems(self) -> list[str]:
+        if self._part is not None:
+            return self._part.problems()
+        state = self._state_machine.current_state[1]
+        if state == 'finalized':
+            return ['finalized: it was shut down; end its process and start it again']
+        name = self.get_fully_qualified_name()
+        advice = f'{state}: does nothing; configure it (ros2 lifecycle set {name} configure)'
+        return [advice, *([] if self._problem is None else [f'failed before: {self._problem}'])]
+
+    def _values(self) -> dict[str, object]:
+        return {} if self._part is None else self._part.values()
+
+    def _is_stuck(self) -> bool:
+        return self._part is not None and self._part.is_stuck()
 
     # Transitions.
 
@@ -147,6 +179,7 @@ class ManagedNode(LifecycleNode):
                 text = str(error) if is_foreseen else traceback.format_exc()
                 self.get_logger().error(text)
             return Return.FAILURE if is_foreseen else Return.ERROR
+        self._problem = None
         return Return.SUCCESS
 
     def _make(self) -> None:

@@ -31,6 +31,8 @@ FAN_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
 BOX_COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.5)
 OBSTACLE_COLOUR = ColorRGBA(r=0.9, g=0.5, b=0.1, a=0.6)
 LINE_M = 0.004
+ANY_TIME = 0.0
+"""Stamp with which RViz takes the newest transform, however old the marker is."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ class PlanView:
         Args:
             node: of the topics. frame_id: base frame of the arm.
             workspace: (2, 3) m, lowest and highest corner of where the tip may be.
-            obstacles: that are drawn with the plan.
+            obstacles: that are drawn, as the workspace is, with a plan and without.
         """
         self._node, self._frame_id = node, frame_id
         self._edges, self._obstacles = _edges(workspace), tuple(obstacles)
         self._status_pub = node.create_publisher(PlannerStatus, 'planner/status', STATUS)
-        self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', STATUS)
+        self._markers_pub = node.create_publisher(MarkerArray, 'planner/plan_markers', LATCHED)
         self._goal_pub = node.create_publisher(Goal, 'planner/goal', LATCHED)
         topic = 'planner/plan_preview'  # to which no guard listens
         self._preview_pub = node.create_publisher(JointTrajectory, topic, COMMAND)
@@ -165,15 +167,18 @@ class PlanView:
         )
         ends = np.stack([others[:, :-1], others[:, 1:]], axis=2).reshape(-1, 3)
         fan.points = [convert.point_to_msg(point) for point in ends]
-        box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
-        box.points = [convert.point_to_msg(point) for point in self._edges]
-        standing = [self._obstacle(i, stamp) for i in range(len(self._obstacles))]
-        self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, box, *standing]))
+        self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, *self._scene(stamp)]))
 
     def clear(self) -> None:
-        """Removes what was drawn."""
+        """Draws workspace and obstacles alone, also for who comes later; once, as they stay."""
         self.plan_end = None
-        self._markers_pub.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+        nothing = Marker(action=Marker.DELETEALL)
+        self._markers_pub.publish(MarkerArray(markers=[nothing, *self._scene(ANY_TIME)]))
+
+    def _scene(self, stamp: float) -> list[Marker]:
+        box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
+        box.points = [convert.point_to_msg(point) for point in self._edges]
+        return [box, *(self._obstacle(i, stamp) for i in range(len(self._obstacles)))]
 
     def _obstacle(self, index: int, stamp: float) -> Marker:
         """A capsule is drawn as a cylinder of its whole length."""

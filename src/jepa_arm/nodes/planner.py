@@ -33,7 +33,7 @@ from ..types import Proposal
 from . import conversions as convert
 from .belief_keeper import BeliefKeeper
 from .connections import Connections
-from .diagnostics import Diagnostics, percentiles
+from .diagnostics import percentiles
 from .environment import prepare_ros
 from .executors import Beat
 from .goal_server import GoalServer, Outcome
@@ -246,8 +246,9 @@ class PlannerPart:
             self._loop.deadline_ms = values['deadline_ms'] or self._deadline_ms
 
     def activate(self) -> None:
-        """Takes goals from now on."""
+        """Takes goals from now on, and shows where the tip may be."""
         self._goals.closed = ''
+        self._view.clear()
 
     def deactivate(self) -> None:
         """Ends every goal and takes no more."""
@@ -287,7 +288,6 @@ class PlannerPart:
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
-        self._diagnostics = Diagnostics(self._node, self._problems, self._values, self._is_stuck)
 
     def _keep_belief(self, settings: PlannerSettings, agent: Agent) -> BeliefKeeper:
         name, file = self._node.get_fully_qualified_name(), settings.belief_file
@@ -351,7 +351,8 @@ class PlannerPart:
             response.message = str(error)
         done.set_result(None)
 
-    def _problems(self) -> list[str]:
+    def problems(self) -> list[str]:
+        """What is wrong, for ``/diagnostics``."""
         if not self._loop.is_alive:
             raise RuntimeError('the planning thread ended; its error is above')
         reason = self._view.last.reason
@@ -366,11 +367,13 @@ class PlannerPart:
             problems.append('no intrinsics in camera/camera_info: they were not checked')
         return [*problems, *self._connections.problems()]
 
-    def _is_stuck(self) -> bool:
+    def is_stuck(self) -> bool:
+        """Whether there is a goal that it does not pursue."""
         is_pursuing = self._goals.active is not None and not self._is_dry_run
         return is_pursuing and self._view.last.state != PlannerStatus.PLANNING
 
-    def _values(self) -> dict[str, object]:
+    def values(self) -> dict[str, object]:
+        """What else there is to know, for ``/diagnostics``."""
         last, pursuit = self._view.last, self._goals.active
         return {
             'checkpoint': self._checkpoint.folder.name,

@@ -49,6 +49,7 @@ from .parameters import (
     load_arm,
     load_sim_config,
 )
+from .predecessors import Predecessors
 from .process import return_large_memory, run, steady_timer, use_real_time
 from .virtual_arm import FaultError, VirtualArm
 
@@ -60,6 +61,8 @@ MAX_BEHIND_S = 0.2
 """Time that is given up when real time is further behind."""
 ASK_AGAIN_S = 0.5
 STEP_TIMEOUT_S = 10.0
+ONLY_ONE = {'joint_states': JointState, '/clock': Clock}
+"""Topics with one publisher at most: two clocks, or two arms in one, make every guard hold."""
 
 
 class SimNode(Node):
@@ -67,6 +70,7 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__('sim')
+        self._predecessors = Predecessors(self, ONLY_ONE, self._begin)  # found while it is built
         self._arm = load_arm(declare_arm(self))
         self._config = load_sim_config(declare_sim_config(self))
         text = (
@@ -87,15 +91,20 @@ class SimNode(Node):
         self._step_done: Future | None = None
         self._anchor: float | None = None
         self._late_ticks, self._lost_s = 0, 0.0
-        self._make_publishers()
         self._virtual.reset(first_task, seed, declared)
+
+    def _begin(self) -> None:
+        """Acts from now on, as the only virtual arm here."""
+        self._make_publishers()
         self._make_subscriptions()
         self._diagnostics = Diagnostics(self, self._problems, self._values)
         if self._lock_step:
             steady_timer(self, ASK_AGAIN_S, 0.0, self._on_silence)
-        self.get_logger().info(
-            f'{task}, seed {seed}, {"lock-step" if self._lock_step else "real time"}'
+        name, mode = (
+            self._virtual.task.config.name,
+            'lock-step' if self._lock_step else 'real time',
         )
+        self.get_logger().info(f'{name}, seed {self._virtual.seed}, {mode}')
 
     def _make_publishers(self) -> None:
         self._clock_pub = self.create_publisher(Clock, '/clock', STATUS)
@@ -321,7 +330,12 @@ class SimNode(Node):
         problems = [f'fault {name}' for name in self._virtual.faults()]
         if self._lost_s:
             problems.append(f'{self._lost_s:.1f} s lost: slower than real time')
+        names = map(self.resolve_topic_name, ONLY_ONE)
+        problems += [f'{n}: another publishes it too' for n in names if self._is_shared(n)]
         return problems
+
+    def _is_shared(self, topic: str) -> bool:
+        return self.count_publishers(topic) > 1
 
     def _values(self) -> dict[str, object]:
         return {

@@ -20,6 +20,7 @@ from ..episode_result import EpisodeResult
 from ..sim.tasks import Task
 from ..types import FloatArray, ImageArray
 from . import conversions as convert
+from .conversions import PlanMarker
 
 SLACK = 1e-6
 TOUCHING = 1.5e-3
@@ -128,7 +129,7 @@ class Watch:
         for marker in msg.markers:
             if marker.type == Marker.LINE_STRIP and marker.points:
                 self._path = np.array([_array(p) for p in marker.points])
-            elif marker.type == Marker.SPHERE:
+            elif marker.id == PlanMarker.GOAL and marker.type == Marker.SPHERE:
                 self._read_goal = _array(marker.pose.position)
 
     def result(self, seed: int) -> EpisodeResult:
