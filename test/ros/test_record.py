@@ -19,8 +19,8 @@ from jepa_arm.resources import checkpoint_path
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 GOAL_S = 2.5
-ABSENT = {'robot_description', '/tf', '/tf_static'}
-"""What only a robot_state_publisher publishes."""
+ABSENT = {'robot_description', '/tf', '/tf_static', 'planner/plan_preview'}
+"""What only a robot_state_publisher publishes, or a dry run."""
 
 
 def start_recorder(*arguments):
