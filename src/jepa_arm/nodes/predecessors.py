@@ -18,8 +18,8 @@ from .parameters import SENSOR
 LISTEN_S = 1.0
 """Without another publisher before the node begins; on a busy machine one was found in 0.8 s."""
 YOUNG_S = 5.0
-"""How long a node that has begun still yields: a lost datagram of discovery is repeated after 3 s,
-and two may start at once."""
+"""How long a node that has begun still yields to one of its name: a lost datagram of discovery is
+repeated after 3 s, and two may start at once."""
 LOOK_EVERY_S = 0.05
 UNKNOWN = 'UNKNOWN'
 """Part of the name that rmw gives a node of which it knows a topic already, but no more."""
@@ -72,8 +72,9 @@ class Predecessors:
             )
 
     def _look_after(self) -> None:
+        own = self._node.get_name()
         for name in self._names:
-            if len(self._publishers(name)) > 1:
+            if sum(info.node_name == own for info in self._publishers(name)) > 1:
                 self._refuse(name)
         if monotonic() - self._began > YOUNG_S:
             self._timer.cancel()
