@@ -5,6 +5,7 @@ Callbacks only store what comes; ``PlanningLoop`` does the rest on its own threa
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -404,6 +405,7 @@ def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
     run_managed('planner', PlannerSettings.read, PlannerPart)
+    gc.freeze()  # to look through it once more at the end takes seconds
 
 
 if __name__ == '__main__':

@@ -96,7 +96,7 @@ def run(
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-        gc.freeze()  # to look through it once more at the end takes seconds
+        gc.unfreeze()
 
 
 def harden(node: Node) -> None:

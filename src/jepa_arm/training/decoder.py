@@ -80,7 +80,8 @@ def train_decoder(
     windows = frames.windows(held_out, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        decoder = new_decoder(checkpoint, config).to(memory_format=torch.channels_last)
+        decoder = new_decoder(checkpoint, config)
+    decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows = np.flatnonzero(np.isin(episodes.episode_of_frames(), training))
     _fit(decoder, frames, rows, config, np.random.default_rng(seed), progress)
     round_weights(decoder)
