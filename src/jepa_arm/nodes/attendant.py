@@ -70,6 +70,7 @@ class Attendant:
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
+        self.action.destroy()  # else the participant lives on until it is collected
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 

@@ -217,6 +217,8 @@ class Session:
             self._readers = Readers(node, self.graph, self._call)
 
         def leave() -> None:
+            self._executor.shutdown()
+            self._action.destroy()  # else the participant lives on until it is collected
             node.destroy_node()
             rclpy.shutdown(context=context)
 
