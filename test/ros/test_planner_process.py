@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from jepa_arm_msgs.srv import InjectFault
 from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
 from trajectory_msgs.msg import JointTrajectory
@@ -71,6 +72,20 @@ def test_a_goal_ends_in_a_world_that_surprises_on_and_on(harness, arm, checkpoin
         took = convert.to_seconds(bench.status[-1][1].header.stamp) - convert.to_seconds(began)
         assert 0.8 < took < 4.0
         bench.wait_rest(2.0)
+    finally:
+        bench.close()
+
+
+def test_the_jump_of_a_clock_is_no_time_of_surprise(harness, arm, checkpoint, tmp_path):
+    bench = Bench(harness, arm, checkpoint, tmp_path, surprise_level=0.0, surprise_timeout=3.0)
+    try:
+        handle = bench.send(pose(*FAR[0]), 1e-4)
+        bench.wait_status(PlannerStatus.PLANNING)
+        jump = InjectFault.Request(fault='clock_ahead', value=2.9)
+        assert harness.call(InjectFault, 'sim/inject_fault', jump).success
+        began = time.monotonic()
+        _, result = bench.result(handle)
+        assert result.outcome == Outcome.SURPRISED and time.monotonic() - began > 1.5
     finally:
         bench.close()
 

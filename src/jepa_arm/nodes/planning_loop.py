@@ -351,6 +351,8 @@ class PlanningLoop:
                 decision, problem = self._agent.decide_blind(seen), ''
         except PlanningError as error:
             decision, problem = Decision(None), str(error)
+        if np.isfinite(self._stepped_at):  # of more than a model step between two no image tells
+            self._calm_at += max(0.0, stamp - self._stepped_at - self._time.model_dt)
         self._stepped_at = stamp
         if pursuit is not None:
             cost = np.nan if decision.plan is None else decision.plan.cost
