@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     _add_running(parsers)
     _add_learning(parsers)
+    _add_exchange(parsers)
     _add_judging(parsers)
     return parser
 
@@ -143,6 +144,9 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--only', nargs='+', default=[], metavar='ROW', help='names of rows')
     p.add_argument('--table', action='store_true', help='show what is there, run nothing')
 
+
+def _add_exchange(parsers: Any) -> None:
+    """Verbs that read and write checkpoints of LeWorldModel's authors."""
     p = _verb(parsers, 'import', learning.import_, 'jepa-arm import lewm-pusht --out models/pusht')
     p.add_argument('source', help='folder with weights.pt and config.json, or the .pt file')
     p.add_argument('--out', required=True, help='folder to make')

@@ -1,7 +1,6 @@
 """A belief taught on a toy world lasts without images, and says how far off it may be."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -33,12 +32,7 @@ CONFIG = BeliefConfig(
 )
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the toy is too small for more
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -5,12 +5,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 import synthetic
 from jepa_arm.config import ModelFile
@@ -19,13 +17,7 @@ from jepa_arm.model.gates import GateError, format_report
 from jepa_arm.training.loop import train_world_model
 from jepa_arm.training.run import TrainingError
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the toy is too small for more
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -181,23 +181,19 @@ class PlannerPart:
         obstacles = load(GuardConfig, config_path(settings.guard_config)).obstacles
         self._checkpoint = _load_checkpoint(settings.checkpoint, self._arm, time)
         self._period_ms = time.control_dt * 1000.0
-        self._is_lock_step = is_lock_step = settings.lock_step
+        self._is_lock_step = settings.lock_step
         self._is_dry_run = settings.dry_run
-        if is_lock_step:
+        if self._is_lock_step:
             config = replace(config, deadline_ms=float('inf'))
         self._deadline_ms = config.deadline_ms
-
-        def steady(limit: float) -> float:
-            """A limit on the steady clock, which means nothing in lock-step."""
-            return float('inf') if is_lock_step else limit
 
         with ExitStack() as stack:
             self._observer = Observer(
                 self._arm.joint_names,
                 self._arm.fastest,
                 self._checkpoint.contract.camera,
-                steady(settings.max_image_age),
-                steady(settings.max_joint_age),
+                self._steady(settings.max_image_age),
+                self._steady(settings.max_joint_age),
                 settings.max_clipped,
                 self._arm.tip_position,
             )
@@ -220,15 +216,8 @@ class PlannerPart:
                 self._goals,
                 self._view,
                 send=None if settings.dry_run else self._send,
-                patience=Patience(
-                    blind=steady(settings.observation_timeout),
-                    unseen=0.0 if is_lock_step else settings.max_blackout,
-                    stuck=settings.progress_timeout,
-                    unguarded=steady(settings.guard_timeout),
-                    surprised=settings.surprise_timeout,
-                    level=settings.surprise_level,
-                ),
-                sees_all=is_lock_step,
+                patience=self._patience(settings),
+                sees_all=self._is_lock_step,
                 keep=partial(self._keep_belief, settings),
                 logger=node.get_logger(),
             )
@@ -239,6 +228,20 @@ class PlannerPart:
         )
         self._listen()
         self._ending_since = 0.0
+
+    def _steady(self, limit: float) -> float:
+        """A limit on the steady clock, which means nothing in lock-step."""
+        return float('inf') if self._is_lock_step else limit
+
+    def _patience(self, settings: PlannerSettings) -> Patience:
+        return Patience(
+            blind=self._steady(settings.observation_timeout),
+            unseen=0.0 if self._is_lock_step else settings.max_blackout,
+            stuck=settings.progress_timeout,
+            unguarded=self._steady(settings.guard_timeout),
+            surprised=settings.surprise_timeout,
+            level=settings.surprise_level,
+        )
 
     def set_live(self, values: Mapping[str, Any]) -> None:
         """Another tolerance for goals to come, another deadline for plans to come."""
