@@ -120,6 +120,15 @@ class Bench:
             lambda: any(msg.state == state for _, msg in self.status[count:]), f'state {state}'
         )
 
+    def wait_reason(self, words, seen=0):
+        """How many states had been told when one of them, after ``seen``, had these words."""
+
+        def count():
+            reasons = [msg.reason for _, msg in self.status[seen:]]
+            return next((seen + i + 1 for i, said in enumerate(reasons) if words in said), 0)
+
+        return self.harness.wait(count, f'the reason {words!r}')
+
     def speed(self):
         return np.abs(self.joints[-1][1].velocity).max()
 

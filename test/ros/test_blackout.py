@@ -57,6 +57,16 @@ def test_a_goal_is_pursued_through_a_blackout(bench, fault):
     assert np.linalg.norm(tip - FAR[0]) < 0.02
 
 
+def test_joints_that_miss_for_a_moment_end_no_pursuit_from_the_belief(bench):
+    bench.go(FAR[0], tolerance=0.0005)
+    seen = len(bench.status)
+    for fault, duration in ('camera_black', 1.4), ('joints_stop', 0.3):
+        request = InjectFault.Request(fault=fault, duration=duration)
+        assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
+    told = bench.wait_reason('is something publishing on joint_states?', seen)
+    bench.wait_reason('from the belief', told)
+
+
 def test_a_blackout_longer_than_allowed_stops_the_arm_until_images_come_however_late(bench):
     bench.go(FAR[0], tolerance=0.0005)
     request = InjectFault.Request(fault='camera_delay', value=0.4, duration=0.0)

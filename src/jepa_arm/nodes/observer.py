@@ -49,6 +49,10 @@ class LateImage(NoSight):
         self.observation = observation
 
 
+class NoJoints(NoObservation):
+    """There are no joints to plan from now: none came, or what came is old or cannot be used."""
+
+
 class WrongSight(NoObservation):
     """The images are not of the model's camera, or not of now: nothing is believed of them."""
 
@@ -143,8 +147,9 @@ class Observer:
 
         Raises:
             NoSight: only the image is missing, too old, or shows nothing.
+            NoJoints: joints are missing, too old, or cannot be used.
             WrongSight: what it shows cannot be believed.
-            NoObservation: one of them is missing, too old, or cannot be used.
+            NoObservation: the stamps of the two cannot be those of one clock.
         """
         with self._changed:
             image, joints, moved = self._image, list(self._joints), list(self._moved)
@@ -153,13 +158,13 @@ class Observer:
         if self.camera_fault:
             raise WrongSight(self.camera_fault)
         if self._joints_fault:
-            raise NoObservation(self._joints_fault)
+            raise NoJoints(self._joints_fault)
         has_joints = joints and joint_age <= self._max_joint_age
         if image is None or image_age > self._max_image_age:
-            problem = NoSight if has_joints else NoObservation
+            problem = NoSight if has_joints else NoJoints
             raise problem(_silence('image', 'camera/image_raw', image_age))
         if not has_joints:
-            raise NoObservation(_silence('joint state', 'joint_states', joint_age))
+            raise NoJoints(_silence('joint state', 'joint_states', joint_age))
         stamp = convert.to_seconds(image.header.stamp)
         age = self.age(stamp)
         self._check_stamp(age, stamp_age)

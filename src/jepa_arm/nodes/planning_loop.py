@@ -34,7 +34,7 @@ from . import conversions as convert
 from .belief_keeper import BeliefKeeper
 from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
-from .observer import LateImage, NoObservation, NoSight, Observer, WrongSight
+from .observer import LateImage, NoJoints, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
@@ -125,6 +125,7 @@ class PlanningLoop:
         self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._blind_since: float | None = monotonic()
+        self._is_doubted = False
         self._stepped_at = self._calm_at = -np.inf
         self._seen_late: list[float] = []
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -183,13 +184,14 @@ class PlanningLoop:
                     self._go_blind(str(problem))
                 continue
             except NoObservation as problem:
+                self._is_doubted = self._is_doubted or not isinstance(problem, NoJoints)
                 if isinstance(problem, WrongSight):
                     self.keeper.forget(str(problem))
                 self._go_blind(str(problem))
                 continue
             is_repeated = self.recent and observation.stamp == self.recent[-1].stamp
             if not is_repeated:
-                self._blind_since = None
+                self._blind_since, self._is_doubted = None, False
                 self._step(observation)
             else:
                 self._carry_on('')
@@ -284,7 +286,7 @@ class PlanningLoop:
     def _look_back(self, observation: Observation) -> None:
         """Puts an image that came late where it belongs."""
         if -np.inf < self._seen_at < observation.stamp:
-            self._blind_since = None
+            self._blind_since, self._is_doubted = None, False
             self._keep(observation)
             self._see_late(observation)
 
@@ -296,7 +298,8 @@ class PlanningLoop:
     def _carry_on(self, problem: str) -> bool:
         """Whether the goal is pursued without an image; plans if a plan is due.
 
-        Not after what was seen could not be believed.
+        Not after what was seen could not be believed. Joints may miss for a while: the belief is
+        carried on over it when they are back.
         """
         pursuit, dt = self._goals.active, self._checkpoint.contract.time.control_dt
         joints = self._observer.newest()
@@ -304,7 +307,7 @@ class PlanningLoop:
             return False
         if problem and not self.recent:
             self._recall(joints)
-        if self._blind_since is not None:
+        if self._is_doubted:
             return False
         if joints.stamp - self._seen_at > self._patience.unseen:
             return False
@@ -315,13 +318,14 @@ class PlanningLoop:
             self._plan(joints, f'{problem or "the image is late"}: {FROM_BELIEF}')
         except BlindError:
             return False
+        self._blind_since = None
         return True
 
     def _recall(self, now: JointSample) -> None:
         """Goes on from the belief that was kept, if there is one for this time."""
         seen_at = self.keeper.recall(now)
         if seen_at is not None:
-            self._recalled_at, self._blind_since = seen_at, None
+            self._recalled_at, self._is_doubted = seen_at, False
 
     @property
     def _seen_at(self) -> float:
