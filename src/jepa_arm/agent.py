@@ -266,7 +266,7 @@ class Agent:
         z, late = self._belief.now()[0], self._wait[1]
         z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
-        towards = self._detour(goal, z)
+        towards, left, round_left = self._detour(goal, z)
         told, is_continued = self._motion.joints, self._planner.has_warm_start
         room = self._motion_room()  # predict, plan
         target = torch.tensor(self._motion.target, dtype=torch.float32)
@@ -294,6 +294,8 @@ class Agent:
             tip_path=self.tip_paths(plan.latents[None])[0],
             told=told,
             is_continued=is_continued,
+            left=left,
+            round_left=round_left,
         )
 
     @torch.inference_mode()
@@ -379,21 +381,24 @@ class Agent:
         misread = self._read('tip', z) - self._told
         return PositionGoal('tip', place + misread)
 
-    def _detour(self, goal: Goal, z: torch.Tensor) -> Goal:
+    def _detour(self, goal: Goal, z: torch.Tensor) -> tuple[Goal, float, float]:
         """Where to go first on the way to ``goal``, if obstacles are in the straight way.
 
         The tip goes first where they stand between it and its place behind the object.
+
+        Returns:
+            The goal to plan for, and what ``Decision`` tells of the ways left to go.
         """
         keep_out = self._planner.keep_out
         if keep_out is None or isinstance(goal, LatentGoal):
-            return goal
+            return goal, np.nan, np.nan
         here = self._motion.target if goal.subject == 'tip' else self._read('object', z)
-        place = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
+        leg = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
         if goal.subject == 'object':
-            first = keep_out.round_first(self._motion.target, here, place, self._config.lead)
+            first = keep_out.round_first(self._motion.target, here, leg.place, self._config.lead)
             if first is not None:
-                return self._seen_tip(first, z)
-        return PositionGoal(goal.subject, place)
+                return self._seen_tip(first.place, z), leg.left, first.left
+        return PositionGoal(goal.subject, leg.place), leg.left, np.nan
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:
         return self._probes.read(subject, z)[0].numpy().astype(float)

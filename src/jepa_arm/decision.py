@@ -28,6 +28,9 @@ class Decision:
         tip_path: (H, 3) m, where the plan sends the tip, read from the predicted latents.
         told: (J,) rad, where the arm was told to go before, from which the plan starts.
         is_continued: whether the plan goes on from the one before it.
+        left: m, of the way round declared obstacles that is left for the goal's subject;
+            round_left: for the tip until it can push, where it goes round something first. NaN
+            without obstacles, or where nothing is gone round.
         decided_at: s, ``time.perf_counter`` when the decision was made.
     """
 
@@ -42,6 +45,8 @@ class Decision:
     tip_path: FloatArray | None = None
     told: FloatArray | None = None
     is_continued: bool = False
+    left: float = np.nan
+    round_left: float = np.nan
     decided_at: float = field(default_factory=time.perf_counter)
 
 

@@ -135,6 +135,11 @@ def ahead(start: FloatArray, way: FloatArray, metres: float) -> FloatArray:
     return way[-1]
 
 
+def length(start: FloatArray, way: FloatArray) -> float:
+    """m along ``way`` (N, dim) from ``start`` (dim,) to its last point."""
+    return float(np.linalg.norm(np.diff(np.vstack([start, way]), axis=0), axis=1).sum())
+
+
 def _search(nodes: FloatArray, seen_from: Callable[[int], NDArray[np.bool_]]) -> FloatArray | None:
     """A* from node 0 to node 1; the nodes after the first, or None."""
     left = np.linalg.norm(nodes - nodes[1], axis=1)

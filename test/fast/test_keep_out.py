@@ -59,7 +59,7 @@ def drive(planner, start, goal, steps=30):
     for _ in range(steps):
         here = path[-1]
         z = torch.tensor(here, dtype=torch.float32)[None]
-        towards = PositionGoal('tip', planner.keep_out.towards('tip', here, goal, 0.06))
+        towards = PositionGoal('tip', planner.keep_out.towards('tip', here, goal, 0.06).place)
         plan = planner.plan(z, z, towards, told=z[0])
         if plan.is_barred:
             return np.array(path), plan
@@ -110,14 +110,14 @@ def test_where_every_way_is_barred_the_plan_says_so(planner, arm):
 def test_an_object_is_led_to_the_next_bend_and_at_least_a_lead_on(arm):
     keep = keep_out(arm, WALL)
     here, goal = np.array([0.42, 0.0, 0.025]), np.array([0.58, 0.0, 0.025])
-    bend = keep.towards('object', here, goal, 0.0)
+    bend = keep.towards('object', here, goal, 0.0).place
     assert distance(bend[:2], (WALL,)) == pytest.approx(MARGINS['object'], abs=0.025)
     assert bend[2] == goal[2]
     lead = float(np.linalg.norm(bend - here)) + 0.03
-    further = keep.towards('object', here, goal, lead)
+    further = keep.towards('object', here, goal, lead).place
     assert np.linalg.norm(further - bend) == pytest.approx(0.03, abs=1e-6)
     clear = np.array([0.39, 0.10, 0.025])
-    np.testing.assert_array_equal(keep.towards('object', here, clear, 0.06), clear)
+    np.testing.assert_array_equal(keep.towards('object', here, clear, 0.06).place, clear)
 
 
 @pytest.mark.parametrize('subject', ['tip', 'object'])
@@ -132,7 +132,7 @@ def test_an_object_beside_a_wall_is_pushed_where_the_tip_has_room_behind_it(arm)
     """Straight behind it is the wall: the tip waited there for ever, and the object stayed."""
     keep = keep_out(arm, WALL)
     here, goal = np.array([0.555, -0.03, 0.025]), np.array([0.65, 0.0, 0.025])
-    place = keep.towards('object', here, goal, 0.06)
+    place = keep.towards('object', here, goal, 0.06).place
     assert np.linalg.norm(place - here) == pytest.approx(0.06)
     heading = (place - here)[:2] / 0.06
     behind = np.array([*here[:2] - 0.06 * heading, LOW])
@@ -151,7 +151,7 @@ def test_the_tip_goes_round_before_it_pushes_what_lies_beyond_a_wall(planner):
         first = keep.round_first(path[-1], here, place, 0.05)
         if first is None:
             break
-        path += list(path[-1] + (first - path[-1]) * np.linspace(0.2, 1.0, 5)[:, None])
+        path += list(path[-1] + (first.place - path[-1]) * np.linspace(0.2, 1.0, 5)[:, None])
     assert first is None
     assert min(distance(tip, (WALL,)) for tip in path) >= MARGINS['tip'] - 1e-3
     assert min(np.linalg.norm((tip - here)[:2]) for tip in path if tip[2] < 0.05) > 0.04
@@ -170,7 +170,7 @@ def test_an_object_goes_round_where_the_camera_sees_it(arm):
     def way(keep):
         places = [start]
         while np.linalg.norm(places[-1] - goal) > 0.01 and len(places) < 200:
-            step = keep.towards('object', places[-1], goal, 0.03) - places[-1]
+            step = keep.towards('object', places[-1], goal, 0.03).place - places[-1]
             places.append(places[-1] + step * min(1.0, 0.01 / np.linalg.norm(step)))
         return places
 

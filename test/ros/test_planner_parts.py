@@ -12,6 +12,7 @@ from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.goal_server import Outcome, Pursuit
 from jepa_arm.nodes.guard_view import GuardView
 from jepa_arm.nodes.observer import NoObservation, Observer, WrongSight
+from jepa_arm.nodes.progress import Progress
 from jepa_arm.sight import camera_difference
 from jepa_arm.types import JointSample
 
@@ -233,7 +234,7 @@ def pursue(distances, dt=0.1, timeout=5.0, patience=2.0):
     pursuit = Pursuit(MoveToGoal.Goal())
     pursuit.begin(goal=None, reach=0.02, timeout=timeout, patience=patience)
     for i, distance in enumerate(distances):
-        pursuit.judge(distance, np.nan, 100.0 + i * dt)
+        pursuit.judge(100.0 + i * dt, distance, np.nan)
     return pursuit
 
 
@@ -251,7 +252,7 @@ def test_a_goal_ends_when_the_time_is_over():
 
 @pytest.mark.parametrize('distances', [[0.1] * 25, 0.1 + np.linspace(0.004, 0, 25), [np.nan] * 25])
 def test_a_goal_that_comes_no_nearer_is_unreachable(distances):
-    assert pursue(distances[:20]).is_waiting, 'two thirds of the patience'
+    assert pursue(distances[:20]).progress.is_waiting, 'two thirds of the patience'
     assert pursue(distances).outcome == Outcome.UNREACHABLE
 
 
@@ -268,17 +269,44 @@ def test_time_counts_as_without_progress_while_the_arm_could_make_some(cost, spe
     pursuit = Pursuit(MoveToGoal.Goal())
     pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
     for i in range(30):
-        pursuit.judge(0.1, cost(i), 100.0 + 0.1 * i, speed)
+        pursuit.judge(100.0 + 0.1 * i, 0.1, cost(i), speed=speed)
     assert pursuit.ended.done() == is_over
-    assert pursuit.is_waiting == is_over
+    assert pursuit.progress.is_waiting == is_over
+
+
+def go_round(rounds, push=0.0):
+    """Progress after ways of 0.6 m round an obstacle, each with a push by ``push`` m after it."""
+    progress, left, stamp = Progress(patience=2.0), 0.3, 100.0
+    for _ in range(rounds):
+        ways = [*((0.6 - 0.02 * i, 1.0) for i in range(30)), *((np.nan, c) for c in (6, 3, 1))]
+        for round_left, cost in ways:
+            progress.see(stamp, 0.1, cost, left=left, round_left=round_left)
+            stamp += 0.1
+        left -= push
+    return progress
+
+
+def test_a_way_of_the_tip_round_an_obstacle_is_progress_but_not_for_ever():
+    """Pushes round obstacles were given up over ROS while the arm was on its way."""
+    assert go_round(3).stuck < 0.5
+    assert go_round(9).is_over, 'to and fro'
+    assert go_round(9, push=0.02).stuck < 0.5
+
+
+def test_a_way_round_an_obstacle_is_as_long_as_it_is():
+    """In a straight line the object may get farther from its goal meanwhile."""
+    progress = Progress(patience=2.0)
+    for i in range(60):
+        progress.see(100.0 + 0.1 * i, 0.1 + 0.001 * i, 5.0, left=0.6 - 0.01 * i)
+    assert progress.stuck == 0.0 and progress.nearest == 0.1
 
 
 def test_blindness_is_not_time_without_progress():
     pursuit = Pursuit(MoveToGoal.Goal())
     pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
     for stamp in (100.0, 100.1, 105.0):
-        pursuit.judge(0.1, 5.0, stamp)
-    assert not pursuit.is_waiting and not pursuit.ended.done()
+        pursuit.judge(stamp, 0.1, 5.0)
+    assert not pursuit.progress.is_waiting and not pursuit.ended.done()
 
 
 def test_only_the_first_outcome_counts():

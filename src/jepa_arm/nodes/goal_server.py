@@ -22,18 +22,10 @@ from ..config import CameraConfig
 from ..goals import HOLD_STEPS, GoalError, PositionGoal
 from ..types import FloatArray, Observation
 from . import conversions as convert
+from .progress import Progress
 
 Outcome = MoveToGoal.Result
 LONGEST_MESSAGE = 1000
-PROGRESS_M, PROGRESS_COST = 0.005, 0.5
-"""What counts as nearer: so much less distance, or half a model step less to go by the plan.
-
-A way round the object brings it no nearer, but the plan's end, by the value of what it reaches.
-"""
-WAIT_SHARE = 2.0 / 3.0
-"""Of the patience, after which the arm waits for the rest of it instead of going to and fro."""
-LONGEST_STEP_S = 0.5
-"""Between two plans, that counts as time without progress: what is longer was blindness."""
 MARGIN_M = {'tip': 0.001, 'object': 0.02}
 """How far outside the tip's workspace a goal may be asked for; the tip reaches into objects."""
 READ_MARGIN_M = 0.03
@@ -49,7 +41,7 @@ class Pursuit:
         request: as it came. goal: what it was read into; None until then.
         reach: m, read distance that counts as reached.
         distance: m, read last; NaN before. replans: plans made.
-        stuck: s without coming nearer, as at full speed.
+        progress: towards the goal.
         ended: done once there is an outcome. outcome, message: of ``MoveToGoal``, then.
     """
 
@@ -70,49 +62,33 @@ class Pursuit:
             reach: m, read distance that counts as reached.
             timeout: s in all; patience: s of moving at full speed without coming nearer.
         """
-        self.goal, self.reach, self._timeout, self._patience = goal, reach, timeout, patience
-        self._held, self._nearest, self._cheapest = 0, np.inf, np.inf
+        self.goal, self.reach, self._timeout = goal, reach, timeout
+        self._held, self.progress = 0, Progress(patience)
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Counts time from the next plan on."""
-        self._began = self._judged_at = None
-        self.stuck = 0.0
+        self._began: float | None = None
+        self.progress.restart_clock()
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the arm had better stand still: it moved, and came no nearer."""
-        return self.stuck >= WAIT_SHARE * self._patience
-
-    def judge(self, distance: float, cost: float, stamp: float, speed: float = 1.0) -> None:
-        """Counts one plan made at ``stamp`` (s), and ends it all if due.
-
-        Args:
-            distance: m to the goal. cost: of the plan. NaN counts as no progress.
-            stamp: s, of what was planned from.
-            speed: share of full speed at which the arm could move since the plan before; 0: it
-                was held, which is no fault of the goal.
-        """
-        if self._began is None or self._judged_at is None:
-            self._began = self._judged_at = stamp
-        self.stuck += min(stamp - self._judged_at, LONGEST_STEP_S) * speed
-        self._judged_at, self.distance = stamp, distance
+    def judge(self, stamp: float, distance: float, cost: float, **how: float) -> None:
+        """Counts one plan, and ends it all if due; see ``Progress.see``."""
+        self._began = stamp if self._began is None else self._began
+        self.progress.see(stamp, distance, cost, **how)
+        self.distance = distance
         self.replans += 1
         self._held = self._held + 1 if distance <= self.reach else 0
-        if distance < self._nearest - PROGRESS_M:
-            self._nearest, self.stuck = distance, 0.0
-        if cost < self._cheapest - PROGRESS_COST:
-            self._cheapest, self.stuck = cost, 0.0
         took = stamp - self._began
         centimetres = f'{distance * 100:.1f} cm'
         if self._held >= HOLD_STEPS:
             self.end(Outcome.SUCCEEDED, f'{centimetres} from the goal after {took:.1f} s')
         elif took >= self._timeout:
             self.end(Outcome.TIMED_OUT, f'{centimetres} from the goal after {took:.1f} s')
-        elif self.stuck >= self._patience:
+        elif self.progress.is_over:
+            nearest, stuck = self.progress.nearest, self.progress.stuck
             self.end(
                 Outcome.UNREACHABLE,
-                f'no nearer than {self._nearest * 100:.1f} cm for {self.stuck:.1f} s; try '
+                f'no nearer than {nearest * 100:.1f} cm for {stuck:.1f} s; try '
                 'another goal, or a longer progress_timeout',
             )
 

@@ -360,9 +360,16 @@ class PlanningLoop:
         self._stepped_at = stamp
         if pursuit is not None:
             cost = np.nan if decision.plan is None else decision.plan.cost
-            pursuit.judge(decision.distance, cost, stamp, self._freedom(pursuit))
+            pursuit.judge(
+                stamp,
+                decision.distance,
+                cost,
+                speed=self._freedom(pursuit),
+                left=decision.left,
+                round_left=decision.round_left,
+            )
         is_over = pursuit is None or pursuit.ended.done()
-        is_sent = not (is_over or pursuit is None or pursuit.is_waiting)
+        is_sent = not (is_over or pursuit is None or pursuit.progress.is_waiting)
         if is_sent and decision.proposal is not None and self._send is not None:
             self._send(decision.proposal)
             self._guard.sent()
@@ -407,7 +414,7 @@ class PlanningLoop:
 
     def _freedom(self, pursuit: Pursuit) -> float:
         """Share of full speed at which the arm may move; 0 while the guard holds it."""
-        is_held = self._guard.resting_at() is not None and not pursuit.is_waiting
+        is_held = self._guard.resting_at() is not None and not pursuit.progress.is_waiting
         return 0.0 if is_held else self._guard.speed
 
     def _remember(self, observation: Observation) -> None:
@@ -470,8 +477,8 @@ class PlanningLoop:
         self.latencies_ms.append(decision.plan.latency_ms)
         self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
-        if pursuit.is_waiting:
-            reason = f'no nearer for {pursuit.stuck:.1f} s: waiting'
+        if pursuit.progress.is_waiting:
+            reason = f'no nearer for {pursuit.progress.stuck:.1f} s: waiting'
         elif self._send is not None:
             if decision.surprise > self._patience.level:
                 note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'

@@ -7,6 +7,7 @@ them, whatever is planned; a plan keeps off them with more room, so that the gua
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..config import ObstacleConfig
 from ..goals import GoalError, PositionGoal
-from ..routes import Boxes, ahead, distance, is_blocked, route, upright
+from ..routes import Boxes, ahead, distance, is_blocked, length, route, upright
 from ..types import FloatArray
 
 TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2, 1.6, -1.6)
@@ -35,6 +36,13 @@ SIDE = 0.05
 """m, of the object, which the tip goes round."""
 BARRED = 1e3
 """What a tip path into an obstacle costs more: any path that keeps out is better."""
+
+
+class Leg(NamedTuple):
+    """Where to go first, ``place`` (3,) m, on a way of ``left`` m in all."""
+
+    place: FloatArray
+    left: float
 
 
 class KeepOut:
@@ -95,29 +103,30 @@ class KeepOut:
         allowed = self.depth('tip', start).clamp(min=slack)
         return self.depth('tip', path).amax(-1) > allowed
 
-    def towards(self, subject: str, here: FloatArray, goal: FloatArray, lead: float) -> FloatArray:
-        """(3,) m, where to go first on the shortest way round from ``here`` to ``goal`` (3,) m.
+    def towards(self, subject: str, here: FloatArray, goal: FloatArray, lead: float) -> Leg:
+        """Where to go first on the shortest way round from ``here`` to ``goal`` (3,) m.
 
         The next bend, or a point ``lead`` m ahead where that is further; the goal where nothing
         is in the way, or where there is no way. An object goes ``lead`` m beside its way where
         there is no room for the tip behind it.
         """
-        place = self._straight(subject, here, goal, lead)
+        leg = self._straight(subject, here, goal, lead)
         if subject == 'tip' or not self._obstacles:
-            return place
-        way = place[:2] - here[:2]
+            return leg
+        way = leg.place[:2] - here[:2]
         for turn in TURNS:
             heading = _turned(way, turn)
             if self._behind(here, heading) is not None:
                 if turn == 0.0:
-                    return place
-                return np.concatenate([here[:2] + lead * heading, goal[2:]])
-        return place
+                    return leg
+                place = np.concatenate([here[:2] + lead * heading, goal[2:]])
+                return leg._replace(place=place)
+        return leg
 
     def round_first(
         self, told: FloatArray, here: FloatArray, place: FloatArray, lead: float
-    ) -> FloatArray | None:
-        """(3,) m, where the tip goes first to push an object from ``here`` to ``place`` (3,) m.
+    ) -> Leg | None:
+        """Where the tip goes first to push an object from ``here`` to ``place`` (3,) m.
 
         None where no obstacle stands between where it is ``told`` (3,) m to go and its place
         behind the object.
@@ -132,11 +141,10 @@ class KeepOut:
         way = route(told, behind, around, self.margins['tip'], self._bounds['tip'])
         if way is None:
             return None
-        return ahead(told, way, max(float(np.linalg.norm(way[0] - told)), lead))
+        place = ahead(told, way, max(float(np.linalg.norm(way[0] - told)), lead))
+        return Leg(place, length(told, way))
 
-    def _straight(
-        self, subject: str, here: FloatArray, goal: FloatArray, lead: float
-    ) -> FloatArray:
+    def _straight(self, subject: str, here: FloatArray, goal: FloatArray, lead: float) -> Leg:
         dim = 2 if subject == 'object' else 3
         margin, bounds = self.margins[subject], self._bounds[subject]
         way = None
@@ -145,10 +153,14 @@ class KeepOut:
             way = route(here[:dim], goal[:dim], kept, margin, bounds)
         if way is None:
             way = route(here[:dim], goal[:dim], self._obstacles, margin, bounds)
-        if way is None or len(way) == 1:
-            return goal
+        if way is None:
+            way = goal[None, :dim]
+        left = length(here[:dim], way)
+        if len(way) == 1:
+            return Leg(goal, left)
         first = float(np.linalg.norm(way[0] - here[:dim]))
-        return np.concatenate([ahead(here[:dim], way, max(first, lead)), goal[dim:]])
+        place = np.concatenate([ahead(here[:dim], way, max(first, lead)), goal[dim:]])
+        return Leg(place, left)
 
     def _behind(self, here: FloatArray, heading: FloatArray) -> FloatArray | None:
         """(3,) m, a free place for the tip to push from along ``heading`` (2,), and a clear way.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import ObstacleConfig
 from ..motion import ACTION_METRES
-from ..routes import ahead, distance, is_blocked, pushed_out, route
+from ..routes import ahead, distance, is_blocked, length, pushed_out, route
 from ..types import FloatArray
 from .obstacles import THING_MARGIN, TIP_MARGIN
 
@@ -59,9 +59,7 @@ class Surroundings:
         way = route(centre, goal, self.obstacles, THING_MARGIN + extra, self.region)
         if way is None:
             way = goal[None]
-        corners = np.vstack([centre, way])
-        length = float(np.linalg.norm(np.diff(corners, axis=0), axis=1).sum())
-        return ahead(centre, way, LOOK_AHEAD), length
+        return ahead(centre, way, LOOK_AHEAD), length(centre, way)
 
     def is_free(self, tip: FloatArray) -> bool:
         """Whether the tip may stand at ``tip`` (3,) m."""
