@@ -26,8 +26,9 @@ from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .planning.heads import load_heads
-from .planning.obstacles import KeepOut
+from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan, Planner
+from .planning.reposition import Reposition
 from .planning.search import Optimizer
 from .recall import recall
 from .surprise import Surprise
@@ -85,10 +86,10 @@ class Agent:
             self._probes.spread,
             torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
         )
+        self.keep_out_of(())
         self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
             None
         )
-        self._eraser: Eraser | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -106,15 +107,15 @@ class Agent:
 
     def keep_out_of(self, obstacles: Sequence[ObstacleConfig]) -> None:
         """From now on plans lead tip and object round ``obstacles`` (base frame)."""
-        arm, config, keep_out = self._arm, self._config, None
-        if obstacles:
-            margins = {'object': config.object_margin, 'tip': config.tip_margin}
-            workspace = np.stack([arm.workspace_min, arm.workspace_max])
-            room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
-            bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
-            keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
-        self._planner.keep_out = keep_out
-        self._eraser = Eraser(arm.config.camera, obstacles) if obstacles else None
+        arm, config = self._arm, self._config
+        margins = {'object': config.object_margin, 'tip': config.tip_margin}
+        workspace = np.stack([arm.workspace_min, arm.workspace_max])
+        room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
+        bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
+        keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
+        self._reposition = Reposition(keep_out, config.lead, self._time.control_dt)
+        self._planner.keep_out = keep_out if obstacles else None
+        self._eraser: Eraser | None = Eraser(arm.config.camera, obstacles) if obstacles else None
 
     def check_goal(self, goal: Goal) -> None:
         """Raises GoalError where a declared obstacle is at the place of ``goal``."""
@@ -174,6 +175,7 @@ class Agent:
     def set_goal(self, goal: Goal | None) -> None:
         """Pursues ``goal`` from the next decision on; None holds."""
         self.goal = goal
+        self._reposition.reset()
         self._planner.reset()
 
     @torch.inference_mode()
@@ -384,20 +386,27 @@ class Agent:
     def _detour(self, goal: Goal, z: torch.Tensor) -> tuple[Goal, float, float]:
         """Where to go first on the way to ``goal``, if obstacles are in the straight way.
 
-        The tip goes first where they stand between it and its place behind the object.
+        The tip goes first where they stand between it and its place behind the object, and
+        where the object comes no nearer.
 
         Returns:
             The goal to plan for, and what ``Decision`` tells of the ways left to go.
         """
-        keep_out = self._planner.keep_out
-        if keep_out is None or isinstance(goal, LatentGoal):
+        keep_out, told, lead = self._planner.keep_out, self._motion.target, self._config.lead
+        if isinstance(goal, LatentGoal) or (keep_out is None and goal.subject == 'tip'):
             return goal, np.nan, np.nan
-        here = self._motion.target if goal.subject == 'tip' else self._read('object', z)
-        leg = keep_out.towards(goal.subject, here, goal.position, self._config.lead)
-        if goal.subject == 'object':
-            first = keep_out.round_first(self._motion.target, here, leg.place, self._config.lead)
-            if first is not None:
-                return self._seen_tip(first.place, z), leg.left, first.left
+        here = told if goal.subject == 'tip' else self._read('object', z)
+        leg, first = Leg(goal.position, np.nan), None
+        if keep_out is not None:
+            leg = keep_out.towards(goal.subject, here, goal.position, lead)
+            if goal.subject == 'object':
+                first = keep_out.round_first(told, here, leg.place, lead)
+        if goal.subject == 'object' and first is None:
+            straight = float(np.linalg.norm((goal.position - here)[:2]))
+            way = straight if keep_out is None else leg.left
+            first = self._reposition.leg(told, here, leg.place, way)
+        if first is not None:
+            return self._seen_tip(first.place, z), leg.left, first.left
         return PositionGoal(goal.subject, leg.place), leg.left, np.nan
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:

@@ -135,6 +135,18 @@ class KeepOut:
         kept = CLEAR * self.margins['tip']
         if behind is None or not is_blocked(told, behind, self._obstacles, kept):
             return None
+        return self.approach(told, here, place, lead)
+
+    def approach(
+        self, told: FloatArray, here: FloatArray, place: FloatArray, lead: float
+    ) -> Leg | None:
+        """Where the tip goes first to come behind an object, round it and round obstacles.
+
+        As ``round_first``; None where there is no room behind the object, or no way.
+        """
+        behind = self._behind(here, _turned(place[:2] - here[:2], 0.0))
+        if behind is None:
+            return None
         size, (x, y) = (SIDE, SIDE, SIDE), map(float, here[:2])
         itself = ObstacleConfig('object', 'box', size, (x, y, SIDE / 2.0))
         around = (*self._obstacles, itself)
