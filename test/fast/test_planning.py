@@ -187,6 +187,18 @@ def test_a_spent_deadline_still_gives_a_plan(
     assert plan.candidates <= max(config.cem.candidates, config.candidates + 1)
 
 
+@pytest.mark.parametrize('most', [24, 32, 40, 50, 64, 96, 100, 128])
+def test_a_budget_that_is_too_small_for_a_whole_sweep_pays_for_a_smaller_one(
+    most: int, config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    heads = Heads(3, 6, 40).eval().requires_grad_(False)
+    planner = make(config, arm_config, sim_config, heads)
+    first = config.candidates // 2  # without a warm start
+    plan = planner.plan(ORIGIN, ORIGIN, NEAR, most=most)
+    is_worth_it = most - first >= config.elites
+    assert plan.candidates == (min(most, first + config.candidates) if is_worth_it else first)
+
+
 def test_without_a_deadline_all_sweeps_are_made(
     config: PlannerConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:

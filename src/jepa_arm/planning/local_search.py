@@ -51,11 +51,12 @@ class LocalSearch:
             around, costs = population.price(around, sources)
             pool, prices = torch.cat([pool, around]), torch.cat([prices, costs])
         for _ in range(1, config.sweeps):
-            if not population.has_time_for(config.candidates, deadline):
+            count = population.affordable(config.candidates, deadline)
+            if count < min(config.elites, config.candidates):
                 break
             elites = pool[torch.argsort(prices)[: config.elites]]
-            centres = elites[torch.arange(config.candidates) % len(elites)]
-            around = centres + self._noise(config.candidates, generator)
+            centres = elites[torch.arange(count) % len(elites)]
+            around = centres + self._noise(count, generator)
             around = around.clamp(-1.0, 1.0)
             around, costs = population.price(around, ['search'] * len(around))
             pool, prices = torch.cat([pool, around]), torch.cat([prices, costs])

@@ -137,15 +137,19 @@ class Population:
         self._began = time.perf_counter()
 
     def has_time_for(self, count: int, deadline: float) -> bool:
-        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``.
+        """Whether ``count`` more candidates, at the pace so far, are priced by ``deadline``."""
+        return self.affordable(count, deadline) == count
+
+    def affordable(self, count: int, deadline: float) -> int:
+        """How many of ``count`` more candidates, at the pace so far, are priced by ``deadline``.
 
         Where the start says how many may be priced, that counts instead.
         """
         if self._start.most is not None:
-            return self.candidates + count <= self._start.most
+            return max(0, min(count, self._start.most - self.candidates))
         now = time.perf_counter()
         pace = (now - self._began) / max(1, self.candidates)
-        return now + pace * count <= deadline
+        return max(0, int(min((deadline - now) / pace, count)))
 
     def price(
         self, actions: Tensor, sources: list[str], latents: Tensor | None = None
