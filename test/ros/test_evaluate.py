@@ -187,6 +187,13 @@ def test_the_bench_gives_plain_numbers(tmp_path, arm_config, sim_config, monkeyp
     monkeypatch.setattr('jepa_arm.nodes.evaluate.SETTLE_S', 0.0)
     checkpoint = save_untrained(tmp_path / 'untrained', arm_config, sim_config)
     figures = bench_ros(checkpoint, seconds=0.5, idle=0.2)
-    expected = {'obs_to_command_ms_p99', 'replan_hz', 'plan_ms_p50', 'image_rate_hz', 'rss_mb_sim'}
+    expected = {
+        'obs_to_command_ms_p99',
+        'start_to_motion_s',
+        'replan_hz',
+        'plan_ms_p50',
+        'image_rate_hz',
+        'rss_mb_sim',
+    }
     assert expected <= figures.keys()
     assert all(np.isfinite(v) for k, v in figures.items() if k != 'machine')

@@ -91,7 +91,7 @@ def bench_ros(
         idle: s before, without a goal and without anybody else who listens, for the processor
             time that waiting takes.
     """
-    idle_percent = _waiting(checkpoint, arm, idle)
+    to_ready_s, idle_percent = _waiting(checkpoint, arm, idle)
     with Session('push', checkpoint, arm=arm) as session:
         usage = {name: Usage(p.pid) for name, p in session.graph.processes.items()}
         results: list[EpisodeResult] = []
@@ -112,19 +112,23 @@ def bench_ros(
             figures[f'rss_mb_{name}'] = round(used.rss_mb(), 1)
             figures[f'cpu_percent_{name}'] = round(used.cpu_percent(), 1)
             figures[f'idle_cpu_percent_{name}'] = round(idle_percent[name], 1)
+        figures['start_to_ready_s'] = round(to_ready_s, 1)
+        figures['start_to_motion_s'] = round(session.to_motion_s, 1)
         figures['episodes'] = len(results)
         figures['machine'] = machine()
     return figures
 
 
-def _waiting(checkpoint: Path, arm: str, seconds: float) -> dict[str, float]:
-    """% of a core that each node of a graph takes while it waits for a goal, by name."""
+def _waiting(checkpoint: Path, arm: str, seconds: float) -> tuple[float, dict[str, float]]:
+    """s that a graph takes to be ready, and % of a core that each node takes while it waits."""
+    began = monotonic()
     with own_domain(), Supervisor(simulation(arm, str(checkpoint))) as graph:
         graph.wait_ready()
+        to_ready_s = monotonic() - began
         sleep(SETTLE_S)
         usage = {name: Usage(p.pid) for name, p in graph.processes.items()}
         sleep(seconds)
-        return {name: used.cpu_percent() for name, used in usage.items()}
+        return to_ready_s, {name: used.cpu_percent() for name, used in usage.items()}
 
 
 class Usage:

@@ -54,6 +54,8 @@ AFTER_END_S = 1.0
 FIRST_SEED = 0
 """Of the scene in which the graph starts."""
 AT_START_RAD = 0.01
+IN_MOTION = 0.05
+"""rad/s; the virtual servo's spring is slower than this where its command rests."""
 RESET_AGAIN_S = 0.2
 SLACK_S = 1e-6
 MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
@@ -71,6 +73,8 @@ class Session:
             the true places (3,) m of tip and object.
         jitter_ms: of the guard so far; missed_ticks: since it was last activated.
         planned_s: s of planning so far.
+        to_motion_s: s from the start of the first process to the arm's first motion in an episode;
+            NaN before it.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class Session:
         self.outcomes: list[str] = []
         self.messages: list[str] = []
         self.jitter_ms: list[float] = []
-        self.missed_ticks, self.planned_s = 0, 0.0
+        self.missed_ticks, self.planned_s, self.to_motion_s = 0, 0.0, np.nan
         self.on_frame: Callable[[ImageArray, FloatArray, FloatArray], None] | None = None
 
     def __enter__(self) -> Session:
@@ -127,6 +131,7 @@ class Session:
             if self._file is not None:
                 stack.callback(self._file.close)
             stack.enter_context(own_domain())
+            self._began = monotonic()
             stack.enter_context(self.graph)
             self.graph.wait_ready()
             stack.callback(self._connect())
@@ -343,6 +348,8 @@ class Session:
         self._joints = msg
         if self._watch is not None:
             self._watch.see_joints(msg)
+            if np.isnan(self.to_motion_s) and np.abs(msg.velocity).max(initial=0.0) > IN_MOTION:
+                self.to_motion_s = monotonic() - self._began
 
     def _on_image(self, msg: Image) -> None:
         self._image_times.append(monotonic())
