@@ -40,16 +40,14 @@ class LocalSearch:
         config = self._config
         population = Population(self._dynamics, start, task, self._skip)
         half = config.candidates // 2
-        actions, latents = self._propose(start, task, half, generator)
-        costs = population.price(actions, ['actor'] * half, latents)[1]
-        pool, prices = actions, costs
+        around, sources = None, ['actor'] * half
         if start.warm is not None:
             around = start.warm + self._noise(config.candidates - half, generator)
             around[0], around[1] = start.warm, 0.0
             around = around.clamp(-1.0, 1.0)
-            sources = ['warm_start'] + ['search'] * (len(around) - 1)
-            around, costs = population.price(around, sources)
-            pool, prices = torch.cat([pool, around]), torch.cat([prices, costs])
+            sources += ['warm_start'] + ['search'] * (len(around) - 1)
+        pool, latents = self._propose(start, task, half, generator, around)
+        prices = population.price(pool, sources, latents)[1]
         for _ in range(1, config.sweeps):
             count = population.affordable(config.candidates, deadline)
             if count < min(config.elites, config.candidates):
@@ -72,9 +70,17 @@ class LocalSearch:
         return scales[:, None, None] * noise
 
     def _propose(
-        self, start: Start, task: Task, count: int, generator: torch.Generator
+        self,
+        start: Start,
+        task: Task,
+        count: int,
+        generator: torch.Generator,
+        others: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Samples of the actor, each told another remaining time; see ``roll_out``."""
+        """Samples of the actor, each told another remaining time, and ``others``.
+
+        See ``roll_out``.
+        """
         heads = _heads(task)
 
         def sample(features: Tensor, velocity: Tensor, remaining: Tensor) -> Tensor:
@@ -85,7 +91,9 @@ class LocalSearch:
         spread = torch.linspace(self._skip, heads.max_steps, count)
         passed = self._skip * torch.arange(self._config.horizon)
         steps = (spread - passed[:, None]).clamp(min=self._skip)
-        return roll_out(self._dynamics, start, task, sample, steps, self._skip, self._width)
+        return roll_out(
+            self._dynamics, start, task, sample, steps, self._skip, self._width, others
+        )
 
 
 class ActorAlone:
@@ -116,9 +124,18 @@ class ActorAlone:
 
 
 def roll_out(
-    dynamics: Dynamics, start: Start, task: Task, act: Act, steps: Tensor, skip: int, width: int
+    dynamics: Dynamics,
+    start: Start,
+    task: Task,
+    act: Act,
+    steps: Tensor,
+    skip: int,
+    width: int,
+    others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Lets an actor act inside the model: actions (count, T, A) and latents (count, H, D).
+
+    Sequences that are known go along in the same batches: fewer, larger products of matrices.
 
     Args:
         dynamics: the model.
@@ -127,15 +144,20 @@ def roll_out(
         act: the actor.
         steps: (H, count) control steps to the goal that it is told.
         skip: K, control steps in an action block; width: A.
+        others: (N, T, A) that follow those of the actor in what is returned.
     """
     max_steps, count = _heads(task).max_steps, steps.shape[1]
-    z, z_prev = start.z.expand(count, -1), start.z_prev.expand(count, -1)
+    rows = count if others is None else count + len(others)
+    z, z_prev = start.z.expand(rows, -1), start.z_prev.expand(rows, -1)
     chunks, latents = [], []
-    done = torch.zeros(count, width)
-    before = None if start.before is None else start.before.expand(count, -1)
-    for left in steps:
-        block = act(task.features(z), z - z_prev[:, : z.shape[-1]], left / max_steps)
-        chunk = start.feasible(block.view(count, skip, width), done)
+    done = torch.zeros(rows, width)
+    before = None if start.before is None else start.before.expand(rows, -1)
+    for i, left in enumerate(steps):
+        now, velocity = z[:count], z[:count] - z_prev[:count, : z.shape[-1]]
+        chunk = act(task.features(now), velocity, left / max_steps).view(count, skip, width)
+        if others is not None:
+            chunk = torch.cat([chunk, others[:, i * skip : (i + 1) * skip]])
+        chunk = start.feasible(chunk, done)
         done = done + chunk.sum(1)
         moved = effect(chunk, start.late, before)
         z, z_prev = dynamics.predict(z, z_prev, moved.flatten(1)), shift(z, z_prev)
