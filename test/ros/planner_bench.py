@@ -19,7 +19,7 @@ from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.motion import make_contract
 from jepa_arm.nodes.description import simulation
-from jepa_arm.nodes.graph import Supervisor
+from jepa_arm.nodes.graph import GraphError, Supervisor
 from jepa_arm.nodes.parameters import STATUS
 from jepa_arm.planning.heads import Heads
 from jepa_arm.resources import CHECKPOINTS, config_path
@@ -116,9 +116,18 @@ class Bench:
 
     def wait_status(self, state):
         count = len(self.status)
-        return self.harness.wait(
-            lambda: any(msg.state == state for _, msg in self.status[count:]), f'state {state}'
-        )
+
+        def is_there():
+            return any(msg.state == state for _, msg in self.status[count:])
+
+        try:
+            return self.harness.wait(is_there, f'state {state}')
+        except GraphError as error:
+            planner, guard = self.status[-1][1], self.guard[-1][1]
+            raise GraphError(
+                f'{error}; planner: state {planner.state}, {planner.reason!r}; guard: state '
+                f'{guard.state}, {guard.reason!r}; log:\n{self.graph.tail("planner")}'
+            ) from None
 
     def wait_reason(self, words, seen=0):
         """How many states had been told when one of them, after ``seen``, had these words."""

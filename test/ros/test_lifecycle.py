@@ -264,7 +264,7 @@ def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
 ):
     planner = Manager(harness, 'planner', tmp_path, checkpoint=str(checkpoint))
     sizes = []
-    for _ in range(6):
+    for _ in range(8):
         assert planner.change(Transition.TRANSITION_CONFIGURE)
         assert planner.change(Transition.TRANSITION_ACTIVATE)
         harness.call(GetState, 'planner/get_state')
@@ -272,5 +272,5 @@ def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
         assert planner.change(Transition.TRANSITION_CLEANUP)
         sizes.append(resident_mb(planner.process.pid))
     harness.wait(lambda: harness.node.count_services('planner/imagine') == 0, 'end of its service')
-    assert sizes[-1] - sizes[1] < 30.0, sizes
+    assert sizes[-1] - sizes[3] < 30.0, f'MB, the first cycles fill the heap: {sizes}'
     assert planner.state() == 'unconfigured'

@@ -36,6 +36,7 @@ from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
 from .observer import LateImage, NoJoints, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
+from .seen import Seen
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
 """How often joints and requests are looked at when no image comes, with a goal and without."""
@@ -75,7 +76,6 @@ class PlanningLoop:
 
     Attributes:
         saved: observations by name, for goals of kind SAVED.
-        recent: the newest observations, about one model step of them.
         late_plans: that took longer than their deadline, so far.
         keeper: of the belief.
         slowest_ms: of a plan since somebody set it to 0. latencies_ms: of the newest ones.
@@ -117,17 +117,14 @@ class PlanningLoop:
         self._sees_all, self._logger = sees_all, logger
         self._agent = Agent(checkpoint, arm, config, seed)
         self._agent.keep_out_of(obstacles)
-        self.keeper, self._recalled_at = keep(self._agent), -np.inf
+        self.keeper = keep(self._agent)
         self.saved: dict[str, Observation] = {}
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
-        self._time, self.recent = time, deque[Observation](maxlen=time.frame_skip + 1)
+        self._time, self._seen = time, Seen(time)
         self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
         self.latencies_ms: deque[float] = deque(maxlen=100)
-        self._blind_since: float | None = monotonic()
-        self._is_doubted = False
         self._stepped_at = self._calm_at = -np.inf
-        self._seen_late: list[float] = []
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
         self._thread = Thread(target=self._run, name='planning', daemon=True)
@@ -137,6 +134,11 @@ class PlanningLoop:
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def recent(self) -> list[Observation]:
+        """The newest observations, about one model step of them."""
+        return list(self._seen.recent)
 
     @property
     def deadline_ms(self) -> float:
@@ -184,26 +186,25 @@ class PlanningLoop:
                     self._go_blind(str(problem))
                 continue
             except NoObservation as problem:
-                self._is_doubted = self._is_doubted or not isinstance(problem, NoJoints)
+                if not isinstance(problem, NoJoints):
+                    self._seen.doubt()
                 if isinstance(problem, WrongSight):
                     self.keeper.forget(str(problem))
                 self._go_blind(str(problem))
                 continue
-            is_repeated = self.recent and observation.stamp == self.recent[-1].stamp
-            if not is_repeated:
-                self._blind_since, self._is_doubted = None, False
-                self._step(observation)
-            else:
+            if observation.stamp == self._seen.newest:
                 self._carry_on('')
+            else:
+                self._step(observation)
 
     def _is_early(self) -> bool:
         """Whether the newest image is less than a model step after the one seen last.
 
         Without a goal one image a model step is enough for the belief.
         """
-        if self._sees_all or not self.recent:
+        if self._sees_all:
             return False
-        passed = self._observer.image_stamp - self.recent[-1].stamp
+        passed = self._observer.image_stamp - self._seen.newest
         return 0.0 < passed < self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
@@ -277,23 +278,22 @@ class PlanningLoop:
             self._view.clear()
 
     def _go_blind(self, reason: str) -> None:
-        self._blind_since = self._blind_since or monotonic()
+        blind_for = self._seen.blind_for()
         pursuit = self._goals.active
-        if pursuit is not None and monotonic() - self._blind_since > self._patience.blind:
+        if pursuit is not None and blind_for > self._patience.blind:
             pursuit.end(Outcome.NO_OBSERVATION, reason)
         self._view.status(PlannerStatus.HOLDING, reason)
 
     def _look_back(self, observation: Observation) -> None:
         """Puts an image that came late where it belongs."""
-        if -np.inf < self._seen_at < observation.stamp:
-            self._blind_since, self._is_doubted = None, False
-            self._keep(observation)
+        if -np.inf < self._seen.at < observation.stamp:
+            self._seen.keep(observation)
             self._see_late(observation)
 
     def _see_late(self, observation: Observation) -> None:
         """Believes an image of what was planned for already, without it."""
         self._agent.observe(observation)
-        self._seen_late.append(observation.stamp)
+        self._seen.late.append(observation.stamp)
 
     def _carry_on(self, problem: str) -> bool:
         """Whether the goal is pursued without an image; plans if a plan is due.
@@ -305,32 +305,25 @@ class PlanningLoop:
         joints = self._observer.newest()
         if pursuit is None or joints is None:
             return False
-        if problem and not self.recent:
+        if problem and not self._seen.recent:
             self._recall(joints)
-        if self._is_doubted:
+        if self._seen.is_doubted or joints.stamp - self._seen.at > self._patience.unseen:
             return False
-        if joints.stamp - self._seen_at > self._patience.unseen:
-            return False
-        is_blind = self._stepped_at > self._seen_at
+        is_blind = self._stepped_at > self._seen.at
         if joints.stamp < self._stepped_at + (1.0 if is_blind else 1.0 + MOST_LATE) * dt:
             return True  # an image may still come
         try:
             self._plan(joints, f'{problem or "the image is late"}: {FROM_BELIEF}')
         except BlindError:
             return False
-        self._blind_since = None
+        self._seen.go_on()
         return True
 
     def _recall(self, now: JointSample) -> None:
         """Goes on from the belief that was kept, if there is one for this time."""
         seen_at = self.keeper.recall(now)
         if seen_at is not None:
-            self._recalled_at, self._is_doubted = seen_at, False
-
-    @property
-    def _seen_at(self) -> float:
-        """s, stamp of the last image of what is believed; -inf before the first."""
-        return self.recent[-1].stamp if self.recent else self._recalled_at
+            self._seen.recall(seen_at)
 
     def _step(self, observation: Observation) -> None:
         """Plans from one observation and sends the proposal."""
@@ -398,7 +391,7 @@ class PlanningLoop:
     ) -> None:
         """Tells of a step all that is needed to decide it again."""
         joints = seen.joints if isinstance(seen, Observation) else seen.position
-        latency, speed, late = self._agent.latency, self._agent.speed, self._seen_late
+        latency, speed, late = self._agent.latency, self._agent.speed, self._seen.late
         self._view.status(
             state, reason, seen.stamp, decision, age, replans, latency, speed, joints, late
         )
@@ -419,30 +412,23 @@ class PlanningLoop:
 
     def _remember(self, observation: Observation) -> None:
         """Keeps the observation; starts anew when the clock jumped back."""
-        if not self.recent:
+        if not self._seen.recent:
             self._recall(
                 JointSample(observation.joints, observation.joints * 0.0, observation.stamp)
             )
-        if observation.stamp <= self._seen_at:
+        if observation.stamp <= self._seen.at:
             self._logger.warning(
-                f'the clock jumped back from {self._seen_at:.2f} s to '
+                f'the clock jumped back from {self._seen.at:.2f} s to '
                 f'{observation.stamp:.2f} s: the belief starts anew'
             )
             goal = self._agent.goal
-            self.recent.clear()
-            self._recalled_at = -np.inf
+            self._seen = Seen(self._time)
             self._stepped_at, self._calm_at = -np.inf, observation.stamp
             self._agent.reset(observation.joints)
             self._agent.set_goal(goal)
             if self._goals.active is not None:
                 self._goals.active.restart_clock()
-        self._keep(observation)
-
-    def _keep(self, observation: Observation) -> None:
-        self.recent.append(observation)
-        oldest = observation.stamp - self._time.model_dt - self._time.control_dt / 2.0
-        while self.recent[0].stamp < oldest:
-            self.recent.popleft()
+        self._seen.keep(observation)
 
     def _stand(self, joints: FloatArray) -> None:
         """Takes the arm to be told to stay where the guard holds it, or else at ``joints``."""
