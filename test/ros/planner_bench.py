@@ -126,7 +126,7 @@ class Bench:
             planner, guard = self.status[-1][1], self.guard[-1][1]
             raise GraphError(
                 f'{error}; planner: state {planner.state}, {planner.reason!r}; guard: state '
-                f'{guard.state}, {guard.reason!r}; log:\n{self.graph.tail("planner")}'
+                f'{guard.state}, {guard.reasons}; log:\n{self.graph.tail("planner")}'
             ) from None
 
     def wait_reason(self, words, seen=0):
