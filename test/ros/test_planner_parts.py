@@ -293,6 +293,17 @@ def test_a_way_of_the_tip_round_an_obstacle_is_progress_but_not_for_ever():
     assert go_round(9, push=0.02).stuck < 0.5
 
 
+def test_one_place_misread_near_the_goal_is_not_the_measure_of_all_that_comes():
+    """A push was given up as no nearer than 0.5 cm, 2.8 cm from its goal and coming nearer."""
+    progress = Progress(patience=2.0)
+    for i, distance in enumerate([0.1, 0.005, *np.linspace(0.2, 0.05, 80)]):
+        progress.see(100.0 + 0.1 * i, distance, np.nan)
+    assert progress.stuck < 0.5
+    for i in range(200):  # to and fro
+        progress.see(109.0 + 0.1 * i, 0.1 + 0.05 * np.sin(i), np.nan)
+    assert progress.is_over
+
+
 def test_a_way_round_an_obstacle_is_as_long_as_it_is():
     """In a straight line the object may get farther from its goal meanwhile."""
     progress = Progress(patience=2.0)

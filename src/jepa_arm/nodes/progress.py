@@ -13,6 +13,9 @@ ANOTHER_M, ANOTHER_COST = 0.05, 2.0
 """A rise by so much begins another way, of the tip round an obstacle or to another place ahead."""
 MOST_ROUND_M, MOST_COST = 3.0, 16.0
 """Of all such ways in a row that count, while the goal's subject comes no nearer."""
+FARTHER_M, MOST_AGAIN_M = 0.03, 0.5
+"""By which the subject is farther where it once was read too near, or was pushed away, and of all
+that it comes nearer again, not nearer than ever, what counts."""
 WAIT_SHARE = 2.0 / 3.0
 """Of the patience, after which the arm waits for the rest of it instead of going to and fro."""
 LONGEST_STEP_S = 0.5
@@ -60,6 +63,7 @@ class Progress:
         """Waits for plans; ``patience``: s, of moving at full speed without coming nearer."""
         self._patience = patience
         self._way, self._cost = Descent(PROGRESS_M), Descent(PROGRESS_COST)
+        self._again = Descent(PROGRESS_M, FARTHER_M, MOST_AGAIN_M)
         self._leg = Descent(PROGRESS_COST, ANOTHER_COST, MOST_COST)
         self._round = Descent(PROGRESS_M, ANOTHER_M, MOST_ROUND_M)
         self._seen_at: float | None = None
@@ -104,9 +108,12 @@ class Progress:
         self.stuck += min(passed, LONGEST_STEP_S) * speed
         self.nearest = float(np.fmin(self.nearest, distance))
         is_free = np.isnan(left)
-        if self._way.falls(distance if is_free else left):
-            self._leg.forgive()
-            self._round.forgive()
+        way = distance if is_free else left
+        if self._way.falls(way):
+            for other in (self._again, self._leg, self._round):
+                other.forgive()
+            self.stuck = 0.0
+        if self._again.falls(way):
             self.stuck = 0.0
         if np.isnan(round_left):
             has_come = (self._cost if is_free else self._leg).falls(cost)
