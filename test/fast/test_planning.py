@@ -14,6 +14,7 @@ from jepa_arm.goals import Goal, GoalError, LatentGoal, PositionGoal
 from jepa_arm.motion import make_contract
 from jepa_arm.planning.costs import Task
 from jepa_arm.planning.heads import Heads
+from jepa_arm.planning.local_search import CHUNK
 from jepa_arm.planning.noise import coloured_noise
 from jepa_arm.planning.planner import Planner, PlanningError
 from jepa_arm.planning.sampling import MPPI, Gaussian
@@ -195,8 +196,10 @@ def test_a_budget_that_is_too_small_for_a_whole_sweep_pays_for_a_smaller_one(
     planner = make(config, arm_config, sim_config, heads)
     first = config.candidates // 2  # without a warm start
     plan = planner.plan(ORIGIN, ORIGIN, NEAR, most=most)
-    is_worth_it = most - first >= config.elites
-    assert plan.candidates == (min(most, first + config.candidates) if is_worth_it else first)
+    second = min(max(0, most - first), config.candidates)
+    if second < config.candidates:
+        second -= second % CHUNK
+    assert plan.candidates == first + second
 
 
 def test_without_a_deadline_all_sweeps_are_made(

@@ -27,6 +27,7 @@ from ..data.recording import FROM_BELIEF
 from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
+from ..planning.local_search import CHUNK
 from ..planning.planner import PlanningError
 from ..resources import config_path
 from ..types import FloatArray, JointSample, Observation, Proposal
@@ -208,13 +209,19 @@ class PlanningLoop:
         return 0.0 < passed < self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
-        """The first plans of a process take long: they are made before anybody waits for one."""
+        """The first plans of a process take long: they are made before anybody waits for one.
+
+        So do the first sweeps of each size.
+        """
         contract, home = self._checkpoint.contract, self._arm.home
         black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
         self._agent.set_goal(PositionGoal('tip', self._arm.tip_position(home)))
-        for i in range(3):
+        whole = self._config.candidates
+        for i, more in enumerate((whole, whole, *range(CHUNK, whole, CHUNK))):
+            self._agent.effort = whole + more
             with suppress(PlanningError):
                 self._agent.decide(Observation(black, home, i * contract.time.control_dt))
+        self._agent.effort = None
         self._agent.reset(home)
 
     def _answer_requests(self) -> None:

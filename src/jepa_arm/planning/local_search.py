@@ -15,6 +15,9 @@ from .heads import Heads
 from .noise import coloured_noise
 from .search import Dynamics, Population, Solution, Start, effect
 
+CHUNK = 16
+"""Smaller sweeps have a multiple of it: for each size of batch oneDNN makes and keeps programs."""
+
 Act = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(features, velocity, remaining) of ``Actor`` -> action blocks (B, K*A)."""
 
@@ -50,7 +53,9 @@ class LocalSearch:
         prices = population.price(pool, sources, latents)[1]
         for _ in range(1, config.sweeps):
             count = population.affordable(config.candidates, deadline)
-            if count < min(config.elites, config.candidates):
+            if count < config.candidates:
+                count -= count % CHUNK
+            if count == 0:
                 break
             elites = pool[torch.argsort(prices)[: config.elites]]
             centres = elites[torch.arange(count) % len(elites)]
