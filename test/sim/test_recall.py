@@ -18,6 +18,8 @@ from jepa_arm.types import JointSample
 SEED = 1_050_003
 DOWN_S = 3.0
 """For which no planner runs."""
+BLIND_P90 = 0.0214
+"""m, by which the tip is misread at most in 90 % of blackouts of 3 s in play (docs/results.md)."""
 
 
 @dataclass
@@ -105,6 +107,11 @@ def test_a_belief_of_an_arm_on_its_way_is_carried_on_to_where_the_guard_brought_
     assert believed is not None and not believed.is_seen.any()
     tip = crash.evaluator.arm.tip_position(now.position)
     way = np.linalg.norm(tip - memory.proprio[-1, -6:-3].numpy())
-    read = crash.checkpoint.probes.read('tip', believed.z[-1:])[0].detach().numpy()
-    assert np.linalg.norm(read - tip) < 0.015 < way
+    read, kept = (
+        crash.checkpoint.probes.read('tip', z[-1:])[0].detach().numpy()
+        for z in (believed.z, memory.z)
+    )
+    off = np.linalg.norm(read - tip)
+    assert off < BLIND_P90 < way
+    assert off < np.linalg.norm(kept - tip) / 3.0, 'as good as not carried on'
     assert np.isnan(crash.surprise()), 'judged by what no image told'
