@@ -58,13 +58,15 @@ def test_a_goal_is_pursued_through_a_blackout(bench, fault):
 
 
 def test_joints_that_miss_for_a_moment_end_no_pursuit_from_the_belief(bench):
-    bench.go(FAR[0], tolerance=0.0005)
+    handle = bench.go(FAR[0], tolerance=0.0005)
     seen = len(bench.status)
     for fault, duration in ('camera_black', 1.4), ('joints_stop', 0.3):
         request = InjectFault.Request(fault=fault, duration=duration)
         assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
     told = bench.wait_reason('is something publishing on joint_states?', seen)
     bench.wait_reason('from the belief', told)
+    handle.cancel_goal_async()
+    assert bench.result(handle)[1].outcome == Outcome.CANCELED
 
 
 def test_a_blackout_longer_than_allowed_stops_the_arm_until_images_come_however_late(bench):
