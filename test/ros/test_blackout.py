@@ -12,6 +12,8 @@ from jepa_arm.resources import CHECKPOINTS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 BLACKOUT_S = 0.8
+TOLERANCE_M, STOP_M = 0.015, 0.01
+"""Of the goal, and what the arm moves on after it was held for three control steps."""
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +39,7 @@ def bench(graph):
 
 @pytest.mark.parametrize('fault', ['camera_stop', 'camera_black'])
 def test_a_goal_is_pursued_through_a_blackout(bench, fault):
-    handle = bench.go(FAR[0], tolerance=0.015)
+    handle = bench.go(FAR[0], tolerance=TOLERANCE_M)
     seen = len(bench.status)
     request = InjectFault.Request(fault=fault, duration=BLACKOUT_S)
     assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
@@ -54,7 +56,7 @@ def test_a_goal_is_pursued_through_a_blackout(bench, fault):
     ]
     assert np.linalg.norm(way[-1] - way[0]) > 0.02, 'stood still after half of the blackout'
     tip = bench.arm.tip_position(np.array(bench.joints[-1][1].position))
-    assert np.linalg.norm(tip - FAR[0]) < 0.02
+    assert np.linalg.norm(tip - FAR[0]) < TOLERANCE_M + STOP_M
 
 
 def test_joints_that_miss_for_a_moment_end_no_pursuit_from_the_belief(bench):
