@@ -135,7 +135,7 @@ class KeepOut:
         kept = CLEAR * self.margins['tip']
         if behind is None or not is_blocked(told, behind, self._obstacles, kept):
             return None
-        return self.approach(told, here, place, lead)
+        return self._round(told, here, behind, lead)
 
     def approach(
         self, told: FloatArray, here: FloatArray, place: FloatArray, lead: float
@@ -145,8 +145,12 @@ class KeepOut:
         As ``round_first``; None where there is no room behind the object, or no way.
         """
         behind = self._behind(here, _turned(place[:2] - here[:2], 0.0))
-        if behind is None:
-            return None
+        return None if behind is None else self._round(told, here, behind, lead)
+
+    def _round(
+        self, told: FloatArray, here: FloatArray, behind: FloatArray, lead: float
+    ) -> Leg | None:
+        """On the tip's way from ``told`` to ``behind`` (3,) m, round an object ``here``."""
         size, (x, y) = (SIDE, SIDE, SIDE), map(float, here[:2])
         itself = ObstacleConfig('object', 'box', size, (x, y, SIDE / 2.0))
         around = (*self._obstacles, itself)

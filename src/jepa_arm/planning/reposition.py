@@ -31,15 +31,14 @@ TRIES = 2
 
 
 class Reposition:
-    """Watches a push, and interferes.
-
-    Attributes:
-        keep_out: what tells of the places behind an object and of the ways there.
-    """
+    """Watches a push, and interferes."""
 
     def __init__(self, keep_out: KeepOut, lead: float, control_dt: float) -> None:
-        """Of pushes planned each ``control_dt`` (s); legs are at least ``lead`` (m) long."""
-        self.keep_out, self._lead = keep_out, lead
+        """Of pushes planned each ``control_dt`` (s); legs are at least ``lead`` (m) long.
+
+        ``keep_out`` tells of the places behind an object, and of the ways there.
+        """
+        self._keep_out, self._lead = keep_out, lead
         self._rests, self._comes, self._longest = (
             round(seconds / control_dt) for seconds in (RESTS_S, COMES_S, LONGEST_S)
         )
@@ -61,7 +60,7 @@ class Reposition:
         """
         if self._left == 0 and not self._is_due(told, way):
             return None
-        leg = self.keep_out.approach(told, here, place, self._lead)
+        leg = self._keep_out.approach(told, here, place, self._lead)
         self._left -= 1
         if leg is None or leg.left < ARRIVED or self._left == 0:
             self._left = 0
