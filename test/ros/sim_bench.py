@@ -57,6 +57,10 @@ class SimBench:
             JointTrajectory(joint_names=list(names or self.arm.joint_names), points=points)
         )
 
+    def send_bytes(self, raw):
+        """Bytes in place of a trajectory, after one was sent."""
+        self._commands.publish(raw)
+
     def leave_commands_to_a_guard(self):
         """A guard that discovers another publisher of commands holds."""
         if self._commands is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from jepa_arm_msgs.msg import Goal, GuardStatus
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -20,6 +21,24 @@ NAMES = ('a', 'b', 'c')
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 STAMP = convert.to_time(12.345678901)
+
+
+@pytest.mark.parametrize('seconds', [0.0, 12.345678901, -5.0])
+def test_a_stamp_is_read_from_a_message_that_is_still_serialized(seconds):
+    msg = JointState(name=['a'], position=[1.0])
+    msg.header.stamp.sec, msg.header.stamp.nanosec = int(seconds), round(seconds % 1.0 * 1e9)
+    raw = serialize_message(msg)
+    assert convert.raw_stamp(raw) == convert.to_seconds(msg.header.stamp)
+    assert convert.from_raw(raw, JointState) == msg
+
+
+def test_bytes_that_are_no_message_are_refused():
+    raw = serialize_message(JointState(name=['a'], position=[1.0]))
+    for bad in (b'', raw[:20], b'\xff' * 50):
+        with pytest.raises(ConversionError, match=f'expected a JointState, got {len(bad)} bytes'):
+            convert.from_raw(bad, JointState)
+    with pytest.raises(ConversionError, match='got 2 bytes'):
+        convert.raw_stamp(raw[:2])
 
 
 def proposal(**changes):

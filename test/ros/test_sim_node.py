@@ -101,6 +101,7 @@ def test_commands_that_cannot_be_meant_are_refused(bench):
     bench.send([start + np.nan], [0.5])
     bench.send([start + 0.3, start + 0.4], [0.5, 0.4])
     bench.send([start + 0.5], [DT])  # a jump
+    bench.send_bytes(b'\x00\x01\x00\x00' + 40 * b'\xff')
     time.sleep(0.8)
     assert bench.is_at(start, 2e-3)
 
@@ -251,7 +252,7 @@ def test_a_second_arm_in_the_same_place_ends_with_a_reason_before_it_publishes(b
         assert 'publishes on ROS domain' in second.stderr
         assert 'choose another namespace' in second.stderr
     times = [convert.to_seconds(m.clock) for _, m in bench.clock]
-    assert len(times) > 100 and 0.0 < np.diff(times).min() and np.diff(times).max() < 0.5
+    assert len(times) > 40 and 0.0 < np.diff(times).min() and np.diff(times).max() < 0.5
 
 
 def test_two_arms_that_start_at_once_do_not_both_stay(tmp_path):

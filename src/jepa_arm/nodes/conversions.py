@@ -6,15 +6,17 @@ What cannot be converted raises ``ConversionError`` with what was expected and w
 from __future__ import annotations
 
 import math
+import struct
 from array import array
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Pose, PoseArray
 from jepa_arm_msgs.msg import Goal, GuardStatus
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -31,6 +33,9 @@ from .controller import Trajectory
 
 if TYPE_CHECKING:
     from visualization_msgs.msg import Marker  # the guard's process needs none
+
+
+Received = TypeVar('Received')
 
 
 class PlanMarker(IntEnum):
@@ -50,6 +55,25 @@ def to_time(seconds: float) -> Time:
     """The time message of ``seconds``, to the nearest nanosecond."""
     whole, nanoseconds = _split(seconds)
     return Time(sec=whole, nanosec=nanoseconds)
+
+
+def raw_stamp(raw: bytes) -> float:
+    """s, the stamp of a serialized message that begins with a header (CDR, XTypes 7.4.3)."""
+    if len(raw) < 12:
+        raise ConversionError(f'expected one that begins with a header, got {len(raw)} bytes')
+    order = '<' if raw[1] & 1 else '>'
+    seconds, nanoseconds = struct.unpack_from(f'{order}iI', raw, 4)
+    return float(seconds + nanoseconds / NANOSECONDS)
+
+
+def from_raw(raw: bytes, kind: type[Received]) -> Received:
+    """The message of a ``kind`` that was serialized as ``raw``."""
+    try:
+        return deserialize_message(raw, kind)
+    except RuntimeError:  # rclpy's own, of no public name
+        raise ConversionError(
+            f'expected a {kind.__name__}, got {len(raw)} bytes that are none'
+        ) from None
 
 
 def to_duration(seconds: float) -> Duration:

@@ -30,8 +30,10 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 
-SERVE_EVERY_S = 0.02
-"""Longest wait of what no ``Beat`` takes, where there is one."""
+SERVE_EVERY_S, SLOW_SERVE_EVERY_S = 0.02, 0.075
+"""After which what no ``Beat`` takes is served at the next one, a fast and a slow one."""
+SLOW_S = 0.05
+"""Period of a slow beat, at least."""
 LOOK_EVERY_S = 0.1
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
@@ -58,7 +60,7 @@ class Beat(ByHand):
 
     Where rclpy listens to ``/clock``, that is taken with them. Between two beats the process
     sleeps. Of each subscription as many messages are taken as it keeps: a flood delays no beat for
-    long. What else the node has waits for ``SERVE_EVERY_S``.
+    long. What else the node has waits for ``SERVE_EVERY_S`` or ``SLOW_SERVE_EVERY_S``.
 
     Attributes:
         period: s; see ``pace``.
@@ -122,7 +124,8 @@ class SparingExecutor(SingleThreadedExecutor):
         if beat.time_left() <= 0.0:
             beat.begin()
             beat.act(lambda: self._take(beat))
-        if monotonic() - self._served_at >= SERVE_EVERY_S:
+        serve_every = SERVE_EVERY_S if beat.period < SLOW_S else SLOW_SERVE_EVERY_S
+        if monotonic() - self._served_at >= serve_every:
             self._served_at = monotonic()
             while self._run_one(0.0) and beat.time_left() > 0.0:
                 pass

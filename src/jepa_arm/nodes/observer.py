@@ -90,6 +90,7 @@ class Observer:
         self._joints_at = self._image_at = self._stamp_at = -np.inf
         self._joints_fault = self.camera_fault = ''
         self._image: Image | None = None
+        self._camera_said: tuple[int, int, bytes] | None = None
         self._is_new = False
         self.has_intrinsics = False
         self.image_rate = Rate()
@@ -130,8 +131,11 @@ class Observer:
 
     def put_camera_info(self, msg: CameraInfo) -> None:
         """Compares the camera with the one that the model was trained with."""
-        self.has_intrinsics = msg.k[0] > 0.0
-        self.camera_fault = camera_difference(msg, self._camera)
+        said = msg.width, msg.height, msg.k.tobytes()
+        if said != self._camera_said:  # it comes with each image, and seldom says anything new
+            self._camera_said = said
+            self.has_intrinsics = msg.k[0] > 0.0
+            self.camera_fault = camera_difference(msg, self._camera)
 
     def wait(self, timeout: float) -> bool:
         """Whether an image that was not waited for before is here, with joints of its time."""

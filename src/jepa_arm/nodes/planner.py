@@ -49,6 +49,8 @@ from .planning_loop import Patience, PlanningLoop
 
 TAKE_S, IDLE_TAKE_S = 0.005, 0.1
 """How often messages are taken, with a goal and without: to wait for each takes more processor."""
+IDLE_JOINTS_S = 0.04
+"""Without a goal joint states are read so far apart."""
 MOST_SAVED, LONGEST_NAME = 100, 100
 LAST_WORDS_S, LONGEST_WORDS_S = 0.3, 1.0
 """For which results of goals may still be sent when the process ends, at least and at most."""
@@ -166,10 +168,11 @@ class PlannerPart:
 
     def _listen(self) -> None:
         self._connections = Connections(self._node)
+        self._joints_stamp = -np.inf
         serve = self._node.create_service
         beat = self._beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, self._on_beat)
         subscribe = partial(self._node.create_subscription, callback_group=beat)
-        subscribe(JointState, 'joint_states', self._observer.put_joints, JOINTS)
+        subscribe(JointState, 'joint_states', self._on_joints, JOINTS, raw=True)
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
         events = self._connections.hear('guard/status')
@@ -190,6 +193,21 @@ class PlannerPart:
         assert self._beat is not None
         self._beat.pace(IDLE_TAKE_S if self._goals.active is None else TAKE_S)
         take()
+
+    def _on_joints(self, raw: bytes) -> None:
+        """Takes a joint state; without a goal not each: most of the work is to read it."""
+        is_idle = self._goals.active is None and not self._is_lock_step
+        try:
+            stamp = convert.raw_stamp(raw)
+            if is_idle and 0.0 < stamp - self._joints_stamp < IDLE_JOINTS_S:
+                return
+            joints = convert.from_raw(raw, JointState)
+        except convert.ConversionError as error:
+            text = f'joint_states: {error}'
+            self._node.get_logger().warning(text, throttle_duration_sec=1.0)
+            return
+        self._joints_stamp = stamp
+        self._observer.put_joints(joints)
 
     def _send(self, proposal: Proposal) -> None:
         self._proposal_pub.publish(convert.proposal_to_msg(proposal))

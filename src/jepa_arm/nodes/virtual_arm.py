@@ -126,7 +126,7 @@ class VirtualArm:
 
     def advance(self) -> bool:
         """Makes one tick; whether the commands have just run out."""
-        measured, _ = self._world.joints()
+        measured, _ = self._measured()
         was_timed_out = self.controller.is_timed_out
         position, velocity = self.controller.target(self.now, measured)
         is_still = not velocity.any() and np.array_equal(position, self._told)
@@ -149,7 +149,7 @@ class VirtualArm:
         """What the encoders give now; None if they give nothing."""
         if self._faults.get('joints_stop', self.now):
             return None
-        position, velocity = self._world.joints()
+        position, velocity = self._measured()
         if self._faults.get('joints_nan', self.now):
             position = np.full_like(position, np.nan)
         if self._faults.get('joints_inf', self.now):
@@ -220,8 +220,18 @@ class VirtualArm:
         """Whether a fault is in force."""
         return self._faults.get(name, self.now) is not None
 
+    def _measured(self) -> tuple[FloatArray, FloatArray]:
+        """Joints as they are, (J,) rad and rad/s; asked for once while nothing moves."""
+        if self._asleep_at is not None:
+            return self._asleep_at
+        measured = self._world.joints()
+        if self.is_asleep:
+            self._asleep_at = measured
+        return measured
+
     def _wake(self) -> None:
         self._still_ticks, self.is_asleep = 0, False
+        self._asleep_at: tuple[FloatArray, FloatArray] | None = None
 
     def _move_object(self, distance: float) -> None:
         """Puts the object ``distance`` m aside, towards the middle of the table."""
