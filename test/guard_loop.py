@@ -49,7 +49,7 @@ class Loop:
     def tick_to_rest(self, limit=100):
         for _ in range(limit):
             verdict = self.tick()
-            if verdict.state in (GuardState.HOLDING, GuardState.LATCHED):
+            if verdict.state not in (GuardState.FOLLOWING, GuardState.STOPPING):
                 return verdict
         raise AssertionError(f'still {verdict.state} after {limit} ticks')
 

@@ -24,6 +24,7 @@ from .types import Command, FloatArray, GuardState, JointSample, Proposal, Verdi
 
 LONGEST_REASON = 500
 """Characters; what came may be quoted in a reason, and anything may come."""
+RELEASED = 'released: the goal is over'
 SEVERE = ('non_finite',)
 """Codes of reasons that latch at once."""
 
@@ -118,6 +119,11 @@ class Guard:
         if not 0.0 < share <= 1.0:
             raise ValueError(f'most_speed: expected a share in (0, 1], got {share}')
         self._stream.most_speed = share
+
+    def is_ready(self, now: float) -> bool:
+        """Whether the arm stands and, at ``now`` (s), nothing is in the way of a proposal."""
+        stands = self._state in (GuardState.IDLE, GuardState.HOLDING)
+        return stands and not self.is_blocked and not self._joints.fault(now)
 
     @property
     def is_blocked(self) -> bool:
@@ -240,9 +246,17 @@ class Guard:
         if self._state is GuardState.STOPPING and self._stream.is_at_rest:
             self._end_yield()
             self._state = GuardState.LATCHED if self._is_latched else GuardState.HOLDING
+            if self._reasons == (RELEASED,):
+                self._state, self._reasons = GuardState.IDLE, ()
         if not self._holds_position and self._state in (GuardState.IDLE, GuardState.HOLDING):
             command = self._settle(now)
         return self._verdict(command)
+
+    def release(self) -> Verdict:
+        """Stops the arm as nothing is wanted of it any more; at rest it is ``IDLE`` again."""
+        if self._state is GuardState.FOLLOWING:
+            self._stop(RELEASED)
+        return self._verdict()
 
     def hold(self, reason: str = 'held: hold was requested') -> Verdict:
         """Stops the arm; proposals are refused until ``resume``."""

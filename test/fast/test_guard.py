@@ -107,6 +107,35 @@ def test_after_the_last_waypoint_the_arm_stays_there_until_the_plan_runs_out():
     np.testing.assert_allclose(loop.commands[-1].position, positions[-1], atol=1e-3)
 
 
+def test_an_arm_of_which_nothing_is_wanted_any_more_stops_at_once_and_all_is_well():
+    loop = Loop()
+    loop.start_moving()
+    verdict = loop.guard.release()
+    assert verdict.state is GuardState.STOPPING and verdict.reasons[0].startswith('released:')
+    verdict = loop.tick_to_rest(limit=20)
+    assert verdict.state is GuardState.IDLE and verdict.reasons == ()
+    assert loop.guard.is_ready(loop.now) and loop.guard.release().state is GuardState.IDLE
+    loop.start_moving()
+    assert_within_limits(loop.commands)
+
+
+def test_a_release_hides_no_other_reason_to_stop():
+    loop = Loop()
+    loop.start_moving()
+    loop.guard.release()
+    loop.guard.halt('clock: jumped')
+    verdict = loop.tick_to_rest(limit=20)
+    assert verdict.state is GuardState.HOLDING and verdict.reasons[-1] == 'clock: jumped'
+    loop.guard.hold()
+    assert not loop.guard.is_ready(loop.now)
+
+
+def test_a_guard_without_joints_is_not_ready():
+    loop = Loop()
+    assert loop.guard.is_ready(loop.now)
+    assert not loop.guard.is_ready(loop.now + 2.0 * CONFIG.max_joint_age)
+
+
 def test_a_newer_proposal_replaces_the_old_one_at_once():
     loop = Loop()
     loop.start_moving()

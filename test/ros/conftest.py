@@ -51,9 +51,9 @@ class Harness(GraphClient):
         self._supervisors = []
         self.cleanup = []
 
-    def start(self, name, **parameters):
-        """Starts one node of the graph, ready; its supervisor."""
-        spec = NodeSpec(name, parameters, SHOWS[name])
+    def start(self, name, shows='', **parameters):
+        """Starts one node of the graph, ready, which a topic shows; its supervisor."""
+        spec = NodeSpec(name, parameters, shows or SHOWS[name])
         supervisor = Supervisor([spec], '', self._log_dir, self.node)
         self._supervisors.append(supervisor)
         supervisor.start()

@@ -41,6 +41,19 @@ def test_bytes_that_are_no_message_are_refused():
         convert.raw_stamp(raw[:2])
 
 
+def test_joint_commands_of_a_hardware_interface_come_in_any_order_and_nan_tells_nothing():
+    told = convert.joint_commands_from_msg
+    names = ['c', 'a', 'b']
+    position, velocity = told(JointState(name=names, position=[3.0, 1.0, 2.0]), NAMES)
+    assert position.tolist() == [1.0, 2.0, 3.0] and velocity is None
+    position, velocity = told(JointState(name=names, velocity=[3.0, 1.0, 2.0]), NAMES)
+    assert position is None and velocity.tolist() == [1.0, 2.0, 3.0]
+    assert told(JointState(name=names, position=[math.nan, 1.0, 2.0]), NAMES) == (None, None)
+    for wrong in ({'name': ['a'], 'position': [1.0]}, {'name': names, 'position': [1.0]}):
+        with pytest.raises(ConversionError, match='joint commands: expected'):
+            told(JointState(**wrong), NAMES)
+
+
 def proposal(**changes):
     values = {
         'joint_names': NAMES,

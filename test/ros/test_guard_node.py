@@ -98,6 +98,18 @@ def test_planner_silence_stops_the_arm_smoothly_within_300_ms(bench, arm):
     bench.follow()
 
 
+def test_a_trajectory_without_points_says_that_the_goal_is_over(bench, arm):
+    refused = bench.status[-1][1].rejected
+    bench.follow()
+    bench.send(JointTrajectory(joint_names=list(arm.joint_names)))
+    sent = time.monotonic()
+    status = bench.wait_state(GuardStatus.IDLE)
+    moving = [t for t, m in bench.robot.commands if np.any(m.points[0].velocities)]
+    assert moving[-1] - sent < 0.2 and not status.reasons and status.rejected == refused
+    assert_smooth(bench.robot, arm)
+    bench.follow()
+
+
 def test_plans_that_come_late_are_followed_until_the_next_is_due(bench, arm):
     bench.follow()
     bench.wait_state(GuardStatus.HOLDING)  # until what was sent is older than what comes

@@ -62,6 +62,21 @@ def test_diagnostics_tell_jitter_and_reasons(bench):
     assert {'missed ticks', 'tracking error rad', 'state'} <= set(values)
 
 
+def test_a_stop_is_told_for_a_while_after_it_is_over(bench):
+    log = bench.harness.record(DiagnosticArray, '/diagnostics', STATUS)
+    bench.follow()
+    bench.wait_state(GuardStatus.HOLDING, 'plan_expired')
+
+    def newest():
+        return log[-1][1].status[0] if log else None
+
+    bench.harness.wait(lambda: newest() and newest().message.startswith('plan_expired'), 'it')
+    assert newest().level == DiagnosticStatus.WARN
+    bench.harness.wait(lambda: newest().level == DiagnosticStatus.OK, 'its end')
+    values = {pair.key: pair.value for pair in newest().values}
+    assert values['state'] == 'HOLDING' and values['stopped for'].startswith('plan_expired')
+
+
 def test_an_end_with_which_there_is_no_connection_is_told_with_its_node_and_why(bench):
     log = bench.harness.record(DiagnosticArray, '/diagnostics', STATUS)
     node = bench.harness.node

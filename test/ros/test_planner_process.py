@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from jepa_arm_msgs.srv import InjectFault
 from lifecycle_msgs.srv import GetState
@@ -16,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
-from jepa_arm.nodes.parameters import COMMAND
+from jepa_arm.nodes.parameters import COMMAND, STATUS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -158,3 +159,23 @@ def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm, monkeypat
         'a planner that waits to be activated',
     )
     assert bench.speed() < AT_REST
+
+
+def test_a_guard_that_is_stopped_passes_its_deadline_and_a_dead_one_is_missed(bench):
+    log = bench.harness.record(DiagnosticArray, '/diagnostics', STATUS)
+    guard = bench.graph.processes['guard']
+
+    def says(words):
+        statuses = [status for _, msg in log[-6:] for status in msg.status]
+        return any(words in s.message for s in statuses if s.name == 'planner')
+
+    bench.harness.wait(lambda: log, 'diagnostics')
+    assert not says('guard/status')
+    guard.send_signal(signal.SIGSTOP)
+    try:
+        bench.harness.wait(lambda: says('/guard/status: nothing came within its deadline'), 'it')
+    finally:
+        guard.send_signal(signal.SIGCONT)
+    bench.harness.wait(lambda: not says('guard/status'), 'its end')
+    guard.kill()
+    bench.harness.wait(lambda: says('/guard/status: its publisher is not heard any more'), 'death')

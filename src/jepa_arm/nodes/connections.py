@@ -1,8 +1,9 @@
 """Who is at the other end of a node's topics, for ``/diagnostics`` and the log.
 
-Only what makes nothing arrive is told: that nobody publishes, or that the two ends cannot agree on
-their quality of service. No deadline or liveliness is asked for, since a subscription that does is
-not connected to a publisher that offers none, and drivers offer none; ages are watched instead.
+Told is that nobody publishes, that the two ends cannot agree on their quality of service, and,
+where both ends are ours (``GUARD_STATUS``), that a deadline passed or a publisher lives no more.
+From drivers neither is asked for, since a subscription that does is not connected to a publisher
+that offers none, and they offer none; ages are watched instead.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from time import monotonic
+from typing import Any
 
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -18,6 +20,8 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 PATIENCE_S = 3.0
 """How long a publisher may be missing before the log says so: others may still be starting."""
+TOLD_S = 3.0
+"""How long a deadline that passed is told."""
 
 
 class Connections:
@@ -29,6 +33,8 @@ class Connections:
         self._mismatched: set[str] = set()
         self._missing: dict[str, float] = {}
         self._awaited: set[str] = set()
+        self._passed: dict[str, float] = {}
+        self._dead: set[str] = set()
 
     def need(self, *topics: str) -> None:
         """Without a publisher of each of these the node cannot do its work."""
@@ -36,17 +42,32 @@ class Connections:
 
     def hear(self, topic: str) -> SubscriptionEventCallbacks:
         """For a subscription that is about to be made."""
-        return SubscriptionEventCallbacks(incompatible_qos=self._noting(topic))
+        return SubscriptionEventCallbacks(
+            incompatible_qos=self._noting(topic),
+            deadline=self._noting_deadline(topic),
+            liveliness=self._noting_life(topic),
+        )
 
     def say(self, topic: str) -> PublisherEventCallbacks:
         """For a publisher that is about to be made."""
-        return PublisherEventCallbacks(incompatible_qos=self._noting(topic))
+        return PublisherEventCallbacks(
+            incompatible_qos=self._noting(topic), deadline=self._noting_deadline(topic)
+        )
 
     def problems(self) -> list[str]:
         """What is wrong now, a sentence each; called again and again."""
         missing = [name for name in self._needed if not self._node.count_publishers(name)]
         self._log_waiting(missing)
         problems = [f'{name}: nobody publishes it' for name in missing]
+        problems += [
+            f'{name}: its publisher is not heard any more: did its process or network stop?'
+            for name in sorted(self._dead - set(missing))
+        ]
+        problems += [
+            f'{name}: nothing came within its deadline'
+            for name, at in self._passed.items()
+            if monotonic() - at < TOLD_S
+        ]
         for name in sorted(self._mismatched):
             found = self._mismatches(name)
             problems += found
@@ -73,6 +94,25 @@ class Connections:
             self._mismatched.add(name)
             for problem in self._mismatches(name):
                 self._node.get_logger().warning(problem)
+
+        return note
+
+    def _noting_deadline(self, topic: str) -> Callable[[object], None]:
+        name = self._node.resolve_topic_name(topic)
+
+        def note(event: object) -> None:
+            self._passed[name] = monotonic()
+
+        return note
+
+    def _noting_life(self, topic: str) -> Callable[[Any], None]:
+        name = self._node.resolve_topic_name(topic)
+
+        def note(event: Any) -> None:
+            if event.alive_count:
+                self._dead.discard(name)
+            elif event.alive_count_change < 0:
+                self._dead.add(name)
 
         return note
 

@@ -57,7 +57,7 @@ class Controller:
         self._points: tuple[FloatArray, FloatArray, FloatArray | None] | None = None
         self._driven: FloatArray | None = None
         self._idle_since: float | None = None
-        self._is_engaged = self.is_timed_out = False
+        self._is_engaged = self.is_timed_out = self._may_be_silent = False
 
     def follow(self, trajectory: Trajectory, now: float) -> None:
         """Takes a trajectory at time ``now``.
@@ -79,10 +79,16 @@ class Controller:
         )
         self._driven, self._idle_since = None, None
         self._is_engaged, self.is_timed_out = True, False
+        self._may_be_silent = False
 
     def go_to(self, position: FloatArray, now: float) -> None:
         """Takes a position target (J,) rad that is to be reached at the next tick."""
         self.follow(Trajectory(position[None], None, np.array([self._dt]), 0.0), now)
+
+    def stay_at(self, position: FloatArray, now: float) -> None:
+        """As ``go_to``, and holds there however long nothing else comes."""
+        self.go_to(position, now)
+        self._may_be_silent = True
 
     def drive(self, velocity: FloatArray, now: float) -> None:
         """Takes a velocity (J,) rad/s that is kept until the next command or the time-out.
@@ -97,6 +103,7 @@ class Controller:
         self._hold(self._position, now)
         self._driven = np.array(velocity, dtype=float)
         self._is_engaged, self.is_timed_out = True, False
+        self._may_be_silent = False
 
     def target(self, now: float, measured: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Joint target at the end of the tick that begins at ``now``: (J,) rad and rad/s.
@@ -115,7 +122,8 @@ class Controller:
             self._goal = np.clip(ahead, measured - MAX_LEAD_RAD, measured + MAX_LEAD_RAD)
             self._velocity = self._driven
         is_silent = self._idle_since is not None and now - self._idle_since > self._timeout
-        if is_silent and self._is_engaged and not self.is_timed_out:
+        is_over = self.is_timed_out or self._may_be_silent
+        if is_silent and self._is_engaged and not is_over:
             self.is_timed_out = True
             self._hold(measured, now)
             self._goal = self._position = np.array(measured, dtype=float)

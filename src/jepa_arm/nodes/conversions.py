@@ -105,6 +105,27 @@ def camera_info_to_msg(camera: CameraConfig, stamp: Time) -> CameraInfo:
     return msg
 
 
+def joint_commands_from_msg(
+    msg: JointState, names: Sequence[str]
+) -> tuple[FloatArray | None, FloatArray | None]:
+    """(J,) rad and rad/s that a hardware interface of ros2_control tells the joints ``names``.
+
+    None where it tells none, or NaN: no controller commands yet.
+    """
+    index = {name: i for i, name in enumerate(msg.name)}
+    if not set(names) <= set(index):
+        raise ConversionError(f'joint commands: expected {list(names)}, got {list(msg.name)[:20]}')
+    told: list[FloatArray | None] = []
+    for what, values in (('positions', msg.position), ('velocities', msg.velocity)):
+        if len(values) not in (0, len(index)):
+            raise ConversionError(
+                f'joint commands: expected {len(index)} {what} or none, got {len(values)}'
+            )
+        row = np.array([values[index[name]] for name in names] if len(values) else [np.nan])
+        told.append(None if np.isnan(row).any() else row)
+    return told[0], told[1]
+
+
 def joints_to_msg(sample: JointSample, names: Sequence[str]) -> JointState:
     """Joint state of a sample."""
     msg = JointState(name=list(names))

@@ -62,17 +62,22 @@ class Rate:
     """How often something comes, over the last ``span`` s."""
 
     def __init__(self, span: float = 2.0) -> None:
-        self._span, self._times = span, deque[float]()
+        self._span, self._times, self._came_at = span, deque[float](), -np.inf
 
     def count(self) -> None:
         """It came."""
-        self._times.append(monotonic())
+        self._came_at = monotonic()
+        self._times.append(self._came_at)
         self._forget()
 
     def hz(self) -> float:
         """1/s, of late."""
         self._forget()
         return len(self._times) / self._span
+
+    def ago_ms(self) -> float:
+        """ms since it came last; infinite before."""
+        return (monotonic() - self._came_at) * 1000.0
 
     def _forget(self) -> None:
         while self._times and self._times[0] < monotonic() - self._span:

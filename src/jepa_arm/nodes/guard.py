@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from ..config import GuardConfig, load
-from ..guard import Guard
+from ..guard import RELEASED, Guard
 from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
@@ -38,13 +38,15 @@ from .guard_settings import GuardSettings, most_speed
 from .guard_watch import ClockJumps, Pause
 from .lifecycle import ManagedNode, run_managed
 from .lock_step import LockStep
-from .parameters import COMMAND, SENSOR, STATUS, load_arm, load_sim_config
+from .parameters import COMMAND, GUARD_STATUS, SENSOR, STATUS, load_arm, load_sim_config
 from .process import return_large_memory, steady_timer, use_real_time
 
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
 AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
+TOLD_S = 10.0
+"""How long a reason for which the arm stopped is told as a problem, after it is over."""
 NOT_ACTIVE = 'inactive: the guard is not active; activate it (ros2 lifecycle set)'
 
 
@@ -91,6 +93,7 @@ class GuardPart:
         self._missed, self._jitter = 0, 0.0
         self._obs_to_command, self._is_fresh_plan = np.nan, False
         self._published: tuple[object, ...] = ()
+        self._faulty_at = -np.inf
         self._ending_since: float | None = None
         self._pause = Pause()
         self._clock_jumps: ClockJumps | None = None
@@ -157,7 +160,10 @@ class GuardPart:
 
     def _make_topics(self) -> None:
         subscribe = self._node.create_subscription
-        self._status_pub = self._node.create_publisher(GuardStatus, 'guard/status', STATUS)
+        topic = 'guard/status'
+        self._status_pub = self._node.create_publisher(
+            GuardStatus, topic, GUARD_STATUS, event_callbacks=self._connections.say(topic)
+        )
         self._joints_sub = subscribe(
             JointState, 'joint_states', self._on_joints, SENSOR, callback_group=self._beat
         )
@@ -267,6 +273,9 @@ class GuardPart:
         self._output.open()
 
     def _on_proposal(self, msg: JointTrajectory) -> None:
+        if not msg.points and tuple(msg.joint_names) == self._arm.joint_names:
+            self._guard.release()
+            return
         self._proposal_rate.count()
         try:
             stamp = convert.to_seconds(msg.header.stamp)
@@ -361,7 +370,10 @@ class GuardPart:
 
     def _log_change(self, verdict: Verdict) -> None:
         text = ': '.join([verdict.state.name, *verdict.reasons])
-        if verdict.state in (GuardState.STOPPING, GuardState.LATCHED):
+        is_wanted = verdict.reasons in ((), (RELEASED,))
+        if not is_wanted:
+            self._faulty_at = monotonic()
+        if verdict.state in (GuardState.STOPPING, GuardState.LATCHED) and not is_wanted:
             self._node.get_logger().warning(text)
         else:
             self._node.get_logger().info(text)
@@ -395,11 +407,18 @@ class GuardPart:
 
     def problems(self) -> list[str]:
         """What is wrong, for ``/diagnostics``."""
-        problems = [*filter(None, [self._pause.reason]), *self._guard.reasons]
+        problems = [*filter(None, [self._pause.reason]), *self._faults()]
         if not self._is_active:
             problems.append(NOT_ACTIVE)
         problems += [*self._output.problems(), *self._connections.problems()]
         return list(dict.fromkeys(problems))
+
+    def _faults(self) -> list[str]:
+        """Why the arm was stopped, for as long as it is so and ``TOLD_S`` longer."""
+        is_over = monotonic() - self._faulty_at > TOLD_S
+        if is_over and self._guard.is_ready(self._now()):
+            return []
+        return [reason for reason in self._guard.reasons if reason != RELEASED]
 
     def is_stuck(self) -> bool:
         """Whether it refuses every proposal."""
@@ -409,10 +428,13 @@ class GuardPart:
         """What else there is to know, for ``/diagnostics``."""
         return {
             'state': self._guard.state.name,
+            'stopped for': '; '.join(self._guard.reasons) or '-',
             'accepted': self._guard.accepted,
             'rejected': self._guard.rejected,
             'joint states taken Hz': f'{self._joint_rate.hz():.0f}',
+            'newest joint state ms ago': f'{self._joint_rate.ago_ms():.0f}',
             'proposals Hz': f'{self._proposal_rate.hz():.1f}',
+            'newest proposal ms ago': f'{self._proposal_rate.ago_ms():.0f}',
             'image to command p50 / p99 ms': percentiles(self._latencies),
             'tick jitter p50 / p99 ms': percentiles([d * 1000.0 for d in self._deviations]),
             'speed scale': f'{self._guard.most_speed:.2f}',

@@ -8,6 +8,7 @@ import numpy as np
 from jepa_arm_msgs.msg import GuardStatus
 
 from ..types import FloatArray
+from .diagnostics import Rate
 
 LATENCY_SHARE = 0.05
 """Of a new value in the running mean."""
@@ -26,9 +27,11 @@ class GuardView:
         self._counts: tuple[int, int] | None = None
         self._is_another = False
         self._latency = 0.0
+        self.rate = Rate()
 
     def put(self, msg: GuardStatus) -> None:
         """Takes a status; one that cannot be this guard's is as good as none."""
+        self.rate.count()
         count = len(msg.command)
         is_whole = count == self._width or (count == 0 and msg.state == GuardStatus.INACTIVE)
         if not (is_whole and np.all(np.isfinite(msg.command))):

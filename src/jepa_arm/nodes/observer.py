@@ -93,7 +93,7 @@ class Observer:
         self._camera_said: tuple[int, int, bytes] | None = None
         self._is_new = False
         self.has_intrinsics = False
-        self.image_rate = Rate()
+        self.image_rate, self.joint_rate = Rate(), Rate()
 
     def put_image(self, msg: Image) -> None:
         """Takes the newest image."""
@@ -106,6 +106,7 @@ class Observer:
 
     def put_joints(self, msg: JointState) -> None:
         """Takes one joint state."""
+        self.joint_rate.count()
         try:
             sample = convert.joints_from_msg(msg, self._names)
             fault = '' if np.all(np.isfinite(sample.position)) else 'joint states are not finite'

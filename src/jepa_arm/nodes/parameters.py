@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 from ..arm import Arm
 from ..config import ArmConfig, ConfigError, SimConfig, load
@@ -20,6 +21,16 @@ COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Proposals and commands."""
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Status and clock."""
+GUARD_STATUS_WITHIN_S, GUARD_ALIVE_WITHIN_S = 1.0, 2.0
+"""How far apart statuses of a guard come at most, and how long a dead one counts as alive."""
+GUARD_STATUS = QoSProfile(
+    depth=10,
+    reliability=ReliabilityPolicy.RELIABLE,
+    deadline=Duration(seconds=GUARD_STATUS_WITHIN_S),
+    liveliness=LivelinessPolicy.AUTOMATIC,
+    liveliness_lease_duration=Duration(seconds=GUARD_ALIVE_WITHIN_S),
+)
+"""Between guard and planner; others may ask for less, as by ``STATUS``."""
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )

@@ -42,7 +42,7 @@ from .imagination import imagine
 from .imagined_view import ImaginedView
 from .lifecycle import ManagedNode, run_managed
 from .observer import NoObservation, Observer
-from .parameters import COMMAND, JOINTS, SENSOR, STATUS, load_arm, load_sim_config
+from .parameters import COMMAND, GUARD_STATUS, JOINTS, SENSOR, load_arm, load_sim_config
 from .plan_view import PlanView
 from .planner_settings import PlannerSettings
 from .planning_loop import Patience, PlanningLoop
@@ -176,7 +176,9 @@ class PlannerPart:
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
         events = self._connections.hear('guard/status')
-        subscribe(GuardStatus, 'guard/status', self._guard.put, STATUS, event_callbacks=events)
+        subscribe(
+            GuardStatus, 'guard/status', self._guard.put, GUARD_STATUS, event_callbacks=events
+        )
         self._connections.need('joint_states', 'camera/image_raw', 'guard/status')
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
@@ -209,8 +211,11 @@ class PlannerPart:
         self._joints_stamp = stamp
         self._observer.put_joints(joints)
 
-    def _send(self, proposal: Proposal) -> None:
-        self._proposal_pub.publish(convert.proposal_to_msg(proposal))
+    def _send(self, proposal: Proposal | None) -> None:
+        """Proposes, or says that no goal is pursued any more: a trajectory without points."""
+        names = list(self._arm.joint_names)
+        over = JointTrajectory(joint_names=names)
+        self._proposal_pub.publish(over if proposal is None else convert.proposal_to_msg(proposal))
 
     def _on_save_state(
         self, request: SaveState.Request, response: SaveState.Response
@@ -283,14 +288,19 @@ class PlannerPart:
     def values(self) -> dict[str, object]:
         """What else there is to know, for ``/diagnostics``."""
         last, pursuit = self._view.last, self._goals.active
+        latencies, deadline = list(self._loop.latencies_ms), self._loop.deadline_ms
         return {
             'checkpoint': self._checkpoint.folder.name,
             'goal': 'none' if pursuit is None or pursuit.goal is None else str(pursuit.goal),
             'distance m': f'{last.distance:.3f}',
             'surprise': f'{last.surprise:.2f}',
             'images Hz': f'{self._observer.image_rate.hz():.1f}',
-            'plan p50 / p99 ms': percentiles(self._loop.latencies_ms),
-            'deadline ms': f'{self._loop.deadline_ms:g}',
+            'newest image ms ago': f'{self._observer.image_rate.ago_ms():.0f}',
+            'joint states read Hz': f'{self._observer.joint_rate.hz():.0f}',
+            'guard status Hz': f'{self._guard.rate.hz():.0f}',
+            'plan p50 / p99 ms': percentiles(latencies),
+            'deadline ms': f'{deadline:g}',
+            'of the deadline p50 / p99 %': percentiles(100.0 * ms / deadline for ms in latencies),
             'late plans': self._loop.late_plans,
             'observation age ms': f'{last.observation_age_ms:.1f}',
             'kept belief': self._loop.keeper.state,

@@ -94,7 +94,7 @@ class PlanningLoop:
         guard: GuardView,
         goals: GoalServer,
         view: PlanView,
-        send: Callable[[Proposal], None] | None,
+        send: Callable[[Proposal | None], None] | None,
         patience: Patience,
         sees_all: bool,
         keep: Callable[[Agent], BeliefKeeper],
@@ -106,7 +106,7 @@ class PlanningLoop:
             checkpoint: whose contract fits ``arm``. seed: of the search.
             obstacles: that plans lead round.
             observer, guard, goals, view: what is heard, asked for and shown.
-            send: passes a proposal on to the guard; None: dry run.
+            send: passes a proposal on to the guard, or None at the end of a goal; None: dry run.
             patience: with blindness, no progress, no guard.
             sees_all: whether every image is answered, also those that nothing is planned from.
             keep: makes what keeps the agent's belief.
@@ -280,6 +280,8 @@ class PlanningLoop:
         pursuit = self._goals.active
         if pursuit is not None and pursuit.ended.done():
             self._goals.active = None
+            if self._send is not None:
+                self._send(None)
             self._agent.set_goal(None)
             self._guard.forget()
             self._view.clear()

@@ -61,8 +61,8 @@ MAX_BEHIND_S = 0.2
 """Time that is given up when real time is further behind."""
 ASK_AGAIN_S = 0.5
 STEP_TIMEOUT_S = 10.0
-ONLY_ONE = {'joint_states': JointState, '/clock': Clock}
-"""Topics with one publisher at most: two clocks, or two arms in one, make every guard hold."""
+HARDWARE_COMMANDS, HARDWARE_STATES = 'robot_joint_commands', 'robot_joint_states'
+"""Topics of ros2_control's JointStateTopicSystem, see ``urdf/common.xacro``."""
 
 
 class SimNode(Node):
@@ -70,7 +70,15 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__('sim')
-        self._predecessors = Predecessors(self, ONLY_ONE, self._begin)  # found while it is built
+        text = (
+            f'takes {HARDWARE_COMMANDS} and publishes {HARDWARE_STATES}, as hardware of a '
+            'controller_manager (URDF: ros2_control:=topic), which has the controllers'
+        )
+        self._is_hardware = bool(declare(self, 'hardware', False, text))
+        self._joints_topic = HARDWARE_STATES if self._is_hardware else 'joint_states'
+        # two clocks, or two arms in one, make every guard hold
+        self._only_one = {self._joints_topic: JointState, '/clock': Clock}
+        self._predecessors = Predecessors(self, self._only_one, self._begin)  # while it is built
         self._arm = load_arm(declare_arm(self))
         self._config = load_sim_config(declare_sim_config(self))
         text = (
@@ -84,6 +92,8 @@ class SimNode(Node):
         gui = bool(declare(self, 'gui', False, 'show the physics engine in a window'))
         priority = declare_priority(self, 10)
         check_known(self)
+        if self._is_hardware and self._lock_step:
+            raise ConfigError('hardware, lock_step: expected one of them, got both')
         use_real_time(self, priority)
         first_task = load_task(str(task), self._arm, self._config)
         declared = self._declared()
@@ -109,7 +119,7 @@ class SimNode(Node):
 
     def _make_publishers(self) -> None:
         self._clock_pub = self.create_publisher(Clock, '/clock', STATUS)
-        self._joints_pub = self.create_publisher(JointState, 'joint_states', SENSOR)
+        self._joints_pub = self.create_publisher(JointState, self._joints_topic, SENSOR)
         self._image_pub = self.create_publisher(Image, 'camera/image_raw', SENSOR)
         self._info_pub = self.create_publisher(CameraInfo, 'camera/camera_info', SENSOR)
         self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
@@ -119,13 +129,17 @@ class SimNode(Node):
         group = None if self._lock_step else self._beat
         subscribe = partial(self.create_subscription, qos_profile=COMMAND, callback_group=group)
         self._read = lru_cache(1)(self._read_trajectory)  # at rest it is the same one
-        subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, raw=True)
-        for name, take in (
-            ('forward_position', self._virtual.controller.go_to),
-            ('forward_velocity', self._virtual.controller.drive),
-        ):
-            on_numbers = partial(self._on_numbers, take)
-            subscribe(Float64MultiArray, CONTROLLERS[name], on_numbers)
+        if self._is_hardware:
+            subscribe(JointState, HARDWARE_COMMANDS, self._on_joint_commands)
+        else:
+            subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, raw=True)
+            controller = self._virtual.controller
+            for name, take in (
+                ('forward_position', controller.go_to),
+                ('forward_velocity', controller.drive),
+            ):
+                on_numbers = partial(self._on_numbers, take)
+                subscribe(Float64MultiArray, CONTROLLERS[name], on_numbers)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         waits = ReentrantCallbackGroup()  # while a step is under way the rest goes on
         self.create_service(Step, '~/step', self._on_step, callback_group=waits)
@@ -218,6 +232,17 @@ class SimNode(Node):
             self._refuse(error)
         if self._ticks_to_go:
             self._answered()
+
+    def _on_joint_commands(self, msg: JointState) -> None:
+        controller = self._virtual.controller
+        try:
+            position, velocity = convert.joint_commands_from_msg(msg, self._arm.joint_names)
+            if position is not None:
+                controller.stay_at(position, self._virtual.now)  # none comes while it is there
+            elif velocity is not None:
+                controller.drive(velocity, self._virtual.now)
+        except (convert.ConversionError, CommandError) as error:
+            self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
         self.get_logger().warning(f'command refused: {error}', throttle_duration_sec=1.0)
@@ -333,7 +358,7 @@ class SimNode(Node):
         problems = [f'fault {name}' for name in self._virtual.faults()]
         if self._lost_s:
             problems.append(f'{self._lost_s:.1f} s lost: slower than real time')
-        names = map(self.resolve_topic_name, ONLY_ONE)
+        names = map(self.resolve_topic_name, self._only_one)
         problems += [f'{n}: another publishes it too' for n in names if self._is_shared(n)]
         return problems
 

@@ -1,0 +1,40 @@
+"""The virtual arm behind a controller_manager, which is played by hand."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+
+from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.parameters import COMMAND, SENSOR
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+
+
+def test_as_hardware_the_arm_goes_where_a_controller_manager_tells_it(harness, arm):
+    """What ros2_control's JointStateTopicSystem sends and wants; it sends nothing at rest."""
+    states = harness.record(JointState, 'robot_joint_states', SENSOR)
+    graph = harness.start('sim', 'robot_joint_states', hardware=True)
+    commands = harness.publisher(JointState, 'robot_joint_commands', COMMAND)
+    harness.wait(lambda: states, 'joint states')
+    names = list(arm.joint_names)[::-1]
+    start = convert.joints_from_msg(states[-1][1], arm.joint_names).position
+
+    def travel():
+        return convert.joints_from_msg(states[-1][1], arm.joint_names).position - start
+
+    commands.publish(JointState(name=names, position=[math.nan] * len(names)))
+    commands.publish(JointState(name=names[1:], position=[0.0] * (len(names) - 1)))
+    for share in np.linspace(0.0, 1.0, 60):
+        commands.publish(JointState(name=names, position=(start + 0.2 * share)[::-1].tolist()))
+        time.sleep(0.01)
+    harness.wait(lambda: np.abs(travel() - 0.2).max() < 0.01, 'the place told')
+    time.sleep(0.5)
+    assert np.abs(travel() - 0.2).max() < 0.01
+    assert graph.ended() is None and 'no command' not in graph.log_file('sim').read_text()
+    assert harness.node.count_publishers('joint_states') == 0
+    while np.any(travel() > 0.1):
+        commands.publish(JointState(name=names, velocity=[-0.2] * len(names)))
+        time.sleep(0.01)
