@@ -41,6 +41,8 @@ from .seen import Seen
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
 """How often joints and requests are looked at when no image comes, with a goal and without."""
+IDLE_STEPS = 2
+"""Model steps from one image that is looked at to the next, without a goal."""
 SURPRISES = {
     'world': 'the world as it is now',
     'outlook': 'how the world went on',
@@ -199,14 +201,14 @@ class PlanningLoop:
                 self._step(observation)
 
     def _is_early(self) -> bool:
-        """Whether the newest image is less than a model step after the one seen last.
+        """Whether the newest image is less than ``IDLE_STEPS`` after the one seen last.
 
-        Without a goal one image a model step is enough for the belief.
+        Without a goal the arm rests, and so few are enough for the belief.
         """
         if self._sees_all:
             return False
         passed = self._observer.image_stamp - self._seen.newest
-        return 0.0 < passed < self._time.model_dt - self._time.control_dt / 2.0
+        return 0.0 < passed < IDLE_STEPS * self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
         """The first plans of a process take long: they are made before anybody waits for one.
