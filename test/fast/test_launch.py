@@ -153,6 +153,18 @@ def test_view_launch_describes_the_arm_and_its_camera(load):
     ]
 
 
+def test_rviz_shows_the_panels_of_the_images_that_are_switched_on_and_no_others():
+    config = yaml.safe_load((LAUNCH.parent / 'config/rviz/jepa_arm.rviz').read_text())
+    window = config['Window Geometry']
+    state = bytes.fromhex(window['QMainWindow State'])
+    for display in config['Visualization Manager']['Displays']:
+        if display['Class'] == 'rviz_default_plugins/Image':
+            name = display['Name'].encode('utf-16-be')
+            assert state[state.index(name) + len(name)] == display['Enabled'], 'it switches it on'
+    docks = ('Hide Left Dock', 'Hide Right Dock')
+    assert [window[dock] for dock in docks] == [False, False], 'RViz has no default for them'
+
+
 def test_a_viewer_comes_with_the_virtual_arm_when_asked_for_and_its_end_ends_nothing(load):
     plain = [n.options['executable'] for n in load('sim.launch.py')]
     *nodes, camera, rviz, arm = load('sim.launch.py', viewer='rviz', namespace='left', arm='ur5e')
