@@ -30,7 +30,9 @@ SURPRISED_COLOUR = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 FAN_COLOUR = ColorRGBA(r=0.2, g=0.5, b=1.0, a=0.25)
 BOX_COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.6, a=0.5)
 OBSTACLE_COLOUR = ColorRGBA(r=0.9, g=0.5, b=0.1, a=0.6)
-LINE_M = 0.004
+LINE_M = 0.005
+THIN_M = 0.002
+"""RViz breaks lines of 1 mm into dashes from where the whole arm is seen."""
 ANY_TIME = 0.0
 """Stamp with which RViz takes the newest transform, however old the marker is."""
 
@@ -162,9 +164,7 @@ class PlanView:
         path.points = [convert.point_to_msg(point) for point in decision.tip_path]
         sphere = self._marker(PlanMarker.GOAL, Marker.SPHERE, GOAL_COLOUR, 2.0 * radius, stamp)
         sphere.pose.position = convert.point_to_msg(goal.position)
-        fan = self._marker(
-            PlanMarker.CANDIDATES, Marker.LINE_LIST, FAN_COLOUR, LINE_M / 4.0, stamp
-        )
+        fan = self._marker(PlanMarker.CANDIDATES, Marker.LINE_LIST, FAN_COLOUR, THIN_M, stamp)
         ends = np.stack([others[:, :-1], others[:, 1:]], axis=2).reshape(-1, 3)
         fan.points = [convert.point_to_msg(point) for point in ends]
         self._markers_pub.publish(MarkerArray(markers=[path, sphere, fan, *self._scene(stamp)]))
@@ -176,7 +176,7 @@ class PlanView:
         self._markers_pub.publish(MarkerArray(markers=[nothing, *self._scene(ANY_TIME)]))
 
     def _scene(self, stamp: float) -> list[Marker]:
-        box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, LINE_M / 4.0, stamp)
+        box = self._marker(PlanMarker.WORKSPACE, Marker.LINE_LIST, BOX_COLOUR, THIN_M, stamp)
         box.points = [convert.point_to_msg(point) for point in self._edges]
         return [box, *(self._obstacle(i, stamp) for i in range(len(self._obstacles)))]
 
