@@ -126,7 +126,7 @@ setup(
             'jepa_arm_sim = jepa_arm.executables:sim',
             'jepa_arm_planner = jepa_arm.executables:planner',
             'jepa_arm_guard = jepa_arm.executables:guard',
-            'jepa_arm_view = jepa_arm.nodes.rerun_view:main',
+            'jepa_arm_view = jepa_arm.executables:view',
         ],
     },
 )

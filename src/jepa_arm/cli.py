@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__
 from .config import OPTIMIZERS, ConfigError
+from .installation import lack
 from .verbs import benches, judging, learning, running
 from .verbs.options import DEFAULT_CHECKPOINT
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get('JEPA_ARM_TRACEBACK'):
             raise
-        print(f'jepa-arm {args.verb}: {error}', file=sys.stderr)
+        text = lack(error) if isinstance(error, ModuleNotFoundError) else error
+        print(f'jepa-arm {args.verb}: {text}', file=sys.stderr)
         return 1
 
 

@@ -1,17 +1,9 @@
-"""What this machine and this installation can do, finding by finding, with what to do."""
+"""Whether an arm's files and a checkpoint can be used here, with what to do."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import resource
-import shutil
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,64 +11,14 @@ import numpy as np
 from .arm import Arm, ArmError
 from .collision import Scene
 from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, TimeConfig
+from .installation import Finding, Level
 from .motion import JointStreamer, make_contract
 from .types import Command
 
-PYTHONS = (3, 10), (3, 14)
-"""Oldest and newest version that is tested; the newest without the simulator."""
-MODULES = {
-    'numpy': ('numpy',),
-    'torch': ('torch',),
-    'cv2': ('opencv-python', 'opencv-python-headless'),
-    'transforms3d': ('transforms3d',),
-    'pinocchio': ('pin',),
-    'coal': ('coal',),
-    'ruckig': ('ruckig',),
-    'h5py': ('h5py',),
-    'safetensors': ('safetensors',),
-    'mcap_ros2': ('mcap-ros2-support',),
-}
-"""What is imported, and the packages of pip that it comes in, the one to ask for first. One from a
-Linux distribution is none of them."""
-SIMULATOR = ('pybullet', 'pybullet-arm64')
-SHARED_MEMORY = Path('/dev/shm')
-SHARED_MEMORY_MIB = 128
-"""What the image and status topics of one graph need, with room."""
 PLANS = 40
 PLACES = 100
 """In the workspace at which an arm is tried, beside the corners."""
 MISSED_M, STRAIGHT_DOWN = 1e-3, -0.999
-
-
-class Level(Enum):
-    """How bad a finding is; ``FAIL`` makes the exit code 1."""
-
-    OK = 'ok'
-    WARN = 'warn'
-    FAIL = 'FAIL'
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what. text: what was found. advice: what to do about it; empty if nothing.
-    """
-
-    name: str
-    level: Level
-    text: str
-    advice: str = ''
-
-
-def examine_machine() -> Iterator[Finding]:
-    """Python, packages, processor, real-time priority, shared memory."""
-    yield _python()
-    yield from _packages()
-    yield _processor()
-    yield _priority()
-    yield _shared_memory()
 
 
 def examine_arm(config: ArmConfig, guard: GuardConfig, time: TimeConfig) -> Iterator[Finding]:
@@ -148,17 +90,6 @@ def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[
     return float(np.median(took[5:])), float(np.percentile(took[5:], 95))
 
 
-def format_findings(findings: Sequence[Finding]) -> str:
-    """The findings as lines for people, each with its advice below."""
-    width = max(len(f.name) for f in findings)
-    lines = []
-    for found in findings:
-        lines.append(f'{found.level.value:4s}  {found.name:{width}s}  {found.text}')
-        if found.advice:
-            lines.append(f'{"":{width + 6}s}  -> {found.advice}')
-    return '\n'.join(lines)
-
-
 def _home(arm: Arm, scene: Scene) -> Finding:
     problem = ''
     if not arm.in_workspace(arm.tip_position(arm.home)):
@@ -208,64 +139,3 @@ def _stops(arm: Arm, guard: GuardConfig, time: TimeConfig) -> Finding:
         return Finding('stop', Level.OK, text)
     advice = 'lower velocity_scale or raise jerk_scale; else the arm often stops near obstacles'
     return Finding('stop', Level.WARN, text, advice)
-
-
-def _python() -> Finding:
-    oldest, newest = PYTHONS
-    version = '.'.join(map(str, sys.version_info[:3]))
-    if oldest <= sys.version_info[:2] <= newest:
-        return Finding('python', Level.OK, version)
-    text = f'{version}; expected {oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}'
-    return Finding('python', Level.FAIL, text, 'make setup PYTHON=python3.12')
-
-
-def _packages() -> Iterator[Finding]:
-    missing = [names[0] for module, names in MODULES.items() if find_spec(module) is None]
-    if missing:
-        yield Finding('packages', Level.FAIL, f'missing: {", ".join(missing)}', 'make setup')
-    found = [_version(names) for module, names in MODULES.items() if find_spec(module)]
-    yield Finding('packages', Level.OK, ', '.join(found))
-    if find_spec('pybullet'):
-        yield Finding('simulator', Level.OK, _version(SIMULATOR))
-    else:
-        advice = 'make setup (there is no wheel for Python 3.14)'
-        yield Finding('simulator', Level.WARN, 'no pybullet: no virtual arm here', advice)
-
-
-def _version(names: Sequence[str]) -> str:
-    """Of the first of these packages that pip knows."""
-    for name in names:
-        try:
-            return f'{name} {importlib.metadata.version(name)}'
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return names[0]
-
-
-def _processor() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    text = f'{usable} usable cores'
-    if (usable or 1) >= 2:
-        return Finding('processor', Level.OK, text)
-    advice = 'give planner and guard a core each; on one, commands come late'
-    return Finding('processor', Level.WARN, text, advice)
-
-
-def _priority() -> Finding:
-    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
-    may = limit == resource.RLIM_INFINITY or limit >= 20 or os.geteuid() == 0
-    if may:
-        return Finding('real-time priority', Level.OK, 'the guard may have it')
-    advice = 'add "@realtime - rtprio 98" to /etc/security/limits.conf and your user to the group'
-    return Finding('real-time priority', Level.WARN, f'limit {limit}, the guard wants 20', advice)
-
-
-def _shared_memory() -> Finding:
-    if not SHARED_MEMORY.is_dir():
-        return Finding('shared memory', Level.WARN, f'no {SHARED_MEMORY}', 'mount a tmpfs there')
-    free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
-    text = f'{free:.0f} MiB free in {SHARED_MEMORY}'
-    if free >= SHARED_MEMORY_MIB:
-        return Finding('shared memory', Level.OK, text)
-    advice = 'in Docker: --shm-size=512m or --ipc=host'
-    return Finding('shared memory', Level.WARN, f'{text}, expected >= {SHARED_MEMORY_MIB}', advice)

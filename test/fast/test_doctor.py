@@ -1,21 +1,20 @@
 """Findings about machine and checkpoint."""
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+import jepa_arm
 from jepa_arm.config import PlannerConfig, load
-from jepa_arm.doctor import (
-    Finding,
-    Level,
-    examine_arm,
-    examine_checkpoint,
-    examine_machine,
-    format_findings,
-)
+from jepa_arm.doctor import examine_arm, examine_checkpoint
+from jepa_arm.installation import Finding, Level, examine_machine, format_findings
 from jepa_arm.resources import checkpoint_path, config_path
 
 
@@ -38,9 +37,38 @@ def test_a_module_counts_from_whatever_package_it_is(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'version', unknown)  # all of a Linux distribution
     [packages] = [f for f in examine_machine() if f.name == 'packages']
     assert packages.level is Level.OK and 'opencv-python' in packages.text
-    monkeypatch.setattr('jepa_arm.doctor.find_spec', lambda name: None)
+    monkeypatch.setattr('jepa_arm.installation.find_spec', lambda name: None)
     missing = next(f for f in examine_machine() if f.name == 'packages')
     assert missing.level is Level.FAIL and 'opencv-python' in missing.text
+
+
+def run_without(module, code):
+    """A Python in which ``module`` is not installed."""
+    hidden = f'import sys; sys.modules[{module!r}] = None; {code}'
+    folder = {'PYTHONPATH': str(Path(jepa_arm.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, '-c', hidden],
+        env={**os.environ, **folder},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_missing_package_is_named_by_the_doctor_itself():
+    """It died of it: ``doctor: No module named 'ruckig'``."""
+    code = "from jepa_arm.cli import main; sys.exit(main(['doctor']))"
+    done = run_without('ruckig', code)
+    assert done.returncode == 1 and not done.stderr
+    assert 'missing: ruckig' in done.stdout and '-m pip install ruckig' in done.stdout
+
+
+@pytest.mark.parametrize('module', ['ruckig', 'rclpy'])
+def test_a_node_without_a_module_ends_with_one_line(module):
+    done = run_without(module, 'from jepa_arm.executables import guard; guard()')
+    assert done.returncode == os.EX_CONFIG
+    [line] = done.stderr.splitlines()
+    assert line.startswith('guard: ') and f'has no module {module}: ' in line
 
 
 def test_every_failure_tells_what_to_do():

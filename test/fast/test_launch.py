@@ -315,7 +315,7 @@ def test_every_executable_is_installed():
     setup = (LAUNCH.parent / 'setup.py').read_text()
     for spec in simulation():
         assert f'{spec.executable} = jepa_arm.executables:{spec.name}' in setup
-    assert 'jepa_arm_view = jepa_arm.nodes.rerun_view:main' in setup
+    assert 'jepa_arm_view = jepa_arm.executables:view' in setup
 
 
 def test_arguments_of_a_process():

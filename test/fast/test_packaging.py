@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jepa_arm import __version__, resources
+from jepa_arm.installation import MODULES
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = ROOT / 'ros_ws/src/jepa_arm_msgs'
@@ -29,6 +30,7 @@ KNOWN_KEYS = {
     'pinocchio',
     'python3-h5py',
     'python3-hypothesis',
+    'python3-matplotlib',
     'python3-numpy',
     'python3-opencv',
     'python3-pybullet-pip',
@@ -135,6 +137,21 @@ def test_package_xml_depends_only_on_keys_that_rosdep_knows():
         for element in root.iter(tag)
     }
     assert keys - KNOWN_KEYS == {'jepa_arm_msgs'}
+
+
+def test_the_readme_installs_in_a_workspace_what_rosdep_does_not():
+    """Its way from colcon build to ros2 launch left them out, and every node ended."""
+    text = (ROOT / 'README.md').read_text()
+    asked = set(re.search(r'pip install ([^#\n]+)', text.split('rosdep install')[1])[1].split())
+    by_rosdep = {e.text.removeprefix('python3-') for e in package_xml(ROOT).iter('exec_depend')}
+    skipped = set(re.search(r'--skip-keys "([^"]+)"', text)[1].split())
+    assert skipped <= KNOWN_KEYS
+    by_rosdep -= {key.removeprefix('python3-') for key in skipped}
+    other = {'cv2': 'opencv'}  # the same by another name
+    needed = {m for m in MODULES if other.get(m, m) not in by_rosdep}
+    for module in needed:
+        assert asked & set(MODULES[module]), module
+    assert len(asked) == len(needed)
 
 
 def test_every_interface_file_is_built():

@@ -11,7 +11,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.doctor import Level
+from jepa_arm.installation import Level
 from jepa_arm.nodes import doctor
 from jepa_arm.nodes.doctor import examine_graph
 from jepa_arm.nodes.parameters import COMMAND, COMMAND_TOPIC, SENSOR, STATUS

@@ -18,7 +18,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import ArmConfig, SimConfig
-from ..doctor import Finding, Level
+from ..installation import Finding, Level
 from ..sight import camera_difference
 from . import conversions as convert
 from .description import CONTROLLERS, FOLLOW

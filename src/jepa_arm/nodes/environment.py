@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from ..config import ConfigError
+from ..installation import ROS
 from ..resources import config_path
 
 MESSAGES = 'jepa_arm_msgs'
@@ -100,13 +101,9 @@ def choose_network(domain_id: int | None, discovery_range: str | None) -> None:
 
 def ros_problem() -> str | None:
     """Why ROS 2 cannot be used in this Python and what to do, or None if it can."""
-    advice = {
-        'rclpy': 'run "make setup", or source a ROS 2 whose Python this is',
-        f'{MESSAGES}.msg': 'run "make setup", or build ros_ws and source its install/setup.bash',
-    }
-    for module, remedy in advice.items():
+    for module, remedy in ROS.items():
         try:
-            importlib.import_module(module)
+            importlib.import_module(f'{module}.msg' if module == MESSAGES else module)
         except ImportError as error:
             first_line = str(error).partition('\n')[0]
             return f'{sys.executable} cannot import {module} ({first_line}); {remedy}'

@@ -7,7 +7,15 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from ..config import PlannerConfig, load
+from ..config import ConfigError, PlannerConfig, load
+from ..installation import (
+    Finding,
+    Level,
+    examine_machine,
+    format_findings,
+    how_to_get,
+    missing_modules,
+)
 from ..resources import config_path
 from . import options
 
@@ -40,6 +48,9 @@ def up(args: argparse.Namespace) -> int:
     from ..nodes.description import check_names
     from ..nodes.environment import choose_network, prepare_ros
 
+    missing = missing_modules()
+    if missing:  # else each node would say so by itself
+        raise ConfigError(f'missing modules: {", ".join(missing)}; {how_to_get(*missing)}')
     check_names(args.arm, str(args.checkpoint), args.controller, args.task, args.guard_config)
     choose_network(args.domain_id, args.discovery_range)
     prepare_ros()
@@ -98,33 +109,31 @@ def recover(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Looks at machine, installation, arm, checkpoint and running graph; says what to do."""
-    from ..doctor import (
-        Finding,
-        Level,
-        examine_arm,
-        examine_checkpoint,
-        examine_machine,
-        format_findings,
-    )
-    from ..nodes.environment import prepare_ros
-
     found = list(examine_machine())
-    planner = load(PlannerConfig, config_path('planner.yaml'))
-    arm, sim = options.arm(args), options.sim()
-    found += examine_arm(arm, options.guard(), sim.time)
-    if found[-1].name != 'arm':  # it can be used
-        found += examine_checkpoint(options.checkpoint(args), arm, sim, planner)
-    try:
-        prepare_ros()
-    except SystemExit as error:
-        found.append(Finding('ROS 2', Level.FAIL, str(error)))
-    else:
-        from ..nodes.doctor import examine_graph
-
-        found += examine_graph(arm, sim, args.namespace)
+    if not missing_modules():  # else what follows cannot be imported
+        found += _examine_rest(args)
     print(format_findings(found))
     findings = [{**asdict(f), 'level': f.level.name} for f in found]
     options.write_json(args.json, {'findings': findings})
     failed = sum(f.level is Level.FAIL for f in found)
     print(f'\n{len(found)} findings, {failed} to be put right')
     return 1 if failed else 0
+
+
+def _examine_rest(args: argparse.Namespace) -> list[Finding]:
+    """Findings on arm, checkpoint and running graph."""
+    from ..doctor import examine_arm, examine_checkpoint
+    from ..nodes.environment import prepare_ros
+
+    planner = load(PlannerConfig, config_path('planner.yaml'))
+    arm, sim = options.arm(args), options.sim()
+    found = list(examine_arm(arm, options.guard(), sim.time))
+    if found[-1].name != 'arm':  # it can be used
+        found += examine_checkpoint(options.checkpoint(args), arm, sim, planner)
+    try:
+        prepare_ros()
+    except SystemExit as error:
+        return [*found, Finding('ROS 2', Level.FAIL, str(error))]
+    from ..nodes.doctor import examine_graph
+
+    return [*found, *examine_graph(arm, sim, args.namespace)]
