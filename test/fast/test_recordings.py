@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 import zstandard
-from mcap.records import Chunk
+from mcap.records import Channel, Chunk, Message, Schema
 from mcap.writer import CompressionType
 from mcap_ros2.writer import Writer
 
 from jepa_arm.agent import Agent
 from jepa_arm.cli import main
 from jepa_arm.config import PlannerConfig, load
-from jepa_arm.data.mcap_file import McapFile, RecordingError, records, recover
+from jepa_arm.data.mcap_file import ROLE, McapFile, RecordingError, records, recover
 from jepa_arm.data.recording import FROM_BELIEF, PlannerState
 from jepa_arm.data.recording_reader import read_recording
 from jepa_arm.goals import PositionGoal
@@ -221,6 +221,37 @@ def test_a_recording_is_read_into_what_the_planner_saw_and_sent(session, arm, ar
         assert np.array_equal(step.proposal.positions, sent.positions)
         assert step.state is PlannerState.PLANNING
     assert np.array_equal(recording.goals[0].place, PLACE)
+
+
+def test_topics_that_the_planner_was_remapped_to_are_read_in_place_of_the_usual(
+    session, tmp_path, arm, arm_config
+):
+    other = {'/camera/image_raw': '/cam/rgb', '/joint_states': '/robot/joint_states'}
+    path, schemas, channels = tmp_path / 'remapped.mcap', {}, {}
+    out = McapFile(path)
+    with session[0].open('rb') as stream:
+        for record in records(stream):
+            if isinstance(record, Schema):
+                schemas[record.id] = record.name, record.data.decode()
+            elif isinstance(record, Channel) and record.id not in channels:
+                usual, schema = record.topic, schemas[record.schema_id]
+                known = {ROLE: usual} if usual in other else {}
+                channels[record.id] = out.add_topic(other.get(usual, usual), *schema, known)
+                strangers = out.add_topic(usual, *schema, {}) if known else None
+            elif isinstance(record, Message):
+                if strangers is not None:  # somebody else's, on one of the usual names
+                    out.write(strangers, record.data, record.log_time, record.publish_time + 10)
+                number = channels[record.channel_id]
+                out.write(number, record.data, record.log_time, record.publish_time)
+                strangers = None
+    out.finish()
+    here, there = (
+        read_recording(p, arm.joint_names, arm_config.camera) for p in (session[0], path)
+    )
+    assert len(there.steps) == STEPS and not there.unplanned
+    for a, b in zip(here.steps, there.steps, strict=True):
+        assert np.array_equal(a.seen.image, b.seen.image)
+        assert np.array_equal(a.seen.joints, b.seen.joints)
 
 
 def test_an_unchanged_planner_decides_alike_and_a_changed_one_does_not(

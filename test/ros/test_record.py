@@ -5,17 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
+import rclpy
 from jepa_arm_msgs.srv import InjectFault
+from mcap.records import Channel
 from planner_bench import Bench, pose
+from rclpy.context import Context
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.cli import main
-from jepa_arm.nodes.parameters import SENSOR, STATUS
+from jepa_arm.data.mcap_file import ROLE, records
+from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
 from jepa_arm.nodes.recorder import TOPICS
 from jepa_arm.resources import checkpoint_path
 
@@ -98,6 +105,47 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
     whole = tmp_path / 'recovered.mcap'
     assert main(['recover', f'{killed}.partial', '--out', str(whole)]) == 0
     assert len(read_all(whole)['/joint_states']) > 100
+
+
+def test_what_guard_and_planner_use_is_recorded_whatever_its_name(harness, tmp_path):
+    """With ``forward_position`` no command was in the file, beside another driver neither."""
+    context = Context()
+    rclpy.init(context=context)
+    make = partial(rclpy.create_node, context=context, namespace='cell')
+    planner, guard, driver = (make(name) for name in ('planner', 'guard', 'driver'))
+    for node in (planner, guard):
+        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR)
+    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR)
+    planner.create_publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+    guard.create_subscription(JointTrajectory, 'planner/joint_trajectory', print, COMMAND)
+    said = (
+        (driver.create_publisher(JointState, '/robot/joint_states', SENSOR), JointState()),
+        (driver.create_publisher(Image, '/cam/rgb', SENSOR), Image()),
+        (driver.create_publisher(JointState, 'joint_states', SENSOR), JointState()),
+        (
+            guard.create_publisher(Float64MultiArray, 'group/commands', COMMAND),
+            Float64MultiArray(),
+        ),
+    )
+    path = tmp_path / 'cell.mcap'
+    recorder = start_recorder('--out', str(path), '--duration', '2', '--namespace', 'cell')
+    try:
+        while recorder.poll() is None:
+            for publisher, message in said:
+                publisher.publish(message)
+            time.sleep(0.02)
+        told, errors = recorder.communicate(timeout=20.0)
+    finally:
+        for node in (planner, guard, driver):
+            node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert recorder.returncode == 0, errors
+    assert set(read_all(path)) >= {'/robot/joint_states', '/cam/rgb', '/cell/group/commands'}
+    assert '/cam/rgb, as /cell/camera/image_raw' in told
+    with path.open('rb') as stream:
+        roles = {r.topic: r.metadata.get(ROLE) for r in records(stream) if isinstance(r, Channel)}
+    assert roles['/robot/joint_states'] == '/cell/joint_states'
+    assert roles['/cam/rgb'] == '/cell/camera/image_raw'
 
 
 def test_the_recorder_works_in_a_namespace_and_says_when_there_is_nothing(harness, tmp_path):

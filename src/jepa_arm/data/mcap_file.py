@@ -20,6 +20,8 @@ from mcap.writer import Writer
 CHUNK_BYTES = 1_000_000
 RECORD_LIMIT = 100_000_000
 """Bytes of the largest record that is read, also when it is unpacked."""
+ROLE = 'role'
+"""Metadata of a topic that guard and planner know by another name than usual: the usual one."""
 
 DAMAGE = (
     McapError, zstandard.ZstdError, ValueError, LookupError, struct.error, MemoryError,

@@ -11,7 +11,7 @@ from mcap.records import Message as Record
 from mcap_ros2.decoder import DecoderFactory
 
 from ..messages import Message
-from .mcap_file import RecordingError, records
+from .mcap_file import ROLE, RecordingError, records
 
 NEEDED = {
     'planner/status': 'jepa_arm_msgs/msg/PlannerStatus',
@@ -58,10 +58,13 @@ def read_topics(
 
 
 def _read(path: Path) -> tuple[dict[tuple[str, str], Timed], dict[str, str]]:
-    """Messages by (namespace, topic in it), in the order of publication; the recorder's notes."""
+    """Messages by (namespace, topic in it), in the order of publication; the recorder's notes.
+
+    A topic that the planner was remapped to stands for the usual one, whoever published on that.
+    """
     decoders, schemas = DecoderFactory(), dict[int, Schema]()
-    channels: dict[int, tuple[str, str]] = {}
-    found: dict[tuple[str, str], Timed] = {}
+    channels: dict[int, tuple[tuple[str, str], bool]] = {}
+    heard: dict[tuple[tuple[str, str], bool], Timed] = {}
     about: dict[str, str] = {}
     size, decode = 0, dict[int, Any]()
     with path.open('rb') as stream:
@@ -72,17 +75,19 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], Timed], dict[str, str]]:
                 about = dict(record.metadata)
             elif isinstance(record, Channel) and record.schema_id in schemas:
                 schema = schemas[record.schema_id]
-                name = _wanted(record.topic, schema.name)
+                role = record.metadata.get(ROLE)
+                name = _wanted(role or record.topic, schema.name)
                 if name is not None and record.id not in channels:
-                    channels[record.id] = name
-                    found.setdefault(name, [])
+                    channels[record.id] = name, role is not None
+                    heard.setdefault(channels[record.id], [])
                     decode[record.id] = _decoder(path, decoders, record, schema)
             elif isinstance(record, Record) and record.channel_id in channels:
                 size += len(record.data)
                 if size > LARGEST_BYTES:
                     raise RecordingError(f'{path}: expected at most {LARGEST_BYTES} bytes to read')
                 msg = decode[record.channel_id](record.data)
-                found[channels[record.channel_id]].append((record.publish_time / 1e9, msg))
+                heard[channels[record.channel_id]].append((record.publish_time / 1e9, msg))
+    found = {name: heard.get((name, True)) or heard[name, is_role] for name, is_role in heard}
     for messages in found.values():
         messages.sort(key=lambda timed: timed[0])
     return found, about

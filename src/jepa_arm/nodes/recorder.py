@@ -25,12 +25,13 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
 from .. import __version__
-from ..data.mcap_file import McapFile
+from ..data.mcap_file import ROLE, McapFile
 from ..resources import git_hash
 from .definitions import DefinitionError, definition, message_class
 from .executors import ByHand
 from .parameters import COMMAND_TOPIC
 from .process import Ending
+from .roles import topics_in_use
 
 TOPICS = (
     'camera/image_raw',
@@ -53,8 +54,9 @@ TOPICS = (
     '/clock',
     'clock',  # of a virtual arm in a namespace
 )
-"""Recorded where no topics are named; those that nobody publishes are left out. The feedback of
-``move_to_goal`` says nothing that ``planner/status`` does not."""
+"""Recorded where no topics are named, or those that guard and planner use in their place; those
+that nobody publishes are left out. The feedback of ``move_to_goal`` says nothing that
+``planner/status`` does not."""
 DISCOVERY_S = 10.0
 """How long a recording of a certain duration waits for its first message, at least."""
 LOOK_S = 0.5
@@ -77,6 +79,7 @@ class Recorder:
 
     Attributes:
         skipped: topics that are published and cannot be recorded, with the reason.
+        roles: usual names of topics that guard and planner know by others, by these.
     """
 
     def __init__(self, file: McapFile, topics: Sequence[str], namespace: str = '') -> None:
@@ -95,8 +98,10 @@ class Recorder:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
+        self._is_chosen = bool(topics)
         names = [self._node.resolve_topic_name(name) for name in topics or TOPICS]
-        self._wanted = list(dict.fromkeys(names))
+        self._wanted = dict.fromkeys(names)
+        self.roles: dict[str, str] = {}
         self._subscriptions: dict[str, tuple[Subscription, QoSProfile]] = {}
         self._channels: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
@@ -137,6 +142,7 @@ class Recorder:
     def _look(self) -> None:
         """Subscribes to what is wanted and published, as reliably as all its publishers allow."""
         self._notes.look()
+        self._look_for_other_names()
         kinds = dict(self._node.get_topic_names_and_types())
         for topic in self._wanted:
             offers = self._node.get_publishers_info_by_topic(topic) if topic in kinds else []
@@ -147,6 +153,17 @@ class Recorder:
                 self._subscribe(topic, kinds[topic], offered)
             except DefinitionError as problem:
                 self.skipped[topic] = str(problem)
+
+    def _look_for_other_names(self) -> None:
+        """Notes what guard and planner were remapped to, and takes it in place of the usual."""
+        for role, topic in topics_in_use(self._node).items():
+            usual = self._node.resolve_topic_name(role)
+            if topic != usual:
+                self.roles[topic] = usual
+            if not self._is_chosen:
+                self._wanted[topic] = None
+                if topic != usual and usual not in self._subscriptions:
+                    self._wanted.pop(usual, None)
 
     def _subscribe(self, topic: str, kinds: list[str], offered: list[QoSProfile]) -> None:
         if len(kinds) != 1:
@@ -160,6 +177,8 @@ class Recorder:
         else:
             kind = message_class(kinds[0])
             about = {'offered_qos_profiles': describe(offered)}
+            if topic in self.roles:
+                about[ROLE] = self.roles[topic]
             text = definition(kinds[0])
             self._channels[topic] = self._file.add_topic(topic, kinds[0], text, about)
         kind = message_class(kinds[0])
@@ -301,7 +320,7 @@ def record(path: Path, topics: Sequence[str], duration: float | None, namespace:
     except BaseException:
         file.give_up()
         raise
-    return _summary(file, took, recorder.skipped)
+    return _summary(file, took, recorder)
 
 
 class Duration:
@@ -338,13 +357,20 @@ def _nothing(recorder: Recorder) -> str:
     )
 
 
-def _summary(file: McapFile, seconds: float, skipped: dict[str, str]) -> str:
-    lines = [f'{count:8d}  {topic}' for topic, count in sorted(file.counts.items())]
-    lines += [f' skipped  {topic}: {why}' for topic, why in skipped.items()]
+def _summary(file: McapFile, seconds: float, recorder: Recorder) -> str:
+    lines = [
+        f'{count:8d}  {topic}{_as_role(recorder.roles.get(topic))}'
+        for topic, count in sorted(file.counts.items())
+    ]
+    lines += [f' skipped  {topic}: {why}' for topic, why in recorder.skipped.items()]
     size = file.path.stat().st_size / 1e6
     total = sum(file.counts.values())
     lines.append(f'{total} messages, {size:.1f} MB, {seconds:.1f} s: {file.path}')
     return '\n'.join(lines)
+
+
+def _as_role(usual: str | None) -> str:
+    return '' if usual is None else f', as {usual}'
 
 
 def _never(message: Any) -> None:
