@@ -4,11 +4,9 @@ The driver publishes joint states and runs a controller of ros2_control; a camer
 images. Their topics are given by the arguments below.
 """
 
-from jepa_arm.config import ArmConfig, load
 from jepa_arm.nodes.description import CONTROLLERS, bringup, check_names, with_parameters
 from jepa_arm.nodes.launching import describe, node
 from jepa_arm.nodes.viewing import CHOICES, viewer
-from jepa_arm.resources import arm_path
 
 ARGUMENTS = {
     'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
@@ -41,16 +39,12 @@ def generate_launch_description():
 def start(given):
     guard_config = given['guard_config']
     check_names(given['arm'], given['checkpoint'], given['controller'], guard_config=guard_config)
-    names = {topic: given[name] for name, topic in TOPICS.items()}
-    arm = load(ArmConfig, arm_path(given['arm']))
-    usual = CONTROLLERS[given['controller']]
-    own = f'{arm.controller}/{usual.split("/")[1]}' if 'trajectory' in usual else usual
-    names[usual] = given['commands'] or own
-    names = {usual: name for usual, name in names.items() if name != usual}
+    topics = {usual: given[name] for name, usual in TOPICS.items()}
     nodes = bringup(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
-        remappings=names,
+        topics=topics,
+        commands=given['commands'],
         autostart=given['autostart'] == 'true',
         dry_run=given['dry_run'] == 'true',
         controller=given['controller'],
@@ -64,7 +58,7 @@ def start(given):
         given['arm'],
         given['namespace'],
         given['use_sim_time'] == 'true',
-        names,
+        topics,
         has_description=True,
     )
     return [*(node(spec, given['namespace']) for spec in specs), *shown]

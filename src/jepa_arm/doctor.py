@@ -10,7 +10,7 @@ import numpy as np
 
 from .arm import Arm, ArmError
 from .collision import Scene
-from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, TimeConfig
+from .config import ArmConfig, CameraConfig, GuardConfig, PlannerConfig, SimConfig, TimeConfig
 from .installation import Finding, Level
 from .motion import JointStreamer, make_contract
 from .types import Command
@@ -55,7 +55,8 @@ def examine_checkpoint(
     made = checkpoint.info.get('git', 'unknown')
     yield Finding('checkpoint', Level.OK, f'{folder.name} fits {arm.name}; made by commit {made}')
     median, worst = plan_latency(folder, arm, planner)
-    text = f'{median:.0f} ms (median), {worst:.0f} ms (95th percentile)'
+    threads = f'{planner.threads} thread{"s" * (planner.threads != 1)} of torch'
+    text = f'{median:.0f} ms (median), {worst:.0f} ms (95th percentile) with {threads}'
     period = sim.time.control_dt * 1000.0
     if worst <= 0.6 * period:
         yield Finding('plan latency', Level.OK, text)
@@ -63,6 +64,16 @@ def examine_checkpoint(
         level = Level.WARN if worst <= period else Level.FAIL
         advice = 'lower deadline_ms or candidates in config/planner.yaml, or free a core'
         yield Finding('plan latency', level, f'{text}; expected <= {0.6 * period:.0f} ms', advice)
+
+
+def camera_of(folder: Path) -> CameraConfig | None:
+    """The camera that a checkpoint was trained with; None where it does not load."""
+    from .model.checkpoint import CheckpointError, load_checkpoint
+
+    try:
+        return load_checkpoint(folder).contract.camera
+    except CheckpointError:
+        return None
 
 
 def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[float, float]:

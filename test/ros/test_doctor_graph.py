@@ -1,13 +1,14 @@
 """What ``jepa-arm doctor`` says of a running graph, whole and broken."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import rclpy
 from jepa_arm_msgs.msg import GuardStatus
 from jepa_arm_msgs.srv import InjectFault
 from rclpy.context import Context
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -35,7 +36,8 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
     harness.start('guard', use_sim_time=True)
     status = harness.record(GuardStatus, 'guard/status', STATUS)
     harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
-    found = by_name(examine_graph(arm_config, sim_config))
+    camera = arm_config.camera
+    found = by_name(examine_graph(arm_config, sim_config, camera=camera))
     failed = {name for name, f in found.items() if f.level is Level.FAIL}
     assert failed == {'planner/status'}
     assert found['joints'].text == 'all 7 of panda'
@@ -44,10 +46,10 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
     assert found['guard'].text.startswith(('IDLE', 'HOLDING: joints_stale'))  # on a busy machine
 
     rogue = harness.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
-    other = replace(arm_config, camera=replace(arm_config.camera, fov_deg=60.0))
+    other = replace(camera, fov_deg=60.0)  # of the checkpoint; the arm's file has the right one
     found = {}
     for _ in range(4):  # discovery may take longer than the doctor listens
-        found = by_name(examine_graph(other, sim_config))
+        found = by_name(examine_graph(arm_config, sim_config, camera=other))
         if 'command topic' in found:
             break
     harness.node.destroy_publisher(rogue)
@@ -59,6 +61,55 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
     monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)  # it was heard before
     found = by_name(examine_graph(arm_config, sim_config))
     assert found['camera/image_raw'].text.startswith('no message')
+
+
+def test_a_guard_that_is_not_active_is_to_be_activated_by_name(harness, arm_config, sim_config):
+    """The advice was ``ros2 service call /guard/reset``, which does nothing then."""
+    harness.start('guard', autoactivate=False)
+    found = by_name(examine_graph(arm_config, sim_config))
+    assert found['guard'].level is Level.FAIL and found['guard'].text.startswith('INACTIVE')
+    assert found['guard'].advice.endswith('ros2 lifecycle set /guard activate')
+
+
+def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
+    harness, arm_config, sim_config, guard_config
+):
+    """A graph with remapped topics was told to have none."""
+    context = Context()
+    rclpy.init(context=context)
+    make = partial(rclpy.create_node, context=context, namespace='cell')
+    planner, guard = make('planner'), make('guard')
+    for node in (planner, guard):
+        node.create_subscription(JointState, '/robot/joint_states', print, SENSOR)
+    planner.create_subscription(Image, '/cam/rgb', print, SENSOR)
+    guard.create_publisher(JointTrajectory, '/robot/trajectory', COMMAND)
+    status = guard.create_publisher(GuardStatus, 'guard/status', STATUS)
+    joints = harness.node.create_publisher(JointState, '/robot/joint_states', SENSOR)
+    message = JointState(name=list(arm_config.joints), position=list(arm_config.home))
+    count = 0
+
+    def publish():
+        nonlocal count
+        count += 1
+        status.publish(GuardStatus(state=GuardStatus.LATCHED))
+        if count % 100 > 20:  # 0.2 s without any, every second
+            joints.publish(message)
+
+    timer = harness.node.create_timer(0.01, publish)
+    try:
+        found = by_name(examine_graph(arm_config, sim_config, 'cell', guard_config))
+    finally:
+        harness.node.destroy_timer(timer)
+        harness.node.destroy_publisher(joints)
+        planner.destroy_node()
+        guard.destroy_node()
+        rclpy.shutdown(context=context)
+    assert found['/cam/rgb'].text == 'nobody publishes it'
+    assert found['joints'].level is Level.OK
+    assert '/robot/trajectory, and nobody listens' in found['command topic'].text
+    assert found['/robot/joint_states'].level is Level.WARN, found['/robot/joint_states']
+    assert 'the guard stops the arm after 75 ms' in found['/robot/joint_states'].text
+    assert found['guard'].advice.endswith('service call /cell/guard/reset std_srvs/srv/Trigger')
 
 
 @pytest.mark.parametrize(

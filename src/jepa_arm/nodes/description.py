@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..config import ConfigError, GuardConfig, load, read_plain
+from ..config import ArmConfig, ConfigError, GuardConfig, load, read_plain
 from ..resources import arm_path, checkpoint_path, config_path, given_path
 
 Value = str | bool | int | float
@@ -128,10 +128,17 @@ def simulation(
     return tuple(nodes)
 
 
+def commands_to(arm: ArmConfig, controller: str) -> str:
+    """Name of the topic or action with which the driver of ``arm`` takes such commands."""
+    usual = CONTROLLERS[controller]
+    return f'{arm.controller}/{usual.split("/")[1]}' if 'trajectory' in usual else usual
+
+
 def bringup(
     arm: str = 'panda',
     checkpoint: str = '',
-    remappings: Mapping[str, str] | None = None,
+    topics: Mapping[str, str] | None = None,
+    commands: str = '',
     autostart: bool = True,
     dry_run: bool = False,
     controller: str = 'joint_trajectory',
@@ -139,11 +146,18 @@ def bringup(
     use_sim_time: bool = False,
     belief_file: str = '',
 ) -> tuple[NodeSpec, ...]:
-    """Guard and planner beside the driver of a physical arm."""
+    """Guard and planner beside the driver of a physical arm.
+
+    Args:
+        topics: names of those that it and its camera publish, by the usual names.
+        commands: topic or action of the controller; empty: that of ``commands_to``.
+    """
     managed: dict[str, Value] = {'arm': arm, 'autostart': autostart, **_guarded(guard_config)}
     if use_sim_time:
         managed['use_sim_time'] = True
-    names = remappings or {}
+    driver = commands or commands_to(load(ArmConfig, arm_path(arm)), controller)
+    names = {**(topics or {}), CONTROLLERS[controller]: driver}
+    names = {usual: name for usual, name in names.items() if usual != name}
     planner = _planner(managed, checkpoint, dry_run, names, belief_file)
     return _guard(managed, controller, names), planner
 

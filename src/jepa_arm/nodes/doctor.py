@@ -1,4 +1,7 @@
-"""What a running graph shows: topics, rates, quality of service, stamps, camera, joints, guard."""
+"""What a running graph shows: topics, rates, quality of service, stamps, camera, joints, guard.
+
+Topics are looked at under the names that guard and planner use, see ``roles``.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,25 @@ from typing import Any
 import numpy as np
 import rclpy
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from ..config import ArmConfig, SimConfig
+from ..config import ArmConfig, CameraConfig, GuardConfig, SimConfig
 from ..installation import Finding, Level
 from ..sight import camera_difference
 from . import conversions as convert
-from .description import CONTROLLERS, FOLLOW
+from .description import CONTROLLERS, FOLLOW, commands_to
+from .roles import COMMANDS, nodes_seen, topics_in_use
 
 LOOK_S = 5.0
 """How long a first node is looked for."""
 LISTEN_S = 2.5
+NODES_S = 1.5
+"""How long the second of guard and planner is looked for."""
 PATIENCE_S = 6.0
 """How long a publisher that is seen may stay unheard: a lost datagram of discovery is repeated
 after 3 s."""
@@ -34,20 +41,37 @@ RATE_SHARE = 0.8
 """Of the expected rate, at least."""
 STAMP_SLACK_S = 1.0
 EVERY = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+ASK_S = 1.0
+"""Longest wait for the answer of a service."""
+START = '(jepa-arm up, or bringup.launch.py beside a driver)'
 WHO = {
     'camera/image_raw': 'the camera driver',
     'camera/camera_info': 'the camera driver',
     'joint_states': 'the joint_state_broadcaster',
-    'guard/status': 'the guard (jepa_arm guard)',
-    'planner/status': 'the planner (jepa_arm planner)',
+    'guard/status': f'the guard {START}',
+    'planner/status': f'the planner {START}',
 }
+TRIGGER = 'std_srvs/srv/Trigger'
+NODES = {'guard/status': 'guard', 'planner/status': 'planner'}
+TRANSITIONS = {'unconfigured': 'configure', 'inactive': 'activate'}
+"""What brings a managed node in such a state on."""
 
 
 class Examiner:
     """Listens to the graph of ``namespace`` for a few seconds; publishes nothing."""
 
-    def __init__(self, arm: ArmConfig, sim: SimConfig, namespace: str = '') -> None:
-        self._arm, self._sim = arm, sim
+    def __init__(
+        self,
+        arm: ArmConfig,
+        sim: SimConfig,
+        namespace: str = '',
+        guard: GuardConfig | None = None,
+        camera: CameraConfig | None = None,
+    ) -> None:
+        """See ``examine_graph``."""
+        self._arm, self._sim, self._camera_config = arm, sim, camera
+        self._max_gap = np.inf if guard is None else guard.max_joint_age
+        self._names: dict[str, str] = {}
         self._context = Context()
         rclpy.init(context=self._context)
         self._node = rclpy.create_node(
@@ -68,6 +92,7 @@ class Examiner:
         if not self._finds_a_node():
             yield Finding('graph', Level.WARN, 'no node of a graph is seen', 'jepa-arm up')
             return
+        self._find_names()
         kinds = (Image, CameraInfo, JointState, GuardStatus, PlannerStatus)
         for topic, kind in zip(WHO, kinds, strict=True):
             self._listen(topic, kind)
@@ -90,18 +115,18 @@ class Examiner:
 
     def _publishers(self) -> Iterator[Finding]:
         for topic, who in WHO.items():
-            count = self._node.count_publishers(topic)
+            count = self._count(topic)
             if count == 1:
                 continue
+            name = self._shown(topic)
             if count == 0:
-                yield Finding(topic, Level.FAIL, 'nobody publishes it', f'start {who}, or remap')
+                advice = self._transition(NODES.get(topic, '')) or f'start {who}, or remap'
+                yield Finding(name, Level.FAIL, 'nobody publishes it', advice)
             else:
                 advice = 'end all but one, or use namespaces'
-                yield Finding(topic, Level.FAIL, f'{count} publishers, expected 1', advice)
+                yield Finding(name, Level.FAIL, f'{count} publishers, expected 1', advice)
         for topic in self._command_topics():
-            commanders = self._node.get_publishers_info_by_topic(
-                self._node.resolve_topic_name(topic)
-            )
+            commanders = self._node.get_publishers_info_by_topic(self._name(topic))
             names = sorted(f'{i.node_namespace.rstrip("/")}/{i.node_name}' for i in commanders)
             if len(names) > 1:
                 advice = 'only the guard may command the robot: end the others'
@@ -115,11 +140,52 @@ class Examiner:
 
     def _unheard(self) -> list[str]:
         """Topics that somebody publishes and of which nothing has come."""
-        return [t for t in WHO if not self._log[t] and self._node.count_publishers(t)]
+        return [t for t in WHO if not self._log[t] and self._count(t)]
+
+    def _find_names(self) -> None:
+        """Notes the names that guard and planner use; it takes a moment until both are seen."""
+        until = monotonic() + NODES_S
+        while len(nodes_seen(self._node)) < len(NODES) and monotonic() < until:
+            self._spin(0.1)
+        self._names = topics_in_use(self._node)
+
+    def _name(self, topic: str) -> str:
+        """Whole name of a topic, given its usual one."""
+        return self._names.get(topic) or self._node.resolve_topic_name(topic)
+
+    def _shown(self, topic: str) -> str:
+        """As users know it: its usual name, or the whole one where that is another."""
+        name = self._name(topic)
+        return topic if name == self._node.resolve_topic_name(topic) else name
+
+    def _count(self, topic: str) -> int:
+        return self._node.count_publishers(self._name(topic))
+
+    def _full(self, node: str) -> str:
+        """Whole name of a node of the graph."""
+        return f'{self._node.get_namespace().rstrip("/")}/{node}'
+
+    def _transition(self, node: str) -> str:
+        """What has a managed node act; empty where it does, or is not there."""
+        if node not in nodes_seen(self._node):
+            return ''
+        client = self._node.create_client(GetState, f'{node}/get_state')
+        try:
+            if not client.wait_for_service(ASK_S):
+                return ''
+            asked = client.call_async(GetState.Request())
+            until = monotonic() + ASK_S
+            while not asked.done() and monotonic() < until:
+                self._spin(0.05)
+            answer = asked.result() if asked.done() else None
+        finally:
+            self._node.destroy_client(client)
+        word = '' if answer is None else TRANSITIONS.get(answer.current_state.label, '')
+        return word and f'when it is safe: ros2 lifecycle set {self._full(node)} {word}'
 
     def _has_listener(self, topic: str) -> bool:
         """Whether a node hears ``topic`` that does not command by it; a guard hears itself."""
-        name = self._node.resolve_topic_name(topic)
+        name = self._name(topic)
         commanders, listeners = (
             {(end.node_namespace, end.node_name) for end in look(name)}
             for look in (
@@ -130,32 +196,39 @@ class Examiner:
         return bool(listeners - commanders)
 
     def _command_topics(self) -> list[str]:
-        """Of the virtual arm and of the arm's driver."""
-        topics = {name for output, name in CONTROLLERS.items() if output != FOLLOW}
-        return sorted({*topics, f'{self._arm.controller}/joint_trajectory'})
+        """The guard's; where it is not known yet, those of the virtual arm and the driver."""
+        if COMMANDS in self._names and not self._names[COMMANDS].endswith('/_action/status'):
+            return [self._names[COMMANDS]]
+        outputs = [output for output in CONTROLLERS if output != FOLLOW]
+        topics = {CONTROLLERS[output] for output in outputs}
+        return sorted(topics | {commands_to(self._arm, output) for output in outputs})
 
     def _rates(self, listened: float) -> Iterator[Finding]:
         time_config = self._sim.time
         expected = {'camera/image_raw': 1.0 / time_config.control_dt, 'joint_states': 50.0}
         for topic, wanted in expected.items():
-            arrivals = [at for at, _ in self._log[topic]]
+            arrivals, name = [at for at, _ in self._log[topic]], self._shown(topic)
             if len(arrivals) < 2:
-                if self._node.count_publishers(topic):
+                if self._count(topic):
                     advice = 'see the quality of service below, and the driver'
                     text = f'no message in {listened:.1f} s'
-                    yield Finding(topic, Level.FAIL, text, advice)
+                    yield Finding(name, Level.FAIL, text, advice)
                 continue
             rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
-            text = f'{rate:.1f} Hz, longest gap {np.diff(arrivals).max() * 1000:.0f} ms'
-            if rate >= RATE_SHARE * wanted:
-                yield Finding(topic, Level.OK, text)
+            gap = float(np.diff(arrivals).max())
+            text = f'{rate:.1f} Hz, longest gap {gap * 1000:.0f} ms'
+            advice = 'raise the rate of the driver, or free processor time'
+            if rate < RATE_SHARE * wanted:
+                yield Finding(name, Level.FAIL, f'{text}; expected >= {wanted:.0f} Hz', advice)
+            elif topic == 'joint_states' and gap > self._max_gap:
+                text = f'{text}; the guard stops the arm after {self._max_gap * 1000:.0f} ms'
+                yield Finding(name, Level.WARN, text, advice)
             else:
-                advice = 'raise the rate of the driver, or free processor time'
-                yield Finding(topic, Level.FAIL, f'{text}; expected >= {wanted:.0f} Hz', advice)
+                yield Finding(name, Level.OK, text)
 
     def _qualities(self) -> Iterator[Finding]:
         for topic in (*WHO, *self._command_topics()):
-            name = self._node.resolve_topic_name(topic)
+            name = self._name(topic)
             for writer in self._node.get_publishers_info_by_topic(name):
                 for reader in self._node.get_subscriptions_info_by_topic(name):
                     compatibility, reason = qos_check_compatible(
@@ -164,7 +237,7 @@ class Examiner:
                     if compatibility == QoSCompatibility.ERROR:
                         text = f'{writer.node_name} -> {reader.node_name}: {reason.strip()}'
                         advice = 'make the publisher reliable, or the subscriber best effort'
-                        yield Finding(f'QoS of {topic}', Level.FAIL, text, advice)
+                        yield Finding(f'QoS of {self._shown(topic)}', Level.FAIL, text, advice)
 
     def _joints(self) -> Iterator[Finding]:
         if not self._log['joint_states']:
@@ -200,7 +273,7 @@ class Examiner:
     def _camera(self) -> Iterator[Finding]:
         if self._log['camera/image_raw']:
             image = self._log['camera/image_raw'][-1][1]
-            camera = self._arm.camera
+            camera = self._camera_config or self._arm.camera
             try:
                 convert.image_from_msg(image, (camera.width, camera.height))
             except convert.ConversionError as error:
@@ -215,8 +288,11 @@ class Examiner:
             advice = 'calibrate it: ros2 run camera_calibration cameracalibrator'
             yield Finding('calibration', Level.WARN, 'the camera is not calibrated', advice)
             return
-        difference = camera_difference(info, self._arm.camera)
-        if difference:
+        difference = camera_difference(info, self._camera_config or self._arm.camera)
+        if self._camera_config is None:
+            told = difference or "as in the arm's file; there is no checkpoint to compare with"
+            yield Finding('calibration', Level.WARN if difference else Level.OK, told)
+        elif difference:
             advice = 'move or crop the camera as the model was trained, or train for it'
             yield Finding('calibration', Level.FAIL, difference, advice)
         else:
@@ -232,10 +308,14 @@ class Examiner:
             if getattr(GuardStatus, name) == status.state
         )
         text = ': '.join([state, *status.reasons])
-        if status.state in (GuardStatus.INACTIVE, GuardStatus.LATCHED):
-            yield Finding(
-                'guard', Level.FAIL, text, 'when it is safe: ros2 service call /guard/reset'
+        if status.state == GuardStatus.LATCHED:
+            advice = f'when it is safe: ros2 service call {self._full("guard")}/reset {TRIGGER}'
+            yield Finding('guard', Level.FAIL, text, advice)
+        elif status.state == GuardStatus.INACTIVE:
+            waits = (
+                f'it takes over once joint states of the arm come on {self._name("joint_states")}'
             )
+            yield Finding('guard', Level.FAIL, text, self._transition('guard') or waits)
         else:
             jitter = max(msg.tick_jitter_ms for _, msg in self._log['guard/status'])
             yield Finding('guard', Level.OK, f'{text}; tick jitter up to {jitter:.1f} ms')
@@ -244,7 +324,10 @@ class Examiner:
         if not self._log['planner/status']:
             return
         status = self._log['planner/status'][-1][1]
-        if status.state in (PlannerStatus.IDLE, PlannerStatus.PLANNING):
+        advice = self._transition('planner')
+        if advice:
+            yield Finding('planner', Level.WARN, 'not active: it takes no goals', advice)
+        elif status.state in (PlannerStatus.IDLE, PlannerStatus.PLANNING):
             yield Finding('planner', Level.OK, status.reason or 'ready')
         else:
             yield Finding('planner', Level.WARN, status.reason, 'see /diagnostics')
@@ -252,7 +335,7 @@ class Examiner:
     def _listen(self, topic: str, kind: type) -> None:
         log = self._log[topic]
         self._node.create_subscription(
-            kind, topic, lambda msg: log.append((monotonic(), msg)), EVERY
+            kind, self._name(topic), lambda msg: log.append((monotonic(), msg)), EVERY
         )
 
     def _finds_a_node(self) -> bool:
@@ -280,9 +363,21 @@ class Examiner:
             self._executor.spin_once(timeout_sec=left)
 
 
-def examine_graph(arm: ArmConfig, sim: SimConfig, namespace: str = '') -> Iterator[Finding]:
-    """Findings on the live graph of ``namespace``."""
-    examiner = Examiner(arm, sim, namespace)
+def examine_graph(
+    arm: ArmConfig,
+    sim: SimConfig,
+    namespace: str = '',
+    guard: GuardConfig | None = None,
+    camera: CameraConfig | None = None,
+) -> Iterator[Finding]:
+    """Findings on the live graph of ``namespace``.
+
+    Args:
+        arm, sim, namespace: what is expected, and where.
+        guard: how old joint states may grow; None: it is not judged.
+        camera: that of the model; None: there is none, and that of ``arm`` is compared with.
+    """
+    examiner = Examiner(arm, sim, namespace, guard, camera)
     try:
         yield from examiner.examine()
     finally:

@@ -122,18 +122,19 @@ def doctor(args: argparse.Namespace) -> int:
 
 def _examine_rest(args: argparse.Namespace) -> list[Finding]:
     """Findings on arm, checkpoint and running graph."""
-    from ..doctor import examine_arm, examine_checkpoint
+    from ..doctor import camera_of, examine_arm, examine_checkpoint
     from ..nodes.environment import prepare_ros
 
     planner = load(PlannerConfig, config_path('planner.yaml'))
     arm, sim = options.arm(args), options.sim()
-    found = list(examine_arm(arm, options.guard(), sim.time))
+    guard, folder = options.guard(), options.checkpoint(args)
+    found = list(examine_arm(arm, guard, sim.time))
     if found[-1].name != 'arm':  # it can be used
-        found += examine_checkpoint(options.checkpoint(args), arm, sim, planner)
+        found += examine_checkpoint(folder, arm, sim, planner)
     try:
         prepare_ros()
     except SystemExit as error:
         return [*found, Finding('ROS 2', Level.FAIL, str(error))]
     from ..nodes.doctor import examine_graph
 
-    return [*found, *examine_graph(arm, sim, args.namespace)]
+    return [*found, *examine_graph(arm, sim, args.namespace, guard, camera_of(folder))]
