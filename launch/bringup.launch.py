@@ -4,46 +4,39 @@ The driver publishes joint states and runs a controller of ros2_control; a camer
 images. Their topics are given by the arguments below.
 """
 
+from jepa_arm.nodes import description as text
 from jepa_arm.nodes.description import CONTROLLERS, bringup, check_names, with_parameters
-from jepa_arm.nodes.launching import describe, node
+from jepa_arm.nodes.launching import TOPICS, describe, node, topics
 from jepa_arm.nodes.viewing import CHOICES, viewer
 
 ARGUMENTS = {
-    'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
-    'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
-    'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
+    'arm': ('panda', text.ARM_TEXT),
+    'checkpoint': ('', f'{text.CHECKPOINT_TEXT}; empty: the default one'),
+    'controller': ('joint_trajectory', text.CONTROLLER_TEXT, sorted(CONTROLLERS)),
     'commands': ('', "topic or action of the controller; empty: that of the arm's driver"),
-    'joint_states': ('joint_states', 'topic of the measured joints'),
-    'image': ('camera/image_raw', 'topic of the camera image'),
-    'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
-    'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
-    'params_file': ('', 'YAML file of further ROS parameters of the nodes; empty: none'),
-    'dry_run': ('false', 'plan and show, but send nothing to the guard'),
+    **TOPICS,
+    'guard_config': ('', text.GUARD_CONFIG_TEXT),
+    'params_file': ('', text.PARAMS_TEXT),
+    'dry_run': ('false', text.DRY_RUN_TEXT),
     'belief_file': ('', 'absolute path; the belief outlasts a restart of the planner there'),
     'use_sim_time': ('false', 'follow /clock, where the driver is a simulator'),
     'viewer': ('none', "what shows plan and camera beside the driver's arm", CHOICES),
     'autostart': ('true', 'false: a lifecycle manager configures and activates'),
     'namespace': ('', 'of all nodes'),
 }
-TOPICS = {
-    'joint_states': 'joint_states',
-    'image': 'camera/image_raw',
-    'camera_info': 'camera/camera_info',
-}
 
 
 def generate_launch_description():
-    return describe(ARGUMENTS, start)
+    return describe(ARGUMENTS, start, __file__)
 
 
 def start(given):
     guard_config = given['guard_config']
     check_names(given['arm'], given['checkpoint'], given['controller'], guard_config=guard_config)
-    topics = {usual: given[name] for name, usual in TOPICS.items()}
     nodes = bringup(
         arm=given['arm'],
         checkpoint=given['checkpoint'],
-        topics=topics,
+        topics=topics(given),
         commands=given['commands'],
         autostart=given['autostart'] == 'true',
         dry_run=given['dry_run'] == 'true',
@@ -58,7 +51,7 @@ def start(given):
         given['arm'],
         given['namespace'],
         given['use_sim_time'] == 'true',
-        topics,
+        topics(given),
         has_description=True,
     )
     return [*(node(spec, given['namespace']) for spec in specs), *shown]

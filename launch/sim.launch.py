@@ -1,21 +1,20 @@
 """The virtual arm with guard and planner: ros2 launch jepa_arm sim.launch.py task:=push."""
 
+from jepa_arm.nodes import description as text
 from jepa_arm.nodes.description import CONTROLLERS, check_names, simulation, with_parameters
 from jepa_arm.nodes.launching import describe, node, whole_number
 from jepa_arm.nodes.viewing import CHOICES, viewer
+from jepa_arm.resources import config_names
 
 ARGUMENTS = {
-    'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
-    'checkpoint': ('', 'a shipped world model or a folder; empty: the default one'),
-    'task': (
-        'push',
-        'config/tasks/<task>.yaml: reach, push or push_long',
-    ),
+    'arm': ('panda', text.ARM_TEXT),
+    'checkpoint': ('', f'{text.CHECKPOINT_TEXT}; empty: the default one'),
+    'task': ('push', text.TASK_TEXT, config_names('tasks')),
     'seed': ('0', 'of the first scene'),
-    'controller': ('joint_trajectory', 'what the guard commands', sorted(CONTROLLERS)),
-    'guard_config': ('', 'limits and obstacles: config/<file>, or a path; empty: guard.yaml'),
-    'params_file': ('', 'YAML file of further ROS parameters of the nodes; empty: none'),
-    'dry_run': ('false', 'plan and show, but send nothing to the guard'),
+    'controller': ('joint_trajectory', text.CONTROLLER_TEXT, sorted(CONTROLLERS)),
+    'guard_config': ('', text.GUARD_CONFIG_TEXT),
+    'params_file': ('', text.PARAMS_TEXT),
+    'dry_run': ('false', text.DRY_RUN_TEXT),
     'lock_step': ('false', 'time passes only in sim/step'),
     'gui': ('false', 'show the window of the physics engine'),
     'viewer': ('none', 'what shows arm, camera, plan and goal', CHOICES),
@@ -25,7 +24,7 @@ ARGUMENTS = {
 
 
 def generate_launch_description():
-    return describe(ARGUMENTS, start)
+    return describe(ARGUMENTS, start, __file__)
 
 
 def start(given):

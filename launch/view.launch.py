@@ -1,19 +1,25 @@
-"""A viewer beside a running graph: ros2 launch jepa_arm view.launch.py."""
+"""A viewer beside a running graph: ros2 launch jepa_arm view.launch.py.
 
-from jepa_arm.nodes.launching import describe
+Beside the virtual arm with use_sim_time:=true, beside a driver with has_driver:=true.
+"""
+
+from jepa_arm.nodes.description import ARM_TEXT
+from jepa_arm.nodes.launching import TOPICS, describe, topics
 from jepa_arm.nodes.viewing import VIEWERS, viewer
 
 ARGUMENTS = {
-    'arm': ('panda', 'config/arms/<arm>.yaml, or a path'),
+    'arm': ('panda', ARM_TEXT),
     'viewer': ('rviz', 'what shows arm, camera, plan and goal', list(VIEWERS)),
-    'sim_time': ('true', 'follow a clock, as beside the virtual arm'),
+    **TOPICS,
+    'has_driver': ('false', 'the driver of the arm publishes its URDF and frames already'),
+    'use_sim_time': ('false', 'follow a clock, as beside the virtual arm'),
     'clock': ('clock', 'its topic; that of the virtual arm is in its namespace'),
     'namespace': ('', 'of all nodes'),
 }
 
 
 def generate_launch_description():
-    return describe(ARGUMENTS, start)
+    return describe(ARGUMENTS, start, __file__)
 
 
 def start(given):
@@ -21,6 +27,7 @@ def start(given):
         given['viewer'],
         given['arm'],
         given['namespace'],
-        given['sim_time'] == 'true',
-        {'/clock': given['clock']},
+        given['use_sim_time'] == 'true',
+        {'/clock': given['clock'], **topics(given)},
+        given['has_driver'] == 'true',
     )

@@ -39,6 +39,12 @@ class LaunchConfiguration(Stub):
         return context[self.name]
 
 
+class Context(dict):
+    """Values of the arguments, and the words of the command line."""
+
+    argv: tuple[str, ...] = ()
+
+
 class PackageNotFoundError(KeyError):
     pass
 
@@ -66,8 +72,11 @@ def modules(installed: set[str]) -> dict[str, Any]:
     return made
 
 
-def load(path: Path, **given: str) -> list[Any]:
-    """The nodes that a launch file starts, given arguments; ``modules`` stand in already."""
+def load(path: Path, *words: str, **given: str) -> list[Any]:
+    """The nodes that a launch file starts, given arguments; ``modules`` stand in already.
+
+    The ``words`` are further ones of the command line, which ``launch`` would drop.
+    """
     description = runpy.run_path(str(path))['generate_launch_description']()
     *declared, start = description.args[0]
     defaults = {d.args[0]: d.options['default_value'] for d in declared}
@@ -75,9 +84,11 @@ def load(path: Path, **given: str) -> list[Any]:
     choices = {d.args[0]: d.options.get('choices') for d in declared}
     boolean = {name for name, value in defaults.items() if value in ('true', 'false')}
     limited = {name for name, values in choices.items() if values}
-    assert limited - {'controller', 'viewer'} == boolean
+    assert limited - {'controller', 'viewer', 'task'} == boolean
     assert set(given) <= set(defaults)
-    return start.options['function']({**defaults, **given})
+    context = Context({**defaults, **given})
+    context.argv = (*(f'{name}:={value}' for name, value in given.items()), *words)
+    return start.options['function'](context)
 
 
 if __name__ == '__main__':

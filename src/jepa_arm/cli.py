@@ -12,6 +12,8 @@ from typing import Any
 from . import __version__
 from .config import OPTIMIZERS, ConfigError
 from .installation import lack
+from .nodes import description as text
+from .resources import config_names
 from .verbs import benches, judging, learning, running
 from .verbs.options import DEFAULT_CHECKPOINT
 
@@ -29,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get('JEPA_ARM_TRACEBACK'):
             raise
-        text = lack(error) if isinstance(error, ModuleNotFoundError) else error
-        print(f'jepa-arm {args.verb}: {text}', file=sys.stderr)
+        told = lack(error) if isinstance(error, ModuleNotFoundError) else error
+        print(f'jepa-arm {args.verb}: {told}', file=sys.stderr)
         return 1
 
 
@@ -51,27 +53,23 @@ def _add_running(parsers: Any) -> None:
     """Verbs that run the graph or look at it."""
     p = _verb(parsers, 'demo', running.demo, 'jepa-arm demo --task push --episodes 5')
     _add_common(p)
-    text = 'reach, push, push_long, avoid_reach or avoid_push'
-    p.add_argument('--task', default='push', help=text)
+    p.add_argument('--task', default='push', help=', '.join(config_names('tasks')))
     p.add_argument('--episodes', type=_positive, default=5, help='goals to be reached')
     p.add_argument('--seed', type=int, default=500_000, help='of the first scene')
     p.add_argument('--out', default='out/demo', help='folder of the page')
 
     p = _verb(parsers, 'up', running.up, 'jepa-arm up --task push')
     _add_common(p)
-    p.add_argument('--task', default='push', help='reach, push or push_long')
+    p.add_argument('--task', default='push', help=text.TASK_TEXT)
     p.add_argument('--seed', type=int, default=500_000, help='of the scene')
     p.add_argument('--gui', action='store_true', help='open the window of the simulator')
-    p.add_argument('--controller', default='joint_trajectory', help='what the guard commands')
-    text = 'limits and obstacles: a file of config/, or a path; default: guard.yaml'
-    p.add_argument('--guard-config', default='', help=text)
-    p.add_argument('--params-file', default='', help='YAML file of further ROS parameters')
-    p.add_argument('--dry-run', action='store_true', help='plan, but send nothing to the guard')
+    named = f'{text.CONTROLLER_TEXT}: {", ".join(text.CONTROLLERS)}'
+    p.add_argument('--controller', default='joint_trajectory', help=named)
+    p.add_argument('--guard-config', default='', help=text.GUARD_CONFIG_TEXT)
+    p.add_argument('--params-file', default='', help=text.PARAMS_TEXT)
+    p.add_argument('--dry-run', action='store_true', help=text.DRY_RUN_TEXT)
     p.add_argument('--namespace', default='', help='of all nodes; then with a clock of its own')
-    text = '0 to 232; default: ROS_DOMAIN_ID'
-    p.add_argument('--domain-id', type=int, metavar='N', help=text)
-    text = 'LOCALHOST, SUBNET or SYSTEM_DEFAULT; default: this machine only, unless set outside'
-    p.add_argument('--discovery-range', metavar='RANGE', help=text)
+    _add_network(p)
     p.add_argument('--no-planner', action='store_true', help='simulator and guard alone')
 
     p = _verb(parsers, 'reference', running.reference, 'jepa-arm reference --out docs/nodes.md')
@@ -80,13 +78,15 @@ def _add_running(parsers: Any) -> None:
     p = _verb(parsers, 'record', running.record, 'jepa-arm record --out run.mcap --duration 60')
     p.add_argument('topics', nargs='*', help='default: what matters of the graph')
     p.add_argument('--out', help='MCAP file to make; default: recording_<date>_<time>.mcap')
-    text = 's from the first message; default: until Ctrl-C'
-    p.add_argument('--duration', type=_above_zero, help=text)
+    about = 's from the first message; default: until Ctrl-C'
+    p.add_argument('--duration', type=_above_zero, help=about)
     p.add_argument('--namespace', default='', help='of the running graph')
+    _add_network(p)
 
     p = _verb(parsers, 'view', running.view, 'jepa-arm view --save run.rrd')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
     p.add_argument('--namespace', default='', help='of the running graph')
+    _add_network(p)
     p.add_argument('--save', metavar='FILE.rrd', help='write a recording; default: open a window')
 
     p = _verb(parsers, 'recover', running.recover, 'jepa-arm recover a.mcap.partial --out a.mcap')
@@ -96,13 +96,14 @@ def _add_running(parsers: Any) -> None:
     p = _verb(parsers, 'doctor', running.doctor, 'jepa-arm doctor')
     _add_common(p)
     p.add_argument('--namespace', default='', help='of the running graph')
+    _add_network(p)
     p.add_argument('--json', help='file for the findings')
 
 
 def _add_learning(parsers: Any) -> None:
     """Verbs that make data, models and checkpoints."""
     p = _verb(parsers, 'collect', learning.collect, 'jepa-arm collect --out data/play.h5')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
     p.add_argument('--out', required=True, help='HDF5 file to write')
     p.add_argument('--episodes', type=_positive, default=0, help='default: config/collect.yaml')
     p.add_argument('--seed', type=int, help='default: config/collect.yaml')
@@ -120,7 +121,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--curves', action='store_true', help='write OUT/tensorboard as it goes')
 
     p = _verb(parsers, 'model', learning.model, 'jepa-arm model --out runs/model')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
@@ -139,7 +140,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
 
     p = _verb(parsers, 'ablate', learning.ablate, 'jepa-arm ablate --data data/play.h5')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
     p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
     p.add_argument('--out', default='runs/ablation', help='folder of the results, one file a run')
     p.add_argument('--rows', default='ablation.yaml', help='config/ROWS, or an absolute path')
@@ -178,7 +179,7 @@ def _add_judging(parsers: Any) -> None:
 
     p = _verb(parsers, 'replay', judging.replay, 'jepa-arm replay run.mcap --compare')
     p.add_argument('file', help='MCAP file of jepa-arm record')
-    p.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
     p.add_argument('--checkpoint', help='a shipped name or a folder; default: as recorded')
     p.add_argument('--planner-config', help='config/FILE, or a path; default: as recorded')
     p.add_argument('--seed', type=int, help='of the search; default: as recorded')
@@ -221,8 +222,8 @@ def _add_eval(p: argparse.ArgumentParser) -> None:
     p.add_argument('--episodes', type=_positive, default=100, help='scenes')
     p.add_argument('--seed', type=int, default=0, help='scenes have seeds 1000000 + SEED + i')
     planners = (*OPTIMIZERS, *judging.POLICIES)
-    text = 'default: config/planner.yaml; random and scripted need no checkpoint'
-    p.add_argument('--planner', choices=planners, help=text)
+    about = 'default: config/planner.yaml; random and scripted need no checkpoint'
+    p.add_argument('--planner', choices=planners, help=about)
     p.add_argument('--no-deadline', action='store_true', help='make all sweeps, however long')
     p.add_argument('--tolerance-cm', type=float, help='default: the task')
     p.add_argument('--ros', action='store_true', help='through the real nodes')
@@ -233,10 +234,10 @@ def _add_eval(p: argparse.ArgumentParser) -> None:
         metavar=('FROM', 'FOR'),
         help='s of each episode without images, in process; FOR 0: until its end',
     )
-    text = 'ms from each image to the guard, simulated, in process'
-    p.add_argument('--delay', type=float, default=0.0, help=text)
-    text = 'with --delay: the planner takes no account of it'
-    p.add_argument('--unknown-delay', action='store_true', help=text)
+    about = 'ms from each image to the guard, simulated, in process'
+    p.add_argument('--delay', type=float, default=0.0, help=about)
+    about = 'with --delay: the planner takes no account of it'
+    p.add_argument('--unknown-delay', action='store_true', help=about)
     p.add_argument('--no-baselines', action='store_true', help='skip floor and ceiling')
     p.add_argument('--json', help='file for the report')
     p.add_argument('--html', help='folder for a page with an animation per episode')
@@ -269,24 +270,37 @@ def _add_benches(parser: argparse.ArgumentParser) -> None:
             p.add_argument('--out', default='runs/peers', help='folder of results and table')
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_plain = action.default in (None, '', False, [])
+        return action.help if is_plain else super()._get_help_string(action)
+
+
 def _verb(parsers: Any, name: str, run: Any, example: str) -> argparse.ArgumentParser:
-    text = (run.__doc__ or '').strip().splitlines()[0]
+    about = (run.__doc__ or '').strip().splitlines()[0]
     parser = parsers.add_parser(
         name,
-        help=text,
-        description=text,
+        help=about,
+        description=about,
         epilog=f'example: {example}',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--arm', default='panda', help='config/arms/ARM.yaml, or a path')
-    parser.add_argument(
-        '--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder'
-    )
+    parser.add_argument('--arm', default='panda', help=text.ARM_TEXT)
+    parser.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help=text.CHECKPOINT_TEXT)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    about = '0 to 232; default: ROS_DOMAIN_ID'
+    parser.add_argument('--domain-id', type=int, metavar='N', help=about)
+    about = 'LOCALHOST, SUBNET or SYSTEM_DEFAULT; default: this machine only, unless set outside'
+    parser.add_argument('--discovery-range', metavar='RANGE', help=about)
 
 
 def _above_zero(text: str) -> float:

@@ -99,6 +99,14 @@ def config_path(name: str) -> Path:
     return _existing_file('config', name)
 
 
+def config_names(folder: str) -> list[str]:
+    """Names of the YAML files in ``config/<folder>``, without their ending, as far as they are."""
+    try:
+        return sorted(path.stem for path in (share_dir() / 'config' / folder).glob('*.yaml'))
+    except FileNotFoundError:
+        return []
+
+
 def arm_path(name: str) -> Path:
     """Path of ``config/arms/<name>.yaml``; a ``name`` that ends in .yaml is a path itself.
 

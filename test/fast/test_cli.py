@@ -36,6 +36,7 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['up', '--params-file', 'nowhere.yaml'], 'no nowhere.yaml'),
         (['up', '--discovery-range', 'PLANET'], 'SUBNET'),
         (['up', '--discovery-range', 'OFF'], 'would not find each other'),
+        (['record', '--domain-id', '233'], '0 to 232'),
     ],
 )
 def test_bad_names_are_one_clear_line(
@@ -51,6 +52,19 @@ def test_bad_names_are_one_clear_line(
     assert expected in error
     assert 'Traceback' not in error
     assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_help_names_what_there_is_and_no_empty_defaults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It printed ``(default: )`` and ``(default: None)``, and three of the five tasks."""
+    with pytest.raises(SystemExit):
+        main(['up', '--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    for empty in ('(default: )', '(default: None)', '(default: False)'):
+        assert empty not in said
+    for name in ('xarm6', 'avoid_push', 'forward_velocity', '(default: push)'):
+        assert name in said
 
 
 def test_the_graph_leaves_the_machine_only_when_that_is_said(

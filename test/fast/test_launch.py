@@ -17,8 +17,10 @@ import launch_stand_in
 from jepa_arm.cli import main
 from jepa_arm.config import ConfigError
 from jepa_arm.nodes.description import (
+    ARM_TEXT,
     LIVED_S,
     SETTING_REFUSED,
+    TASK_TEXT,
     bringup,
     simulation,
     with_parameters,
@@ -40,7 +42,7 @@ def load(monkeypatch, installed):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ('launching', 'viewing'):
         monkeypatch.delitem(sys.modules, f'jepa_arm.nodes.{name}', raising=False)
-    return lambda file, **given: launch_stand_in.load(LAUNCH / file, **given)
+    return lambda file, *words, **given: launch_stand_in.load(LAUNCH / file, *words, **given)
 
 
 def test_sim_launch_starts_the_simulation(load):
@@ -133,9 +135,15 @@ def test_the_action_is_that_of_the_same_controller(load):
 
 
 def test_view_launch_describes_the_arm_and_its_camera(load):
-    nodes = {n.options['package']: n.options for n in load('view.launch.py')}
+    nodes = {n.options['package']: n.options for n in load('view.launch.py', use_sim_time='true')}
     assert all(n['remappings'] == [('/clock', 'clock')] for n in nodes.values())
     assert all(n['parameters'][0]['use_sim_time'] is True for n in nodes.values())
+    given = {'has_driver': 'true', 'image': '/cam/rgb', 'joint_states': '/robot/joint_states'}
+    beside_a_driver = {n.options['package']: n.options for n in load('view.launch.py', **given)}
+    assert set(beside_a_driver) == {'tf2_ros', 'rviz2'}, 'its own publishes the same frames'
+    rviz = beside_a_driver['rviz2']
+    assert rviz['parameters'] == [{'use_sim_time': False}]
+    assert dict(rviz['remappings'])['camera/image_raw'] == '/cam/rgb'
     assert '<robot' in nodes['robot_state_publisher']['parameters'][0]['robot_description']
     assert 'camera_optical_frame' in nodes['tf2_ros']['arguments']
     flag, file, *frame = nodes['rviz2']['arguments']
@@ -309,6 +317,28 @@ def test_a_value_that_cannot_be_used_is_named_before_any_node_starts(load, file,
     [value] = given.values()
     with pytest.raises((FileNotFoundError, ValueError), match=value):
         load(file, **given)
+
+
+@pytest.mark.parametrize('file', ['sim.launch.py', 'bringup.launch.py', 'view.launch.py'])
+def test_an_argument_that_a_launch_file_does_not_have_is_refused(
+    load, file, monkeypatch, tmp_path
+):
+    """``dryrun:=true`` was dropped without a word, and the arm would have moved."""
+    for words in (['jepa_arm', file], [str(LAUNCH / file), '--noninteractive']):
+        monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', *words, 'namspace:=left'])
+        with pytest.raises(ConfigError, match="'namspace', did you mean namespace"):
+            load(file, 'namspace:=left')
+        assert load(file, 'launch-prefix:=nice', namespace='left')
+    for words in (['my_cell', file], [str(tmp_path / 'mine.launch.py')]):
+        monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', *words, 'speed:=2'])
+        assert load(file, 'speed:=2'), 'it is of the launch file that includes this one'
+
+
+def test_the_words_of_arguments_name_what_is_shipped():
+    for arm in (LAUNCH.parent / 'config/arms').glob('*.yaml'):
+        assert arm.stem in ARM_TEXT
+    for task in (LAUNCH.parent / 'config/tasks').glob('*.yaml'):
+        assert task.stem in TASK_TEXT
 
 
 def test_every_executable_is_installed():

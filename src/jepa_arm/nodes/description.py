@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..config import ArmConfig, ConfigError, GuardConfig, load, read_plain
-from ..resources import arm_path, checkpoint_path, config_path, given_path
+from ..resources import arm_path, checkpoint_path, config_names, config_path, given_path
 
 Value = str | bool | int | float
 
@@ -24,6 +24,17 @@ CONTROLLERS = {
     'forward_velocity': 'forward_velocity_controller/commands',
 }
 """Names of where the commands go, by what the guard's ``controller`` can be."""
+ARM_TEXT = f'{", ".join(config_names("arms"))}, or the path of a YAML file of your own'
+CHECKPOINT_TEXT = 'a shipped world model, or the path of a folder'
+TASK_TEXT = (
+    f'{", ".join(config_names("tasks"))}; avoid_* need a guard_config that declares the obstacles '
+    'of their scene, which the refusal names'
+)
+CONTROLLER_TEXT = 'what the guard commands'
+GUARD_CONFIG_TEXT = 'limits and obstacles: a file of config/, or a path; empty: guard.yaml'
+PARAMS_TEXT = 'YAML file of further ROS parameters of the nodes; empty: none'
+DRY_RUN_TEXT = 'plan and show, but send nothing to the guard'
+"""Of arguments of the launch files and of ``jepa-arm up``."""
 LIVED_S = 5.0
 """A node that ends sooner is not started again: it would only end again."""
 SETTING_REFUSED = 78

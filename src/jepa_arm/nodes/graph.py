@@ -255,6 +255,9 @@ def run_graph(args: argparse.Namespace) -> int:
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
     reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
     print(f'ROS domain {os.environ.get("ROS_DOMAIN_ID", "0")}, discovery range {reach}')
+    if args.domain_id is not None:
+        told = f'--domain-id {args.domain_id} for jepa-arm record, doctor and view'
+        print(f'elsewhere: {told}; export ROS_DOMAIN_ID={args.domain_id} for ros2')
     is_ready = False
     try:
         with supervisor:

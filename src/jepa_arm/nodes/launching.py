@@ -5,8 +5,11 @@ Needs ``launch`` and ``launch_ros`` of a ROS 2 installation.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription  # pyright: ignore
@@ -24,6 +27,17 @@ from .description import NodeSpec
 from .environment import ending_with_this
 
 BOOLEAN = ['false', 'true']
+TOPICS = {
+    'joint_states': ('joint_states', 'topic of the measured joints'),
+    'image': ('camera/image_raw', 'topic of the camera image'),
+    'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
+}
+"""Arguments for what the drivers of arm and camera publish: the usual name, and a description."""
+OF_LAUNCH = {
+    *('launch-prefix', 'launch-prefix-filter', 'emulate_tty'),
+    *('sigterm_timeout', 'sigkill_timeout', 'ros_namespace'),
+}
+"""Arguments that ``launch`` and ``launch_ros`` look at in every launch file."""
 
 
 class EndedError(RuntimeError):
@@ -33,13 +47,15 @@ class EndedError(RuntimeError):
 def describe(
     arguments: Mapping[str, tuple[str, str] | tuple[str, str, list[str]]],
     start: Callable[[dict[str, str]], Sequence[Any]],
+    file: str,
 ) -> Any:
-    """A launch description.
+    """A launch description; an argument that it does not have is refused on the command line.
 
     Args:
         arguments: by name: default, description and, unless it is a boolean or free, choices.
         start: makes the actions, given the arguments' values; it raises what is wrong with
             them before any process starts.
+        file: path of the launch file.
     """
     declared = []
     for name, (default, text, *choices) in arguments.items():
@@ -49,9 +65,42 @@ def describe(
         )
 
     def begin(context: LaunchContext) -> Sequence[Any]:
+        if _is_launched(file):  # else these are the arguments of the one that includes it
+            _check_known(context.argv, arguments)
         return start({name: LaunchConfiguration(name).perform(context) for name in arguments})
 
     return LaunchDescription([*declared, OpaqueFunction(function=begin)])
+
+
+def topics(given: Mapping[str, str]) -> dict[str, str]:
+    """Remappings for the ``TOPICS`` that were given other names."""
+    return {usual: given[name] for name, (usual, _) in TOPICS.items() if given[name] != usual}
+
+
+def _is_launched(file: str) -> bool:
+    """Whether ``ros2 launch`` was called with this launch file, by its path or package."""
+    words = [word for word in sys.argv if ':=' not in word]
+    by_package = ('jepa_arm', os.path.basename(file))
+    return by_package in zip(words, words[1:], strict=False) or any(
+        word.endswith('.py') and os.path.isfile(word) and os.path.samefile(word, file)
+        for word in words[1:]
+    )
+
+
+def _check_known(words: Iterable[str], arguments: Iterable[str]) -> None:
+    """``launch`` drops names that it does not know, and ``dryrun:=true`` would move the arm.
+
+    Raises:
+        ConfigError: ``words`` give such a one.
+    """
+    known = list(arguments)
+    for name in (word.partition(':=')[0] for word in words if ':=' in word):
+        if name not in known and name not in OF_LAUNCH:
+            near = get_close_matches(name, known, 1)
+            guess = f', did you mean {near[0]}' if near else ''
+            raise ConfigError(
+                f'unknown argument {name!r}{guess}? Expected some of: {", ".join(known)}'
+            )
 
 
 def node(spec: NodeSpec, namespace: str = '') -> Any:

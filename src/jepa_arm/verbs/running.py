@@ -46,14 +46,12 @@ def demo(args: argparse.Namespace) -> int:
 def up(args: argparse.Namespace) -> int:
     """Starts simulator, planner and guard and keeps them running until Ctrl-C."""
     from ..nodes.description import check_names
-    from ..nodes.environment import choose_network, prepare_ros
 
     missing = missing_modules()
     if missing:  # else each node would say so by itself
         raise ConfigError(f'missing modules: {", ".join(missing)}; {how_to_get(*missing)}')
     check_names(args.arm, str(args.checkpoint), args.controller, args.task, args.guard_config)
-    choose_network(args.domain_id, args.discovery_range)
-    prepare_ros()
+    _join(args)
     from ..nodes.graph import run_graph
 
     return run_graph(args)
@@ -76,9 +74,7 @@ def reference(args: argparse.Namespace) -> int:
 
 def record(args: argparse.Namespace) -> int:
     """What the graph says into one MCAP file, until Ctrl-C; it opens in Foxglove."""
-    from ..nodes.environment import prepare_ros
-
-    prepare_ros()
+    _join(args)
     from ..nodes.recorder import record as run
 
     out = args.out or f'{datetime.now():recording_%Y%m%d_%H%M%S}.mcap'
@@ -88,10 +84,10 @@ def record(args: argparse.Namespace) -> int:
 
 def view(args: argparse.Namespace) -> int:
     """A running graph in Rerun: arm, camera, plan, goal and what is said; until Ctrl-C."""
-    from ..nodes.environment import check_rerun, prepare_ros
+    from ..nodes.environment import check_rerun
 
     check_rerun()
-    prepare_ros()
+    _join(args)
     from ..nodes.rerun_view import view as run
 
     run('jepa-arm view', args.namespace, arm=args.arm, save=args.save or '')
@@ -123,7 +119,6 @@ def doctor(args: argparse.Namespace) -> int:
 def _examine_rest(args: argparse.Namespace) -> list[Finding]:
     """Findings on arm, checkpoint and running graph."""
     from ..doctor import camera_of, examine_arm, examine_checkpoint
-    from ..nodes.environment import prepare_ros
 
     planner = load(PlannerConfig, config_path('planner.yaml'))
     arm, sim = options.arm(args), options.sim()
@@ -132,9 +127,17 @@ def _examine_rest(args: argparse.Namespace) -> list[Finding]:
     if found[-1].name != 'arm':  # it can be used
         found += examine_checkpoint(folder, arm, sim, planner)
     try:
-        prepare_ros()
+        _join(args)
     except SystemExit as error:
         return [*found, Finding('ROS 2', Level.FAIL, str(error))]
     from ..nodes.doctor import examine_graph
 
     return [*found, *examine_graph(arm, sim, args.namespace, guard, camera_of(folder))]
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Makes ROS 2 work, on the network of ``--domain-id`` and ``--discovery-range``."""
+    from ..nodes.environment import choose_network, prepare_ros
+
+    choose_network(args.domain_id, args.discovery_range)
+    prepare_ros()
