@@ -65,7 +65,7 @@ def test_joints_that_miss_for_a_moment_end_no_pursuit_from_the_belief(bench):
     for fault, duration in ('camera_black', 1.4), ('joints_stop', 0.3):
         request = InjectFault.Request(fault=fault, duration=duration)
         assert bench.harness.call(InjectFault, 'sim/inject_fault', request).success
-    told = bench.wait_reason('is something publishing on joint_states?', seen)
+    told = bench.wait_reason('is something publishing on /joint_states?', seen)
     bench.wait_reason('from the belief', told)
     handle.cancel_goal_async()
     assert bench.result(handle)[1].outcome == Outcome.CANCELED

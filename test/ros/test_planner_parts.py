@@ -63,11 +63,14 @@ def test_an_image_counts_as_new_once(observer, camera):
     assert observer.wait(0.0) and not observer.wait(0.0)
 
 
-def test_what_is_missing_is_named_with_its_topic(observer, camera):
-    with pytest.raises(NoObservation, match='camera/image_raw'):
+def test_what_is_missing_is_named_with_its_topic(camera):
+    """It named ``camera/image_raw`` where the planner listens to ``/cam/rgb``."""
+    names = {'camera/image_raw': '/cam/rgb', 'joint_states': '/robot/joint_states'}
+    observer = Observer(NAMES, FASTEST, camera, 0.2, 0.1, 0.3, tip_of, names.__getitem__)
+    with pytest.raises(NoObservation, match='publishing on /cam/rgb'):
         observer.observe()
     observer.put_image(image(camera, 1.0))
-    with pytest.raises(NoObservation, match='joint_states'):
+    with pytest.raises(NoObservation, match='publishing on /robot/joint_states'):
         observer.observe()
 
 

@@ -69,6 +69,7 @@ class Observer:
         max_joint_age: float,
         max_clipped: float,
         tip_of: Callable[[FloatArray], FloatArray],
+        name_of: Callable[[str], str] = str,
     ) -> None:
         """Waits for messages.
 
@@ -78,10 +79,12 @@ class Observer:
             max_image_age, max_joint_age: s, older ones are not planned from.
             max_clipped: share of black or of overexposed pixels, above which neither is.
             tip_of: (3,) m, the arm's tip in its base frame at joints (J,) rad.
+            name_of: whole name of a topic, as remapped, for messages.
         """
         self._names, self._camera = joint_names, camera
         self._max_image_age, self._max_joint_age = max_image_age, max_joint_age
         self._max_clipped = max_clipped
+        self._name_of = name_of
         self._stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
         self._late_stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
         self._changed = Condition()
@@ -167,9 +170,9 @@ class Observer:
         has_joints = joints and joint_age <= self._max_joint_age
         if image is None or image_age > self._max_image_age:
             problem = NoSight if has_joints else NoJoints
-            raise problem(_silence('image', 'camera/image_raw', image_age))
+            raise problem(self._silence('image', 'camera/image_raw', image_age))
         if not has_joints:
-            raise NoJoints(_silence('joint state', 'joint_states', joint_age))
+            raise NoJoints(self._silence('joint state', 'joint_states', joint_age))
         stamp = convert.to_seconds(image.header.stamp)
         age = self.age(stamp)
         self._check_stamp(age, stamp_age)
@@ -255,8 +258,8 @@ class Observer:
         share = min(1.0, max(0.0, (stamp - early.stamp) / width)) if width > 0.0 else 0.0
         return early.position + share * (late.position - early.position)
 
-
-def _silence(what: str, topic: str, age: float) -> str:
-    if not np.isfinite(age):
-        return f'no {what} has come; is something publishing on {topic}?'
-    return f'no {what} for {age:.1f} s; is something publishing on {topic}?'
+    def _silence(self, what: str, topic: str, age: float) -> str:
+        question = f'is something publishing on {self._name_of(topic)}?'
+        if not np.isfinite(age):
+            return f'no {what} has come; {question}'
+        return f'no {what} for {age:.1f} s; {question}'

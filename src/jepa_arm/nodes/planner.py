@@ -84,6 +84,7 @@ class PlannerPart:
                 self._steady(settings.max_joint_age),
                 settings.max_clipped,
                 self._arm.tip_position,
+                node.resolve_topic_name,
             )
             self._guard = GuardView(len(self._arm.joint_names))
             self._goals = GoalServer(node, NOT_ACTIVE)
@@ -205,7 +206,7 @@ class PlannerPart:
                 return
             joints = convert.from_raw(raw, JointState)
         except convert.ConversionError as error:
-            text = f'joint_states: {error}'
+            text = f'{self._node.resolve_topic_name("joint_states")}: {error}'
             self._node.get_logger().warning(text, throttle_duration_sec=1.0)
             return
         self._joints_stamp = stamp
@@ -277,7 +278,8 @@ class PlannerPart:
                 f'planning overran: {slowest:.0f} ms, expected <= {self._period_ms:.0f} ms'
             )
         if not self._observer.has_intrinsics:
-            problems.append('no intrinsics in camera/camera_info: they were not checked')
+            name = self._node.resolve_topic_name('camera/camera_info')
+            problems.append(f'no intrinsics in {name}: they were not checked')
         return [*problems, *self._connections.problems()]
 
     def is_stuck(self) -> bool:
