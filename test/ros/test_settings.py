@@ -10,7 +10,7 @@ from guard_bench import Bench as GuardBench
 from guard_bench import assert_smooth
 from jepa_arm_msgs.msg import PlannerStatus
 from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory
 
@@ -34,6 +34,30 @@ def test_a_parameter_that_a_node_does_not_have_ends_it_and_is_named(node):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == SETTING_REFUSED and 'Traceback' not in ended.stderr
     assert "unknown parameter 'amr'" in ended.stderr and "'arm'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'), [(('--params-file', 'nofile.yaml'), 'nofile.yaml'), (('--bogus',), 'bogus')]
+)
+def test_arguments_that_ros_cannot_use_are_one_line(words, told):
+    command = [sys.executable, '-m', 'jepa_arm.nodes.guard', '--ros-args', *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    *_, line = ended.stderr.splitlines()  # before it rcl may log
+    assert ended.returncode == SETTING_REFUSED and 'Traceback' not in ended.stderr
+    assert line.startswith('guard: ') and told in line
+
+
+def test_a_parameter_says_when_it_counts_and_one_without_effect_is_not_taken(harness):
+    """``autostart`` took another value of a running node, and nothing came of it."""
+    harness.start('guard')
+    names = ['arm', 'speed_scale', 'autostart', 'autoactivate']
+    request = DescribeParameters.Request(names=names)
+    told = harness.call(DescribeParameters, 'guard/describe_parameters', request).descriptors
+    start = 'read when the process starts'
+    texts = ['read when configured', 'may be set at any time', start, start]
+    assert [d.additional_constraints for d in told] == texts
+    for name in ('autostart', 'autoactivate'):
+        assert not set_parameter(harness, 'guard', name, False).successful
 
 
 def test_the_guard_slows_the_arm_down_while_it_moves(harness, arm):

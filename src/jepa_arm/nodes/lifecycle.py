@@ -82,9 +82,9 @@ class ManagedNode(LifecycleNode):
         self._configure: Callable[[], Part] = lambda: make(self, read(self))
         super().__init__(name)
         text = 'configure and activate at the start; a setting that cannot be used ends the node'
-        self._autostart = bool(declare(self, 'autostart', True, text))
+        self._autostart = bool(declare(self, 'autostart', True, text, is_fixed=True))
         text = 'with autostart: activate, too; false: configured, it waits to be activated'
-        self._autoactivate = bool(declare(self, 'autoactivate', True, text))
+        self._autoactivate = bool(declare(self, 'autoactivate', True, text, is_fixed=True))
         own = set(self._parameters)
         read(self)
         check_known(self)

@@ -38,6 +38,9 @@ LATCHED = QoSProfile(
 BY_OTHERS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 """Parameters that rclpy has in every node."""
 LIVE = 'may be set at any time'
+AT_CONFIGURE = 'read when configured'
+AT_START = 'read when the process starts'
+"""What ``ros2 param describe`` says of when a parameter counts."""
 PRIORITIES = (0, 99)
 SEEDS = (0, 2**32 - 1)
 COMMAND_TOPIC = CONTROLLERS['joint_trajectory']
@@ -50,6 +53,7 @@ def declare(
     description: str,
     span: tuple[float, float] | None = None,
     is_live: bool = False,
+    is_fixed: bool = False,
 ) -> str | bool | int | float:
     """Declares a parameter of the default's type, if it is not yet; returns its value.
 
@@ -59,12 +63,14 @@ def declare(
         node, name, default, description: what is declared.
         span: lowest and highest value of a number, which rclpy keeps.
         is_live: a managed node takes new values at any time.
+        is_fixed: a managed node, too, reads it once.
     """
     if node.has_parameter(name):
         return node.get_parameter(name).value
-    is_managed = isinstance(node, LifecycleNodeMixin)
+    is_managed = isinstance(node, LifecycleNodeMixin) and not is_fixed
     descriptor = ParameterDescriptor(description=description, read_only=not is_managed)
-    descriptor.additional_constraints = LIVE if is_live else ''
+    when = LIVE if is_live else AT_CONFIGURE if is_managed else AT_START
+    descriptor.additional_constraints = when
     if span is not None:
         lowest, highest = span
         if isinstance(default, float):

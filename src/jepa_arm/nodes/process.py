@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -70,7 +71,11 @@ def run(
         may_end: called repeatedly once a signal came, with the node still running, until it
             returns True: the place for an ordered stop.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rcl's, whose class is not public
+        print(f'{name}: {_argument_problem(error)}', file=sys.stderr)
+        sys.exit(SETTING_REFUSED)
     ending = Ending()
     end_with_starter()
     node = executor = None
@@ -97,6 +102,12 @@ def run(
             node.destroy_node()
         rclpy.try_shutdown()
         gc.unfreeze()
+
+
+def _argument_problem(error: RuntimeError) -> str:
+    """What rcl says of arguments that it cannot use, without the places in its source."""
+    text = str(error).removeprefix('failed to initialize rcl: ').partition('\n')[0]
+    return f'arguments after --ros-args cannot be used: {re.sub(r", at [^ ,]+:[0-9]+", "", text)}'
 
 
 def harden(node: Node) -> None:
