@@ -291,7 +291,7 @@ def test_rerun_is_a_node_whose_end_ends_nothing(load, file, monkeypatch):
 
 def test_without_rerun_it_is_said_how_to_get_it_before_anything_starts(load, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    advice = "rerun-sdk, which is not installed: pip install 'jepa-arm[rerun]'"
+    advice = "rerun-sdk, which is not installed: pip install -e '.[rerun]' in the repository"
     with pytest.raises(ValueError, match=re.escape(advice)):
         load('sim.launch.py', viewer='rerun')
     assert main(['view', '--save', 'run.rrd']) == 1

@@ -244,7 +244,8 @@ def check_contract(contract: Contract, live: Contract) -> None:
         arm = live.arm
         advice = (
             f'load a checkpoint trained for {arm} (to train one: jepa-arm model --arm {arm}); to '
-            f'try the arm without: jepa-arm eval --task reach --planner scripted --arm {arm}'
+            f'try the arm without: jepa-arm up --no-planner --arm {arm}, or jepa-arm eval --task '
+            f'reach --planner scripted --arm {arm}'
         )
     raise CheckpointError(
         'the checkpoint is for another robot\n  ' + '\n  '.join(differences) + f'\n{advice}'

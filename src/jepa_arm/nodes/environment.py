@@ -118,8 +118,8 @@ def check_rerun() -> None:
     """
     if importlib.util.find_spec('rerun') is None:
         raise ConfigError(
-            'viewer: needs the package rerun-sdk, which is not installed: pip install '
-            "'jepa-arm[rerun]'"
+            'viewer: needs the package rerun-sdk, which is not installed: '
+            "pip install -e '.[rerun]' in the repository"
         )
 
 

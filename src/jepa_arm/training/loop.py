@@ -246,7 +246,7 @@ def _curves(folder: Path | None, step: int) -> Iterator[Callable[[dict[str, floa
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TrainingError(
-            f'curves: expected the package tensorboard ({error}): pip install "jepa_arm[curves]"'
+            f'curves: expected the package tensorboard ({error}): pip install -e ".[curves]"'
         ) from error
     with SummaryWriter(str(folder), purge_step=step) as writer:
 
