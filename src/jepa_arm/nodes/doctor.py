@@ -296,7 +296,8 @@ class Examiner:
             advice = 'move or crop the camera as the model was trained, or train for it'
             yield Finding('calibration', Level.FAIL, difference, advice)
         else:
-            yield Finding('calibration', Level.OK, 'as the model was trained')
+            text = 'size and intrinsics as the model was trained; its place cannot be seen here'
+            yield Finding('calibration', Level.OK, text)
 
     def _guard(self) -> Iterator[Finding]:
         if not self._log['guard/status']:
