@@ -263,14 +263,17 @@ def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
     harness, checkpoint, tmp_path
 ):
     planner = Manager(harness, 'planner', tmp_path, checkpoint=str(checkpoint))
-    sizes = []
+    sizes, took = [], []
     for _ in range(8):
         assert planner.change(Transition.TRANSITION_CONFIGURE)
+        began = time.monotonic()
         assert planner.change(Transition.TRANSITION_ACTIVATE)
+        took.append(time.monotonic() - began)
         harness.call(GetState, 'planner/get_state')
         assert planner.change(Transition.TRANSITION_DEACTIVATE)
         assert planner.change(Transition.TRANSITION_CLEANUP)
         sizes.append(resident_mb(planner.process.pid))
     harness.wait(lambda: harness.node.count_services('planner/imagine') == 0, 'end of its service')
+    assert np.median(took) < AT_ONCE_S, f's: managers wait no longer for a transition: {took}'
     assert sizes[-1] - sizes[3] < 30.0, f'MB, the first cycles fill the heap: {sizes}'
     assert planner.state() == 'unconfigured'

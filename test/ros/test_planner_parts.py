@@ -1,17 +1,23 @@
 """What the planner makes of what it hears, and when a goal counts as reached or given up."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.msg import GuardStatus
+from visualization_msgs.msg import MarkerArray
 
-from jepa_arm.goals import HOLD_STEPS
+from jepa_arm.goals import HOLD_STEPS, PositionGoal
 from jepa_arm.nodes import conversions as convert
+from jepa_arm.nodes.conversions import PlanMarker
 from jepa_arm.nodes.goal_server import Outcome, Pursuit
 from jepa_arm.nodes.guard_view import GuardView
 from jepa_arm.nodes.observer import NoObservation, Observer, WrongSight
+from jepa_arm.nodes.parameters import LATCHED
+from jepa_arm.nodes.plan_view import PlanView
 from jepa_arm.nodes.progress import Progress
 from jepa_arm.sight import camera_difference
 from jepa_arm.types import JointSample
@@ -72,6 +78,24 @@ def test_what_is_missing_is_named_with_its_topic(camera):
     observer.put_image(image(camera, 1.0))
     with pytest.raises(NoObservation, match='publishing on /robot/joint_states'):
         observer.observe()
+
+
+def test_the_path_of_a_plan_is_the_redder_the_more_surprising_what_was_seen(harness):
+    view = PlanView(harness.node, 'base', np.array([[0.3, -0.2, 0.0], [0.6, 0.2, 0.2]]))
+    markers = harness.record(MarkerArray, 'planner/plan_markers', LATCHED)
+    path, others = np.zeros((3, 3)), np.zeros((0, 3, 3))
+    plan = SimpleNamespace(latents=torch.zeros(3, 4))
+    red = []
+    for surprise in (np.nan, 0.0, 0.5, 1.0, 30.0):  # none was seen; calm; to the alarm; beyond
+        decision = SimpleNamespace(tip_path=path, plan=plan, surprise=surprise)
+        known = len(markers)
+        view.plan(decision, others, PositionGoal('tip', path[0]), 0.02, 1.0)
+        harness.wait(lambda known=known: len(markers) > known, 'markers')
+        [drawn] = [m for m in markers[-1][1].markers if m.id == PlanMarker.PATH]
+        red.append((drawn.color.r, drawn.color.b))
+        assert drawn.color.a == 1.0
+    assert red[0] == red[1] and red[3] == red[4]
+    assert red[1][0] < red[2][0] < red[3][0] and red[1][1] > red[2][1] > red[3][1]
 
 
 @pytest.mark.parametrize('stamp', [0.5, 2.0])
