@@ -100,7 +100,7 @@ def test_a_planner_plans_as_slowly_as_the_guard_lets_the_arm_move(bench, arm):
     bench.result(handle)
     planned = [m for _, m in bench.status if m.state == PlannerStatus.PLANNING]
     assert planned and all(m.speed_scale == share for m in planned)
-    for _, msg in proposals:
+    for msg in (m for _, m in proposals if m.points):  # without points it is the goal's end
         tips = [arm.tip_position(np.array(p.positions)) for p in msg.points]
         steps = [np.abs(b - a).max() for a, b in pairwise(tips)]
         assert max(steps) <= share * ACTION_METRES + 1e-3
