@@ -200,7 +200,8 @@ class PlanView:
     def _marker(
         self, number: int, kind: int, colour: ColorRGBA, size: float, stamp: float
     ) -> Marker:
-        marker = Marker(ns='plan', id=number, type=kind, action=Marker.ADD, color=colour)
+        space = PlanMarker(min(number, PlanMarker.OBSTACLE)).name.lower()  # switched by itself
+        marker = Marker(ns=space, id=number, type=kind, action=Marker.ADD, color=colour)
         marker.header.frame_id, marker.header.stamp = self._frame_id, convert.to_time(stamp)
         marker.scale = Vector3(x=size, y=size, z=size)
         marker.pose.orientation.w = 1.0
