@@ -1,11 +1,13 @@
 """The virtual arm behind a controller_manager, which is played by hand."""
 
 import math
+import signal
 import time
 
 import numpy as np
 import pytest
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.parameters import COMMAND, SENSOR
@@ -38,3 +40,24 @@ def test_as_hardware_the_arm_goes_where_a_controller_manager_tells_it(harness, a
     while np.any(travel() > 0.1):
         commands.publish(JointState(name=names, velocity=[-0.2] * len(names)))
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize('is_commanded', [True, False])
+def test_an_arm_ends_after_who_commands_it(harness, arm, is_commanded):
+    sim = harness.start('sim').processes['sim']
+    commands = harness.publisher(
+        Float64MultiArray, 'forward_velocity_controller/commands', COMMAND
+    )
+    harness.wait(lambda: harness.node.count_subscribers(commands.topic_name), 'the arm')
+    rest, began = Float64MultiArray(data=[0.0] * len(arm.joint_names)), time.monotonic()
+    while time.monotonic() - began < 0.5:
+        commands.publish(rest)
+        time.sleep(0.02)
+    time.sleep(0.0 if is_commanded else 0.4)
+    sim.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    while is_commanded and time.monotonic() - began < 1.0:
+        commands.publish(rest)
+        time.sleep(0.02)
+    assert sim.poll() is None or not is_commanded
+    assert sim.wait(5.0) == 0

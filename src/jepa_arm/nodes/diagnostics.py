@@ -27,6 +27,7 @@ class Diagnostics:
         problems: Callable[[], Sequence[str]],
         values: Callable[[], Mapping[str, object]],
         is_stuck: Callable[[], bool] = lambda: False,
+        hardware: Callable[[], str] = str,
     ) -> None:
         """Publishes from now on.
 
@@ -35,7 +36,9 @@ class Diagnostics:
             problems: what is wrong; nothing if all is well.
             values: what else there is to know, by name; the process's memory is added.
             is_stuck: whether the node does not do its work now.
+            hardware: what the node is for, of those of its kind: the arm.
         """
+        self._hardware = hardware
         self._node, self._problems, self._values, self._is_stuck = node, problems, values, is_stuck
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', STATUS)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -50,6 +53,7 @@ class Diagnostics:
         status = DiagnosticStatus(
             name=self._node.get_fully_qualified_name().lstrip('/'),
             level=level,
+            hardware_id=self._hardware(),
             message='; '.join(problems) or 'ok',
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )

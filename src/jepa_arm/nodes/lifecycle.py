@@ -92,7 +92,13 @@ class ManagedNode(LifecycleNode):
         self._live = {n for n in declared if is_live(self, n)}
         self._settings = declared - self._live
         self.add_on_set_parameters_callback(self._on_set)
-        self._diagnostics = Diagnostics(self, self._problems, self._values, self._is_stuck)
+        self._diagnostics = Diagnostics(
+            self,
+            self._problems,
+            self._values,
+            self._is_stuck,
+            lambda: str(self.get_parameter_or('arm', Parameter('arm', value='')).value),
+        )
 
     def start(self) -> None:
         """Configures and activates, where ``autostart`` and ``autoactivate`` say so.

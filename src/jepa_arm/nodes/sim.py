@@ -32,7 +32,7 @@ from ..types import FloatArray, JointSample
 from . import conversions as convert
 from .controller import CommandError, Trajectory
 from .description import CONTROLLERS
-from .diagnostics import Diagnostics
+from .diagnostics import Diagnostics, Rate
 from .environment import prepare_ros
 from .executors import Beat
 from .parameters import (
@@ -60,6 +60,8 @@ MAX_CATCH_UP = 10
 MAX_BEHIND_S = 0.2
 """Time that is given up when real time is further behind."""
 ASK_AGAIN_S = 0.5
+LEFT_AFTER_S, LONGEST_END_S = 0.2, 2.0
+"""How long after the last command the process may end, and how long it waits for that."""
 STEP_TIMEOUT_S = 10.0
 HARDWARE_COMMANDS, HARDWARE_STATES = 'robot_joint_commands', 'robot_joint_states'
 """Topics of ros2_control's JointStateTopicSystem, see ``urdf/common.xacro``."""
@@ -102,13 +104,23 @@ class SimNode(Node):
         self._step_done: Future | None = None
         self._anchor: float | None = None
         self._late_ticks, self._lost_s = 0, 0.0
+        self._joint_rate, self._image_rate, self._command_rate = Rate(), Rate(), Rate()
+        self._ending_since: float | None = None
         self._virtual.reset(first_task, seed, declared)
+
+    def end(self) -> bool:
+        """Whether nobody commands the arm any more: it ends after those who bring it to rest."""
+        now = monotonic()
+        self._ending_since = self._ending_since or now
+        is_left = self._command_rate.ago_ms() > LEFT_AFTER_S * 1000.0
+        return self._lock_step or is_left or now - self._ending_since > LONGEST_END_S
 
     def _begin(self) -> None:
         """Acts from now on, as the only virtual arm here."""
         self._make_publishers()
         self._make_subscriptions()
-        self._diagnostics = Diagnostics(self, self._problems, self._values)
+        arm = self._arm.config.name
+        self._diagnostics = Diagnostics(self, self._problems, self._values, hardware=lambda: arm)
         if self._lock_step:
             steady_timer(self, ASK_AGAIN_S, 0.0, self._on_silence)
         name, mode = (
@@ -205,6 +217,7 @@ class SimNode(Node):
         return convert.trajectory_from_msg(msg, self._arm.joint_names)
 
     def _on_trajectory(self, raw: bytes) -> None:
+        self._command_rate.count()
         try:
             trajectory = self._read(raw)
             stamp = trajectory.start
@@ -222,6 +235,7 @@ class SimNode(Node):
     def _on_numbers(
         self, take: Callable[[FloatArray, float], None], msg: Float64MultiArray
     ) -> None:
+        self._command_rate.count()
         try:
             if len(msg.data) != len(self._arm.joint_names):
                 raise CommandError(
@@ -234,6 +248,7 @@ class SimNode(Node):
             self._answered()
 
     def _on_joint_commands(self, msg: JointState) -> None:
+        self._command_rate.count()
         controller = self._virtual.controller
         try:
             position, velocity = convert.joint_commands_from_msg(msg, self._arm.joint_names)
@@ -332,6 +347,7 @@ class SimNode(Node):
             if self._virtual.has_fault('camera_encoding'):
                 msg.encoding = 'unknown'
             self._image_pub.publish(msg)
+            self._image_rate.count()
             self._info.header.stamp = time
             self._info_pub.publish(self._info)
 
@@ -345,6 +361,7 @@ class SimNode(Node):
             order.reverse()
         if self._virtual.has_fault('joint_missing'):
             order.pop()
+        self._joint_rate.count()
         shown = JointSample(sample.position[order], sample.velocity[order], sample.stamp)
         self._joints_pub.publish(convert.joints_to_msg(shown, [names[i] for i in order]))
 
@@ -370,6 +387,9 @@ class SimNode(Node):
             'task': self._virtual.task.config.name,
             'seed': self._virtual.seed,
             'sim time s': f'{self._virtual.clock:.2f}',
+            'joint states Hz': f'{self._joint_rate.hz():.0f}',
+            'images Hz': f'{self._image_rate.hz():.1f}',
+            'commands Hz': f'{self._command_rate.hz():.0f}',
             'late ticks': self._late_ticks,
         }
 
@@ -378,7 +398,7 @@ def main() -> None:
     """Entry point of the executable."""
     prepare_ros()
     return_large_memory()
-    run('sim', SimNode)
+    run('sim', SimNode, SimNode.end)
 
 
 if __name__ == '__main__':
