@@ -81,6 +81,20 @@ HOMES = {
         'verbs',  # inside functions: `import jepa_arm.cli` loads no torch, see below
     },
 }
+# What is elsewhere in some ROS 2 distribution, or private in rclpy: for nodes.compat alone.
+OF_ONE_DISTRIBUTION = (
+    'rclpy.event_handler',
+    'rclpy.qos_event',
+    'rclpy.endpoint_info',
+    'rclpy.topic_endpoint_info',
+)
+PRIVATE_IN_RCLPY = (
+    '_parameter_overrides',
+    '_parameters',
+    '_state_machine',
+    'ros_time_is_active',
+    'take_message',
+)
 ROS_ONLY_SUFFIXES = ('_msgs', '_srvs', '_interfaces')
 # These stay small and start fast: they never load torch, not even indirectly.
 WITHOUT_TORCH = (
@@ -175,6 +189,20 @@ def test_outside_libraries_are_imported_only_at_home(name):
             assert name in homes or name.split('.')[0] in homes, (
                 f'{name} imports {imported}; only {", ".join(sorted(homes))} may'
             )
+
+
+@MODULES
+def test_one_module_knows_ros_distributions_and_what_rclpy_hides(name):
+    if name == 'nodes.compat' or not name.startswith('nodes.'):
+        return
+    used = {
+        n.attr
+        for n in ast.walk(ast.parse(FILES[name].read_text()))
+        if isinstance(n, ast.Attribute)
+    }
+    found = sorted(set(imported_names(name, FILES[name])) & set(OF_ONE_DISTRIBUTION))
+    found += sorted(used & set(PRIVATE_IN_RCLPY))
+    assert not found, f'{name} uses {found}; reach it through nodes/compat.py'
 
 
 def test_no_module_imports_itself_by_way_of_others():

@@ -8,7 +8,7 @@ import pytest
 
 from jepa_arm.cli import main
 from jepa_arm.config import ConfigError
-from jepa_arm.nodes.environment import choose_network
+from jepa_arm.nodes.environment import choose_network, limit_discovery
 from jepa_arm.resources import config_path
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
@@ -81,6 +81,27 @@ def test_the_graph_leaves_the_machine_only_when_that_is_said(
     monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
     with pytest.raises(ConfigError, match='ROS_LOCALHOST_ONLY'):
         choose_network(None, 'SUBNET')
+
+
+@pytest.mark.parametrize(
+    ('set_before', 'localhost_only'),
+    [
+        ({'ROS_DISTRO': 'humble'}, '1'),
+        ({'ROS_DISTRO': 'humble', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, None),
+        ({'ROS_DISTRO': 'humble', 'ROS_LOCALHOST_ONLY': '0'}, '0'),
+        ({'ROS_DISTRO': 'jazzy'}, None),
+    ],
+)
+def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch, set_before: dict[str, str], localhost_only: str | None
+) -> None:
+    for name in ('ROS_DISTRO', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
+        monkeypatch.setenv(name, '')  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    limit_discovery()
+    assert os.environ.get('ROS_LOCALHOST_ONLY') == localhost_only
 
 
 def test_the_scripted_planner_needs_no_checkpoint_and_takes_an_arm_of_ones_own(

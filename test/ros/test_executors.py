@@ -7,11 +7,11 @@ import rclpy
 from rcl_interfaces.srv import GetParameters
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.task import Future
 from std_msgs.msg import Int64, String
 from std_srvs.srv import Trigger
 
+from jepa_arm.nodes.compat import SubscriptionEventCallbacks
 from jepa_arm.nodes.executors import Beat, SparingExecutor
 from jepa_arm.nodes.parameters import COMMAND, JOINTS, SENSOR
 

@@ -15,6 +15,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
+from .compat import service_name
 from .graph import GraphError
 
 T = TypeVar('T')
@@ -52,7 +53,7 @@ def ask(
         asked.append(client.call_async(request))
         if wait(lambda: any(future.done() for future in asked), min(left, ask_again)):
             return next(future for future in asked if future.done()).result()
-    raise GraphError(f'no answer from {client.service_name} for {timeout:.0f} s')
+    raise GraphError(f'no answer from {service_name(client)} for {timeout:.0f} s')
 
 
 class GraphClient:

@@ -13,10 +13,10 @@ from itertools import product
 from time import monotonic
 from typing import Any
 
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from .compat import PublisherEventCallbacks, SubscriptionEventCallbacks, TopicEndpointInfo
 
 PATIENCE_S = 3.0
 """How long a publisher may be missing before the log says so: others may still be starting."""

@@ -17,6 +17,8 @@ from ..resources import config_path
 MESSAGES = 'jepa_arm_msgs'
 RANGES = ('LOCALHOST', 'SUBNET', 'SYSTEM_DEFAULT')
 """Values of ROS_AUTOMATIC_DISCOVERY_RANGE with which nodes find each other."""
+PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+"""Variables that name a file to Fast DDS 3 (Kilted, Lyrical) and to 2 (Humble, Jazzy)."""
 LAST_DOMAIN = 232
 """Beyond it the ports end."""
 ENDS_WITH = 'JEPA_ARM_ENDS_WITH'
@@ -35,14 +37,22 @@ def prepare_ros() -> None:
         SystemExit: with one line that says what to do, if rclpy or our messages are missing.
     """
     _add_own_prefix()
-    if os.environ.get('ROS_LOCALHOST_ONLY') != '0':  # newer ROS 2 does not heed a 1 any more
-        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if 'FASTDDS_DEFAULT_PROFILES_FILE' not in os.environ:
-        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(config_path('fastdds.xml'))
+    limit_discovery()
+    if not any(name in os.environ for name in PROFILES):
+        os.environ.update(dict.fromkeys(PROFILES, str(config_path('fastdds.xml'))))
         os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
     problem = ros_problem()
     if problem is not None:
         sys.exit(f'jepa_arm: {problem}')
+
+
+def limit_discovery() -> None:
+    """To this machine, unless the environment says otherwise; before rclpy is imported."""
+    if os.environ.get('ROS_LOCALHOST_ONLY') == '0':
+        return
+    reach = os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if reach == 'LOCALHOST' and os.environ.get('ROS_DISTRO') == 'humble':
+        os.environ['ROS_LOCALHOST_ONLY'] = '1'  # all that Humble heeds; Kilted heeds it no more
 
 
 def end_with_parent() -> None:

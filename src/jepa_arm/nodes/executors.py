@@ -18,7 +18,6 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
-from rclpy.event_handler import EventHandler
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
     ConditionReachedException,
@@ -29,6 +28,8 @@ from rclpy.executors import (
 from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
+
+from .compat import EventHandler, take
 
 SERVE_EVERY_S, SLOW_SERVE_EVERY_S = 0.02, 0.075
 """After which what no ``Beat`` takes is served at the next one, a fast and a slow one."""
@@ -181,8 +182,7 @@ def _is_clock(entity: Any) -> bool:
 def _take_all(subscription: Any) -> None:
     for _ in range(subscription.qos_profile.depth):
         try:
-            with subscription.handle:
-                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            taken = take(subscription)
         except InvalidHandle:
             return  # a callback destroyed it
         if taken is None:

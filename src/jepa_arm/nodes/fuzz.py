@@ -27,6 +27,7 @@ from ..resources import arm_path, config_path
 from ..types import JointSample, Proposal
 from . import conversions as convert
 from .attendant import Attendant
+from .compat import service_name
 from .description import simulation
 from .graph import GraphError, Supervisor
 from .noise import Noise, interface
@@ -248,7 +249,7 @@ class RosStorm:
             if not future.done() and monotonic() - asked_at < GIVE_UP_S:
                 return
             self._pending.popleft()
-            name = client.service_name
+            name = service_name(client)
             self._waiting[name] -= 1
             if not future.done():
                 client.remove_pending_request(future)

@@ -30,6 +30,7 @@ from ..resources import config_path
 from ..types import GuardState, JointSample, Verdict
 from . import conversions as convert
 from .command_output import LAST_WORD_S, Output, command_output
+from .compat import has_simulated_time, take
 from .connections import Connections
 from .diagnostics import Rate, percentiles
 from .environment import prepare_ros
@@ -148,7 +149,7 @@ class GuardPart:
 
     def _take_joints(self) -> None:
         """Does the executor's work while that waits for a transition."""
-        taken = self._joints_sub.handle.take_message(JointState, False)
+        taken = take(self._joints_sub)
         if taken is not None:
             self._on_joints(taken[0])
 
@@ -227,7 +228,7 @@ class GuardPart:
 
     def _age_ms(self, stamp: float) -> float:
         """ms since ``stamp``; finer than a simulated clock, by the joints' stamp and arrival."""
-        if self._lock_step is None and self._node.get_clock().ros_time_is_active:
+        if self._lock_step is None and has_simulated_time(self._node):
             now = self._joints_stamp + monotonic() - self._joints_at
         else:
             now = self._ros_now()

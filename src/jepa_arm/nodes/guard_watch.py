@@ -14,6 +14,7 @@ from rclpy.subscription import Subscription
 from ..config import ConfigError
 from ..guard import Guard
 from ..types import FloatArray, GuardState, JointSample
+from .compat import count_clients
 from .parameters import COMMAND
 
 LISTEN_S, LISTEN_LONGER_S = 1.0, 2.0
@@ -126,9 +127,7 @@ class OtherClients(Others):
 
     def count(self) -> int:
         """Others that are there."""
-        if not hasattr(self._node, 'count_clients'):
-            return 0
-        return max(0, self._node.count_clients(self._service) - 1)
+        return max(0, count_clients(self._node, self._service) - 1)
 
 
 class ClockJumps:

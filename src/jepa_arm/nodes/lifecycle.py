@@ -17,6 +17,7 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from .compat import declared_parameters, state_name
 from .diagnostics import Diagnostics
 from .parameters import check_known, declare, is_live
 from .process import BAD_SETTING, run
@@ -85,10 +86,10 @@ class ManagedNode(LifecycleNode):
         self._autostart = bool(declare(self, 'autostart', True, text, is_fixed=True))
         text = 'with autostart: activate, too; false: configured, it waits to be activated'
         self._autoactivate = bool(declare(self, 'autoactivate', True, text, is_fixed=True))
-        own = set(self._parameters)
+        own = declared_parameters(self)
         read(self)
         check_known(self)
-        declared = set(self._parameters) - own
+        declared = declared_parameters(self) - own
         self._live = {n for n in declared if is_live(self, n)}
         self._settings = declared - self._live
         self.add_on_set_parameters_callback(self._on_set)
@@ -134,7 +135,7 @@ class ManagedNode(LifecycleNode):
     def _problems(self) -> list[str]:
         if self._part is not None:
             return self._part.problems()
-        state = self._state_machine.current_state[1]
+        state = state_name(self)
         if state == 'finalized':
             return ['finalized: it was shut down; end its process and start it again']
         name = self.get_fully_qualified_name()

@@ -11,6 +11,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, Reliabilit
 from ..arm import Arm
 from ..config import ArmConfig, ConfigError, SimConfig, load
 from ..resources import arm_path, config_path
+from .compat import declared_parameters, given_parameters
 from .description import CONTROLLERS
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -93,10 +94,10 @@ def check_known(node: Node) -> None:
     Raises:
         ConfigError: the command line or a parameter file names one that the node does not have.
     """
-    given = node._parameter_overrides  # rclpy drops what is not declared without a word
+    given = given_parameters(node)  # rclpy drops what is not declared without a word
     unknown = [n for n in given if not node.has_parameter(n) and not n.startswith(BY_OTHERS)]
     if unknown:
-        names = [n for n in sorted(node._parameters) if not n.startswith(BY_OTHERS)]
+        names = [n for n in sorted(declared_parameters(node)) if not n.startswith(BY_OTHERS)]
         raise ConfigError(f'unknown parameter {unknown[0]!r}, expected one of {names}')
 
 

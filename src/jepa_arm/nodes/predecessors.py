@@ -9,9 +9,9 @@ from time import monotonic
 
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
 from rclpy.node import Node
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from ..config import ConfigError
+from .compat import TopicEndpointInfo
 from .graph import LEASE_S
 from .parameters import SENSOR
 

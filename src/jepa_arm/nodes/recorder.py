@@ -27,6 +27,7 @@ from rclpy.subscription import Subscription
 from .. import __version__
 from ..data.mcap_file import ROLE, McapFile
 from ..resources import git_hash
+from .compat import take
 from .definitions import DefinitionError, definition, message_class
 from .executors import ByHand
 from .parameters import COMMAND_TOPIC
@@ -190,13 +191,11 @@ class Recorder:
     def _take_all(self) -> None:
         """Writes what has come."""
         for topic, (subscription, _) in self._subscriptions.items():
-            handle: Any = subscription.handle
-            with handle:
-                while (taken := handle.take_message(subscription.msg_type, True)) is not None:
-                    data, info = taken
-                    received = info['received_timestamp'] or time_ns()
-                    published = info['source_timestamp'] or received
-                    self._file.write(self._channels[topic], data, received, published)
+            while (taken := take(subscription)) is not None:
+                data, info = taken
+                received = info['received_timestamp'] or time_ns()
+                published = info['source_timestamp'] or received
+                self._file.write(self._channels[topic], data, received, published)
 
 
 class Notes:
