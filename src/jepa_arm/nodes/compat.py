@@ -7,9 +7,11 @@ variables that must be set before rclpy is imported. From the sources of rclpy 3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rclpy.client import Client
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -48,6 +50,7 @@ __all__ = [
     'declared_parameters',
     'given_parameters',
     'has_simulated_time',
+    'refusing_what_cannot_be',
     'service_name',
     'state_name',
     'take',
@@ -83,6 +86,22 @@ def has_simulated_time(node: Node) -> bool:
 def state_name(node: LifecycleNodeMixin) -> str:
     """State of the lifecycle, such as 'inactive': public in rclcpp alone."""
     return node._state_machine.current_state[1]
+
+
+def refusing_what_cannot_be(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A callback of ``change_state`` that refuses a transition which the state does not have.
+
+    rclpy's own does so on Kilted and Lyrical; on Humble and Jazzy it raises, which ends the node.
+    """
+
+    def change_if_possible(request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except rclpy_implementation.RCLError:
+            response.success = False
+            return response
+
+    return change_if_possible
 
 
 def take(subscription: Subscription) -> tuple[Any, Any] | None:

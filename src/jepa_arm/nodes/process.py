@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]
@@ -25,6 +26,7 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 
 from ..arm import ArmError
 from ..config import ConfigError
+from .compat import refusing_what_cannot_be
 from .description import SETTING_REFUSED
 from .environment import end_with_starter
 from .executors import SparingExecutor
@@ -111,9 +113,10 @@ def _argument_problem(error: RuntimeError) -> str:
 
 
 def harden(node: Node) -> None:
-    """Keeps two messages from ending the process, at which rclpy's own callbacks raise.
+    """Keeps three messages from ending the process, at which rclpy's own callbacks raise.
 
-    They are a ``/clock`` before zero and a parameter of a type that does not exist.
+    They are a ``/clock`` before zero, a parameter of a type that does not exist and, before
+    Kilted, a change of the lifecycle that its state does not allow.
     """
     clock = node.resolve_topic_name('/clock')  # as remapped
     for subscription in node.subscriptions:
@@ -122,6 +125,8 @@ def harden(node: Node) -> None:
     for service in node.services:
         if service.srv_type in (SetParameters, SetParametersAtomically):
             service.callback = _without_unknown_types(service.callback)
+        elif service.srv_type is ChangeState:
+            service.callback = refusing_what_cannot_be(service.callback)
 
 
 def _without_negative_time(take: Callable[..., None]) -> Callable[[ClockMsg], None]:
