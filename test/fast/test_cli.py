@@ -84,18 +84,25 @@ def test_the_graph_leaves_the_machine_only_when_that_is_said(
 
 
 @pytest.mark.parametrize(
-    ('set_before', 'localhost_only'),
+    ('rclpy', 'set_before', 'localhost_only'),
     [
-        ({'ROS_DISTRO': 'humble'}, '1'),
-        ({'ROS_DISTRO': 'humble', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, None),
-        ({'ROS_DISTRO': 'humble', 'ROS_LOCALHOST_ONLY': '0'}, '0'),
-        ({'ROS_DISTRO': 'jazzy'}, None),
+        ('3.3.15', {}, '1'),
+        ('3.3.15', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, None),
+        ('3.3.15', {'ROS_LOCALHOST_ONLY': '0'}, '0'),
+        ('7.1.6', {}, None),
     ],
 )
 def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
-    monkeypatch: pytest.MonkeyPatch, set_before: dict[str, str], localhost_only: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rclpy: str,
+    set_before: dict[str, str],
+    localhost_only: str | None,
 ) -> None:
-    for name in ('ROS_DISTRO', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
+    (tmp_path / 'rclpy.dist-info').mkdir()
+    (tmp_path / 'rclpy.dist-info/METADATA').write_text(f'Name: rclpy\nVersion: {rclpy}\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
         monkeypatch.setenv(name, '')  # so that it is put back afterwards
         monkeypatch.delenv(name)
     for name, value in set_before.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -17,8 +18,6 @@ from ..resources import config_path
 MESSAGES = 'jepa_arm_msgs'
 RANGES = ('LOCALHOST', 'SUBNET', 'SYSTEM_DEFAULT')
 """Values of ROS_AUTOMATIC_DISCOVERY_RANGE with which nodes find each other."""
-PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Variables that name a file to Fast DDS 3 (Kilted, Lyrical) and to 2 (Humble, Jazzy)."""
 LAST_DOMAIN = 232
 """Beyond it the ports end."""
 ENDS_WITH = 'JEPA_ARM_ENDS_WITH'
@@ -38,8 +37,9 @@ def prepare_ros() -> None:
     """
     _add_own_prefix()
     limit_discovery()
-    if not any(name in os.environ for name in PROFILES):
-        os.environ.update(dict.fromkeys(PROFILES, str(config_path('fastdds.xml'))))
+    profiles = f'{"FASTRTPS" if rclpy_major() < 8 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+    if profiles not in os.environ:
+        os.environ[profiles] = str(config_path('fastdds.xml'))
         os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
     problem = ros_problem()
     if problem is not None:
@@ -51,8 +51,19 @@ def limit_discovery() -> None:
     if os.environ.get('ROS_LOCALHOST_ONLY') == '0':
         return
     reach = os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if reach == 'LOCALHOST' and os.environ.get('ROS_DISTRO') == 'humble':
+    if reach == 'LOCALHOST' and rclpy_major() < 4:
         os.environ['ROS_LOCALHOST_ONLY'] = '1'  # all that Humble heeds; Kilted heeds it no more
+
+
+def rclpy_major() -> int:
+    """First number of rclpy's version, without importing it; where there is none, that of Kilted.
+
+    3: Humble, 7: Jazzy, 9: Kilted, more: Lyrical.
+    """
+    try:
+        return int(importlib.metadata.version('rclpy').partition('.')[0])
+    except importlib.metadata.PackageNotFoundError:
+        return 9
 
 
 def end_with_parent() -> None:
