@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,11 @@ def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
     set_before: dict[str, str],
     localhost_only: str | None,
 ) -> None:
-    (tmp_path / 'rclpy.dist-info').mkdir()
-    (tmp_path / 'rclpy.dist-info/METADATA').write_text(f'Name: rclpy\nVersion: {rclpy}\n')
+    (tmp_path / 'rclpy').mkdir()
+    (tmp_path / 'rclpy/__init__.py').touch()
+    (tmp_path / f'rclpy-{rclpy}-py3.10.egg-info').mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, 'rclpy', raising=False)
     for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
         monkeypatch.setenv(name, '')  # so that it is put back afterwards
         monkeypatch.delenv(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -56,14 +55,16 @@ def limit_discovery() -> None:
 
 
 def rclpy_major() -> int:
-    """First number of rclpy's version, without importing it; where there is none, that of Kilted.
+    """First number of rclpy's version, from the name of its metadata; 9 where there is none.
 
     3: Humble, 7: Jazzy, 9: Kilted, more: Lyrical.
     """
-    try:
-        return int(importlib.metadata.version('rclpy').partition('.')[0])
-    except importlib.metadata.PackageNotFoundError:
+    spec = importlib.util.find_spec('rclpy')
+    if spec is None or spec.origin is None:
         return 9
+    for info in Path(spec.origin).parents[1].glob('rclpy-*.*-info'):  # rclpy-9.1.2-py3.13.egg-info
+        return int(info.name.split('-')[1].partition('.')[0])
+    return 9
 
 
 def end_with_parent() -> None:
