@@ -62,7 +62,7 @@ setup(
         'matplotlib>=3.8,<4',
     ],
     extras_require={
-        # ROS 2 itself, where no ROS 2 installation is sourced.
+        # ROS 2 itself (Kilted), where no ROS 2 installation is sourced.
         'ros': [
             f'{package}; {WHEELS}'
             for package in (
