@@ -71,7 +71,7 @@ def test_curves_without_their_package_are_refused_before_the_first_step(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    with pytest.raises(TrainingError, match=r'pip install "jepa_arm\[curves\]"'):
+    with pytest.raises(TrainingError, match=r'pip install -e "\.\[curves\]"'):
         train_world_model(data, tmp_path, synthetic.TOY, seed=0, progress=False, curves=True)
     assert not (tmp_path / 'metrics.jsonl').exists()
 
