@@ -17,7 +17,7 @@ from jepa_arm.nodes.parameters import SENSOR, STATUS
 from jepa_arm.types import JointSample
 
 chunk = pytest.importorskip(
-    'rerun.chunk', reason="Rerun is not installed: pip install 'jepa-arm[rerun]' brings it"
+    'rerun.chunk', reason="Rerun is not installed: pip install -e '.[rerun]' brings it"
 )
 
 pytestmark = [
