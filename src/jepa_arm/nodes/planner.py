@@ -213,10 +213,15 @@ class PlannerPart:
         self._observer.put_joints(joints)
 
     def _send(self, proposal: Proposal | None) -> None:
-        """Proposes, or says that no goal is pursued any more: a trajectory without points."""
-        names = list(self._arm.joint_names)
-        over = JointTrajectory(joint_names=names)
-        self._proposal_pub.publish(over if proposal is None else convert.proposal_to_msg(proposal))
+        """Proposes, or says that no goal is pursued any more: a trajectory without points.
+
+        Not in lock-step, where no tick waits for that: the plan runs out.
+        """
+        if proposal is not None:
+            self._proposal_pub.publish(convert.proposal_to_msg(proposal))
+        elif not self._is_lock_step:
+            over = JointTrajectory(joint_names=list(self._arm.joint_names))
+            self._proposal_pub.publish(over)
 
     def _on_save_state(
         self, request: SaveState.Request, response: SaveState.Response
