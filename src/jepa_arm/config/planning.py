@@ -84,7 +84,8 @@ class PlannerConfig:
         temperature: of the actor's samples.
         icem_std, icem_sweeps: start spread and sweeps of iCEM.
         actor, cem, mppi: of those searches.
-        value_weight: per model step of value; distance_weight: per m of read distance.
+        value_weight: per model step of value; distance_weight: per m of read distance;
+            latent_weight: per mean square of the way to a goal latent, beside a value of it.
         press_weight: per m that the tip would be inside the object, taken for an upright cylinder
             of press_radius, press_height (m).
         away_weight: per m that the object would be nearer than edge_room (m) to the edge of the
@@ -133,6 +134,7 @@ class PlannerConfig:
     waypoints: int
     threads: int
     timeout: float
+    latent_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:

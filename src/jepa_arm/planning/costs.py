@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import PlannerConfig
 from ..goals import Goal, LatentGoal, PositionGoal
 from ..motion import ACTION_METRES
-from .heads import Heads, goal_features
+from .heads import Heads, goal_features, latent_goal_features
 from .obstacles import BARRED, KeepOut
 
 ReadOut = Callable[[str, Tensor], Tensor]
@@ -61,7 +61,7 @@ class Task:
                 ``keep_out``.
         """
         if isinstance(self.goal, LatentGoal):
-            terms = {'latent': latent_distance(latents, self.goal)}
+            terms = self._latent_terms(latents, self.goal)
         else:
             terms = self._position_terms(latents)
         if self.keep_out is not None:
@@ -71,7 +71,9 @@ class Task:
         return torch.where(torch.isfinite(total), total, torch.inf), terms
 
     def features(self, latents: Tensor) -> Tensor:
-        """(B, D + 7) inputs of the heads for ``latents`` (B, D) and this position goal."""
+        """Inputs of the heads for ``latents`` (B, D) and this goal."""
+        if isinstance(self.goal, LatentGoal):
+            return latent_goal_features(latents, _latent(self.goal, latents))
         goal, subject = self._goal_tensors(latents)
         return goal_features(latents, self.read(self._subject, latents), subject, goal)
 
@@ -90,6 +92,17 @@ class Task:
         goal = torch.as_tensor(self.goal.position, dtype=latents.dtype).expand(len(latents), 3)
         is_object = 1.0 if self.goal.subject == 'object' else 0.0
         return goal, torch.full((len(latents),), is_object)
+
+    def _latent_terms(self, latents: Tensor, goal: LatentGoal) -> dict[str, Tensor]:
+        distance = latent_distance(latents, goal)
+        if self.heads is None or not self.heads.know(goal):
+            return {'latent': distance}
+        value = self.heads.value(self.features(latents.flatten(0, 1)))
+        value = value.view(latents.shape[:2]).mean(1)
+        return {
+            'latent': self.config.latent_weight * distance,
+            'value': -self.config.value_weight * value,
+        }
 
     def _position_terms(self, latents: Tensor) -> dict[str, Tensor]:
         goal = self.goal
@@ -162,5 +175,8 @@ def beyond(place: Tensor, reach: Tensor, goal: Tensor) -> Tensor:
 
 def latent_distance(latents: Tensor, goal: LatentGoal) -> Tensor:
     """(S,) squared distance to the goal's latent, the mean over path and latent."""
-    target = torch.as_tensor(goal.latent, dtype=latents.dtype)
-    return ((latents - target) ** 2).mean(dim=(1, 2))
+    return ((latents - _latent(goal, latents)) ** 2).mean(dim=(1, 2))
+
+
+def _latent(goal: LatentGoal, latents: Tensor) -> Tensor:
+    return torch.as_tensor(goal.latent, dtype=latents.dtype)

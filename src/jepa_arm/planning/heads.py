@@ -1,7 +1,8 @@
 """Goal-conditioned heads on frozen latents: an actor and a goal-reaching value.
 
 Both are told the goal as a place for the object or the tip, and see it relative to where a
-probe reads that subject in the latent, so no goal image is needed.
+probe reads that subject in the latent, so no goal image is needed. Heads of another kind are told
+the latent of a goal image; which of the two they are, they are trained as.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..goals import Goal, LatentGoal
 from ..model.checkpoint import Checkpoint, load_module
 
 POSITION_SCALE = 10.0
 """1/m; positions are given to the heads in units of 10 cm."""
+POSITION_FEATURES = 7
+"""Numbers that tell the heads a position goal, beside the latent."""
 
 
 def goal_features(latent: Tensor, read: Tensor, subject: Tensor, goal: Tensor) -> Tensor:
@@ -26,6 +30,11 @@ def goal_features(latent: Tensor, read: Tensor, subject: Tensor, goal: Tensor) -
     """
     way = (goal - read) * POSITION_SCALE
     return torch.cat([latent, goal * POSITION_SCALE, way, subject[:, None]], dim=-1)
+
+
+def latent_goal_features(latent: Tensor, goal: Tensor) -> Tensor:
+    """(B, 2*D): the latent and the way from it to the goal's, (B, D) each or (D,)."""
+    return torch.cat([latent, goal - latent], dim=-1)
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -47,16 +56,23 @@ class Actor(nn.Module):
     """Mixture density over action blocks that lead to a goal in a given time.
 
     Args:
-        latent: D. block: K*A, values of an action block. width: hidden size. modes: M.
+        latent: D. block: K*A, values of an action block. goal: G, features of the goal.
+        width: hidden size. modes: M.
         min_log_std: floor on the log standard deviation; without it modes collapse.
     """
 
     def __init__(
-        self, latent: int, block: int, width: int = 256, modes: int = 6, min_log_std: float = -1.6
+        self,
+        latent: int,
+        block: int,
+        goal: int = POSITION_FEATURES,
+        width: int = 256,
+        modes: int = 6,
+        min_log_std: float = -1.6,
     ) -> None:
         super().__init__()
         self.block, self.modes, self.min_log_std = block, modes, min_log_std
-        self.net = _mlp(2 * latent + 7 + 1, width, modes * (2 * block + 1))
+        self.net = _mlp(2 * latent + goal + 1, width, modes * (2 * block + 1))
 
     def forward(
         self, features: Tensor, velocity: Tensor, remaining: Tensor
@@ -64,7 +80,7 @@ class Actor(nn.Module):
         """Mixture logits (B, M), means and log standard deviations (B, M, K*A).
 
         Args:
-            features: (B, D + 7) of ``goal_features``.
+            features: (B, D + G) of ``goal_features`` or ``latent_goal_features``.
             velocity: (B, D), latent minus the one a model step earlier.
             remaining: (B,) share of the longest hindsight horizon left, in [0, 1].
         """
@@ -110,10 +126,10 @@ class Actor(nn.Module):
 class Value(nn.Module):
     """Minus the discounted number of model steps to the goal; twin, the lower one counts."""
 
-    def __init__(self, latent: int, width: int = 256) -> None:
+    def __init__(self, latent: int, goal: int = POSITION_FEATURES, width: int = 256) -> None:
         super().__init__()
-        self.first = _mlp(latent + 7, width, 1)
-        self.second = _mlp(latent + 7, width, 1)
+        self.first = _mlp(latent + goal, width, 1)
+        self.second = _mlp(latent + goal, width, 1)
 
     def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The two estimates, (B,) each."""
@@ -125,13 +141,23 @@ class Value(nn.Module):
 
 
 class Heads(nn.Module):
-    """Actor and value that belong to one world model."""
+    """Actor and value that belong to one world model.
 
-    def __init__(self, latent: int, block: int, max_steps: int) -> None:
+    Args:
+        latent: D. block: K*A. max_steps: control steps of the longest hindsight.
+        of_latents: whether they are told goals as latents, not as positions.
+    """
+
+    def __init__(self, latent: int, block: int, max_steps: int, of_latents: bool = False) -> None:
         super().__init__()
-        self.max_steps = max_steps
-        self.actor = Actor(latent, block)
-        self.value = Value(latent)
+        self.max_steps, self.of_latents = max_steps, of_latents
+        goal = latent if of_latents else POSITION_FEATURES
+        self.actor = Actor(latent, block, goal)
+        self.value = Value(latent, goal)
+
+    def know(self, goal: Goal) -> bool:
+        """Whether it is the kind of goal that they were trained for."""
+        return isinstance(goal, LatentGoal) == self.of_latents
 
 
 def load_heads(checkpoint: Checkpoint) -> Heads | None:

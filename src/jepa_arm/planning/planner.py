@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import Contract, PlannerConfig
-from ..goals import Goal, LatentGoal
+from ..goals import Goal
 from .costs import ReadOut, Task
 from .heads import Heads
 from .local_search import ActorAlone, LocalSearch
@@ -171,7 +171,7 @@ class Planner:
         )
 
     def _optimizer(self, goal: Goal) -> Optimizer:
-        can_propose = self._heads is not None and not isinstance(goal, LatentGoal)
+        can_propose = self._heads is not None and self._heads.know(goal)
         return self._icem if self._needs_heads and not can_propose else self._search
 
     def _check(self, found: Solution) -> None:

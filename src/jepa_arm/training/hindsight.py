@@ -12,6 +12,7 @@ import copy
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -113,6 +114,22 @@ MISSED_BY = 0.04
 """m, how far the random goals near the subject lie from it on each axis (standard deviation)."""
 
 
+class Samples(Protocol):
+    """What heads are trained on."""
+
+    def sample(self, count: int, max_steps: int, random_goals: float) -> dict[str, Tensor]:
+        """``count`` rows: z, z_prev, z_next, action, remaining, and what the goals are told by."""
+        ...
+
+    def features(self, rows: dict[str, Tensor], later: bool = False) -> Tensor:
+        """What the heads see in ``rows`` now, or a model step later."""
+        ...
+
+    def is_reached(self, rows: dict[str, Tensor], within: float) -> Tensor:
+        """(B,) whether the goals are reached now; ``within`` m, where they are places."""
+        ...
+
+
 class Hindsight:
     """Samples (state, next state, action block, goal) from episodes of frozen latents.
 
@@ -194,16 +211,24 @@ class Hindsight:
         }
         return {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in rows.items()}
 
+    def features(self, rows: dict[str, Tensor], later: bool = False) -> Tensor:
+        """See ``Samples.features``."""
+        z, read = ('z_next', 'read_next') if later else ('z', 'read')
+        return goal_features(rows[z], rows[read], rows['subject'], rows['goal'])
 
-def train_actor(heads: Heads, data: Hindsight, config: HeadsConfig, progress: bool) -> float:
+    def is_reached(self, rows: dict[str, Tensor], within: float) -> Tensor:
+        """See ``Samples.is_reached``."""
+        return rows['gap'] < within
+
+
+def train_actor(heads: Heads, data: Samples, config: HeadsConfig, progress: bool) -> float:
     """Fits ``heads.actor``; returns the mean negative log-likelihood of the last 200 steps."""
     actor = heads.actor.train()
     losses: list[float] = []
     for _ in _schedule(actor, config.actor_steps, config, 'actor', progress, losses):
         rows = data.sample(config.batch, heads.max_steps, random_goals=0.0)
-        features = goal_features(rows['z'], rows['read'], rows['subject'], rows['goal'])
         loss = -actor.log_prob(
-            features,
+            data.features(rows),
             rows['z'] - rows['z_prev'],
             rows['remaining'] / heads.max_steps,
             rows['action'],
@@ -214,18 +239,16 @@ def train_actor(heads: Heads, data: Hindsight, config: HeadsConfig, progress: bo
     return float(np.mean(losses[-200:]))
 
 
-def train_value(heads: Heads, data: Hindsight, config: HeadsConfig, progress: bool) -> float:
+def train_value(heads: Heads, data: Samples, config: HeadsConfig, progress: bool) -> float:
     """Fits ``heads.value``; returns the mean loss of the last 200 steps."""
     value = heads.value.train()
     target = copy.deepcopy(value).requires_grad_(False)
     losses: list[float] = []
     for _ in _schedule(value, config.value_steps, config, 'value', progress, losses):
         rows = data.sample(config.batch, heads.max_steps, random_goals=0.5)
-        subject, goal = rows['subject'], rows['goal']
-        now = goal_features(rows['z'], rows['read'], subject, goal)
-        later = goal_features(rows['z_next'], rows['read_next'], subject, goal)
+        now, later = data.features(rows), data.features(rows, later=True)
         with torch.no_grad():
-            is_reached = rows['gap'] < config.reached_within
+            is_reached = data.is_reached(rows, config.reached_within)
             follow = -1.0 + config.discount * target(later)
             wanted = torch.where(is_reached, torch.zeros_like(follow), follow)
         loss = sum(_expectile(wanted - v, config.expectile) for v in value.both(now))
