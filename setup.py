@@ -119,6 +119,20 @@ setup(
             'imageio>=2.30,<3',  # which it needs and does not list
             'torch-world>=0.2,<0.3',
         ],
+        # Environments of `python -m benchmarks.public`; for an environment of its own.
+        'public': [
+            'stable-worldmodel>=0.1.1,<0.2',
+            # which it needs and does not list
+            'imageio>=2.30,<3',
+            'hydra-core>=1.3,<2',
+            'omegaconf>=2.3,<3',
+            'pygame>=2.5,<3',
+            'pymunk>=7,<8',
+            'shapely>=2,<3',
+            'scikit-image>=0.22,<1',
+            'dm-control>=1.0.20,<2',
+            'mujoco>=3.1,<4',  # 4.0 took away what dm-control 1.0.50 asks for
+        ],
     },
     entry_points={
         'console_scripts': [

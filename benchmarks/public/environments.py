@@ -1,0 +1,165 @@
+"""The environments of ``stable-worldmodel``: their data policies, states and rules of success.
+
+States are vectors of what an environment restores and judges; the model never sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import rules
+from .rules import Floats, Rule
+
+IMAGE = 64
+"""px, side of the images the model sees; 224 as published."""
+STEPS = 100
+"""Of an episode, at most."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        env_id: its name in gymnasium; options: how it is made.
+        joints: names of what its agent's own position consists of; labels only.
+        policies: makers of the policies that training episodes are collected with, in equal
+            shares, from a seed; the last is the published one and gives the held-out episodes.
+        state: columns of an episode or of an ``info`` -> states (..., S).
+        place: puts an unwrapped environment into a state (S,).
+        rules: what counts as success, by name.
+        is_pair: whether start and goal state make a task.
+        expert: state and goal state -> the action (A,) of a policy that sees both, or None.
+        policy_text: the policies in words.
+        episodes: to train on; minutes: processor time of the world model; heads_steps: optimiser
+            steps of each head.
+    """
+
+    env_id: str
+    options: dict[str, Any]
+    joints: tuple[str, ...]
+    policies: tuple[Callable[[int], Any], ...]
+    state: Callable[[dict[str, Any]], Floats]
+    place: Callable[[Any, Floats], None]
+    rules: dict[str, Rule]
+    is_pair: Callable[[Floats, Floats], bool]
+    expert: Callable[[Any, Floats, Floats], NDArray[np.float32]] | None
+    policy_text: str
+    episodes: int
+    minutes: float
+    heads_steps: int
+
+
+def make_world(environment: Environment, add_pixels: bool = True) -> Any:
+    """The package's world with one environment."""
+    from stable_worldmodel.world import World
+
+    return World(
+        environment.env_id,
+        num_envs=1,
+        image_shape=(IMAGE, IMAGE),
+        max_episode_steps=STEPS,
+        add_pixels=add_pixels,
+        disable_env_checker=True,
+        **environment.options,
+    )
+
+
+def _named_state(columns: dict[str, Any]) -> Floats:
+    return np.asarray(columns['state'], dtype=np.float64)
+
+
+def _joint_state(columns: dict[str, Any]) -> Floats:
+    parts = [np.asarray(columns[name], dtype=np.float64) for name in ('qpos', 'qvel')]
+    return np.concatenate(parts, axis=-1)
+
+
+def _two_room_policy(noise: float) -> Callable[[int], Any]:
+    def make(seed: int) -> Any:
+        from stable_worldmodel.envs.two_room import ExpertPolicy
+
+        return ExpertPolicy(action_noise=noise, action_repeat_prob=0.1, seed=seed)
+
+    return make
+
+
+def _two_room_expert(env: Any, state: Floats, goal: Floats) -> NDArray[np.float32]:
+    from stable_worldmodel.envs.two_room import ExpertPolicy
+
+    policy = ExpertPolicy()
+    policy.set_env(env)
+    return policy.get_action({'state': state, 'goal_state': goal})
+
+
+def _weak_policy(seed: int) -> Any:
+    from stable_worldmodel.envs.pusht.expert_policy import WeakPolicy
+
+    return WeakPolicy(seed=seed)
+
+
+def _random_policy(seed: int) -> Any:
+    from stable_worldmodel.policy import RandomPolicy
+
+    return RandomPolicy(seed=seed)
+
+
+def _place_named(env: Any, state: Floats) -> None:
+    env._set_state(state)
+
+
+def _place_joints(env: Any, state: Floats) -> None:
+    env.set_state(state[:2], state[2:])
+
+
+ENVIRONMENTS = {
+    'tworoom': Environment(
+        env_id='swm/TwoRoom-v1',
+        options={},
+        joints=('x', 'y'),
+        policies=(_two_room_policy(1.0), _two_room_policy(3.0)),
+        state=_named_state,
+        place=_place_named,
+        rules=rules.TWO_ROOM,
+        is_pair=rules.in_opposite_rooms,
+        expert=_two_room_expert,
+        policy_text='its expert, noise 1 and 3 in equal shares (published: 3)',
+        episodes=1200,
+        minutes=8.0,
+        heads_steps=6000,
+    ),
+    'pusht': Environment(
+        env_id='swm/PushT-v1',
+        options={},
+        joints=('x', 'y'),
+        policies=(_weak_policy,),
+        state=_named_state,
+        place=_place_named,
+        rules=rules.PUSH_T,
+        is_pair=rules.any_pair,
+        expert=None,
+        policy_text='its weak policy (published: expert episodes)',
+        episodes=800,
+        minutes=10.0,
+        heads_steps=2500,
+    ),
+    'reacher': Environment(
+        env_id='swm/ReacherDMControl-v0',
+        options={'task': 'qpos_match'},
+        joints=('shoulder', 'wrist'),
+        policies=(_random_policy,),
+        state=_joint_state,
+        place=_place_joints,
+        rules=rules.REACHER,
+        is_pair=rules.any_pair,
+        expert=None,
+        policy_text='random actions (published: the same or SAC)',
+        episodes=450,
+        minutes=6.0,
+        heads_steps=2500,
+    ),
+}
