@@ -32,7 +32,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.public', description=__doc__)
     parser.add_argument('--env', choices=sorted(ENVIRONMENTS), help='none: the table alone')
-    parser.add_argument('--episodes', type=int, default=100, help='held-out pairs for each rule')
+    parser.add_argument('--episodes', type=int, default=100, help='held-out pairs')
     parser.add_argument('--seed', type=int, default=0, help='of the held-out pairs')
     parser.add_argument('--out', type=Path, default=Path('runs/public'))
     options = parser.parse_args()
@@ -67,21 +67,22 @@ def _rules(environment: Environment, brain: Brain, count: int, seed: int) -> dic
     }
     if environment.expert is not None:
         policies['expert'] = lambda: as_expert(environment)
-    scores = {}
-    for name, rule in environment.rules.items():
-        pairs = held_out_pairs(environment, rule, count, seed)
-        scores[name] = {}
-        for policy, make in policies.items():
-            scores[name][policy] = _plain(evaluate(environment, rule, pairs, make()))
+    pairs = held_out_pairs(environment, count, seed)
+    scores: dict[str, Any] = {name: {} for name in environment.rules}
+    for policy, make in policies.items():
+        score = evaluate(environment, pairs, make())
+        for name in scores:
+            scores[name][policy] = _plain(score, name)
             print(name, policy, scores[name][policy], flush=True)
     return scores
 
 
-def _plain(score: Score) -> dict[str, Any]:
+def _plain(score: Score, rule: str) -> dict[str, Any]:
+    steps = score.steps[rule]
     return {
-        'pairs': len(score.solved),
-        'wins': int(score.solved.sum()),
-        'median_steps': float(np.median(score.steps)) if len(score.steps) else None,
+        'pairs': len(steps),
+        'wins': int((steps > 0).sum()),
+        'median_steps': float(np.median(steps[steps > 0])) if steps.any() else None,
         'decision_ms_p50': round(float(np.median(score.plan_ms)), 2),
     }
 

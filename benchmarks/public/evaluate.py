@@ -19,7 +19,7 @@ from jepa_arm.resources import config_path
 
 from .collect import FRAME_SKIP, Pair
 from .environments import Environment, make_world
-from .rules import Rule, first_success
+from .rules import Floats, first_success
 from .train import Brain
 
 BUDGET = 50
@@ -35,12 +35,11 @@ class Score:
     """How one policy did.
 
     Attributes:
-        solved: (n,) whether each pair was solved. steps: control steps that the solved ones took.
-        plan_ms: of each decision.
+        steps: by rule, (n,) control steps that each pair took, 0 where it was not solved.
+        plan_ms: processor time of each decision.
     """
 
-    solved: NDArray[np.bool_]
-    steps: NDArray[np.int64]
+    steps: dict[str, NDArray[np.int64]]
     plan_ms: NDArray[np.float64]
 
 
@@ -115,12 +114,16 @@ def as_expert(environment: Environment) -> Callable[[Pair], Policy]:
 
 
 def evaluate(
-    environment: Environment, rule: Rule, pairs: list[Pair], begin: Callable[[Pair], Policy]
+    environment: Environment, pairs: list[Pair], begin: Callable[[Pair], Policy]
 ) -> Score:
-    """Plays each of the ``pairs`` for ``BUDGET`` control steps or until it is solved."""
+    """Plays each of the ``pairs`` for ``BUDGET`` control steps or until all rules are fulfilled.
+
+    Policies know no rules, so that one play is judged by each.
+    """
     world = make_world(environment)
     env = world.envs.envs[0]
-    solved, steps, plan_ms = [], [], []
+    steps: dict[str, list[int]] = {name: [] for name in environment.rules}
+    plan_ms = []
     for index, pair in enumerate(pairs):
         _, info = env.reset(seed=index)
         environment.place(env.unwrapped, pair.start)
@@ -128,20 +131,24 @@ def evaluate(
         image, states = pair.start_image, []
         policy = begin(pair)
         for step in range(BUDGET):
-            began = time.perf_counter()
+            began = time.process_time()
             action = policy(step, env, info, image)
-            plan_ms.append(1000.0 * (time.perf_counter() - began))
+            plan_ms.append(1000.0 * (time.process_time() - began))
             info = env.step(action)[-1]
             image = info['pixels']
             states.append(environment.state(info))
-            if first_success(states, pair.goal, rule) is not None:
+            if all(_took(environment, name, states, pair) for name in steps):
                 break
-        took = first_success(states, pair.goal, rule)
-        solved.append(took is not None)
-        if took is not None:
-            steps.append(took + 1)
+        for name, taken in steps.items():
+            taken.append(_took(environment, name, states, pair))
     world.close()
-    return Score(np.array(solved), np.array(steps, dtype=np.int64), np.array(plan_ms))
+    return Score({name: np.array(taken) for name, taken in steps.items()}, np.array(plan_ms))
+
+
+def _took(environment: Environment, rule: str, states: list[Floats], pair: Pair) -> int:
+    """Control steps until the pair was solved; 0 if it was not."""
+    index = first_success(states, pair.goal, environment.rules[rule])
+    return 0 if index is None else index + 1
 
 
 def _restored(environment: Environment, pair: Pair) -> dict[str, Any]:
