@@ -39,6 +39,7 @@ def main() -> None:
     if options.env:
         os.environ.setdefault('SDL_VIDEODRIVER', 'dummy')
         os.environ.setdefault('MUJOCO_GL', 'egl')
+        os.environ.setdefault('LP_NUM_THREADS', '1')  # of the drawing without a GPU
         torch.set_num_threads(1)
         environment, folder = ENVIRONMENTS[options.env], options.out / options.env
         folder.mkdir(parents=True, exist_ok=True)
