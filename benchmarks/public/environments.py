@@ -182,7 +182,7 @@ ENVIRONMENTS = {
         expert=None,
         policy_text='random actions (published: the same or SAC)',
         episodes=250,
-        minutes=5.0,
+        minutes=4.0,
         heads_steps=1200,
     ),
 }
