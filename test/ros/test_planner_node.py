@@ -1,5 +1,7 @@
 """The planner in the real graph: goals and their outcomes, missing sensors, services."""
 
+import time
+
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
@@ -155,6 +157,17 @@ def test_a_guard_that_holds_ends_the_goal(fresh):
     _, result = fresh.result(handle)
     assert result.outcome == Outcome.GUARD_STOPPED and 'guard' in result.message
     assert fresh.harness.call(Trigger, 'guard/resume').success
+
+
+def test_a_goal_right_after_the_end_of_a_hold_is_pursued(fresh):
+    for i in range(5):
+        assert fresh.harness.call(Trigger, 'guard/hold').success
+        time.sleep(0.2 + 0.02 * i)
+        assert fresh.harness.call(Trigger, 'guard/resume').success
+        handle = fresh.send(pose(*FAR[i % 2]), 1e-4)
+        time.sleep(0.3)
+        handle.cancel_goal_async()
+        assert fresh.result(handle)[1].outcome == Outcome.CANCELED
 
 
 def test_a_saved_state_is_a_goal(fresh):

@@ -201,6 +201,7 @@ class GuardPart:
             verdict = act()
             response.success = verdict.state is not GuardState.INACTIVE and succeeded(verdict)
             response.message = '; '.join(verdict.reasons) or verdict.state.name
+            self._tell_change()  # before the answer: a goal may follow it at once
             self._node.get_logger().info(f'{name}: {response.message}')
             return response
 
@@ -365,6 +366,10 @@ class GuardPart:
             self._obs_to_command = self._age_ms(self._guard.proposal.stamp)
             self._latencies.append(self._obs_to_command)
             self._is_fresh_plan = False
+        self._tell_change()
+
+    def _tell_change(self) -> None:
+        verdict = Verdict(None, self._guard.state, self._guard.reasons)
         if (verdict.state, verdict.reasons) != self._published:
             self._log_change(verdict)
             self._publish_status()
