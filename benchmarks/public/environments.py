@@ -31,7 +31,7 @@ class Environment:
         joints: names of what its agent's own position consists of; labels only.
         policies: makers of the policies that training episodes are collected with, in equal
             shares, from a seed; the last is the published one and gives the held-out episodes.
-        state: columns of an episode or of an ``info`` -> states (..., S).
+        columns: of an episode or of an ``info``, equally wide, that make up its state.
         prepare: what is done to an environment once it is made.
         place: puts an unwrapped environment into a state (S,).
         rules: what counts as success, by name.
@@ -46,7 +46,7 @@ class Environment:
     options: dict[str, Any]
     joints: tuple[str, ...]
     policies: tuple[Callable[[int], Any], ...]
-    state: Callable[[dict[str, Any]], Floats]
+    columns: tuple[str, ...]
     prepare: Callable[[Any], None]
     place: Callable[[Any, Floats], None]
     rules: dict[str, Rule]
@@ -56,6 +56,15 @@ class Environment:
     episodes: int
     minutes: float
     heads_steps: int
+
+    def state(self, said: dict[str, Any]) -> Floats:
+        """States (..., S) in an episode or an ``info``."""
+        parts = [np.asarray(said[name], dtype=np.float64) for name in self.columns]
+        return np.concatenate(parts, axis=-1)
+
+    def info(self, state: Floats) -> dict[str, Any]:
+        """What an ``info`` says of a state (S,)."""
+        return dict(zip(self.columns, np.split(state, len(self.columns)), strict=True))
 
 
 def make_world(environment: Environment) -> Any:
@@ -72,15 +81,6 @@ def make_world(environment: Environment) -> Any:
     )
     environment.prepare(world.envs.envs[0])
     return world
-
-
-def _named_state(columns: dict[str, Any]) -> Floats:
-    return np.asarray(columns['state'], dtype=np.float64)
-
-
-def _joint_state(columns: dict[str, Any]) -> Floats:
-    parts = [np.asarray(columns[name], dtype=np.float64) for name in ('qpos', 'qvel')]
-    return np.concatenate(parts, axis=-1)
 
 
 def _two_room_policy(noise: float) -> Callable[[int], Any]:
@@ -142,7 +142,7 @@ ENVIRONMENTS = {
         options={},
         joints=('x', 'y'),
         policies=(_two_room_policy(1.0), _two_room_policy(3.0)),
-        state=_named_state,
+        columns=('state',),
         prepare=_as_it_is,
         place=_place_named,
         rules=rules.TWO_ROOM,
@@ -158,7 +158,7 @@ ENVIRONMENTS = {
         options={},
         joints=('x', 'y'),
         policies=(_weak_policy,),
-        state=_named_state,
+        columns=('state',),
         prepare=_as_it_is,
         place=_place_named,
         rules=rules.PUSH_T,
@@ -174,7 +174,7 @@ ENVIRONMENTS = {
         options={'task': 'qpos_match'},
         joints=('shoulder', 'wrist'),
         policies=(_random_policy,),
-        state=_joint_state,
+        columns=('qpos', 'qvel'),
         prepare=_draw_plainly,
         place=_place_joints,
         rules=rules.REACHER,

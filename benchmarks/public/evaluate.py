@@ -127,7 +127,7 @@ def evaluate(
     for index, pair in enumerate(pairs):
         _, info = env.reset(seed=index)
         environment.place(env.unwrapped, pair.start)
-        info = {**info, **_restored(environment, pair)}
+        info = {**info, **environment.info(pair.start)}
         image, states = pair.start_image, []
         policy = begin(pair)
         for step in range(BUDGET):
@@ -149,9 +149,3 @@ def _took(environment: Environment, rule: str, states: list[Floats], pair: Pair)
     """Control steps until the pair was solved; 0 if it was not."""
     index = first_success(states, pair.goal, environment.rules[rule])
     return 0 if index is None else index + 1
-
-
-def _restored(environment: Environment, pair: Pair) -> dict[str, Any]:
-    if environment.options.get('task') == 'qpos_match':
-        return {'qpos': pair.start[:2], 'qvel': pair.start[2:]}
-    return {'state': pair.start}

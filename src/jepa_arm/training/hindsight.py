@@ -130,6 +130,19 @@ class Samples(Protocol):
         ...
 
 
+def frames_with_next(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], frame_skip: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Frames that have another a model step later, and first and last of their episodes, (N,)."""
+    usable = np.maximum(lengths - frame_skip, 0)
+    now = [start + np.arange(n) for start, n in zip(starts, usable, strict=True)]
+    return (
+        np.concatenate(now),
+        np.repeat(starts, usable),
+        np.repeat(starts + lengths - 1, usable),
+    )
+
+
 class Hindsight:
     """Samples (state, next state, action block, goal) from episodes of frozen latents.
 
@@ -156,14 +169,11 @@ class Hindsight:
     ) -> None:
         self._latents, self._actions, self._skip, self._rng = latents, actions, frame_skip, rng
         self._truth, self._reads = truth, reads
-        usable = lengths - frame_skip
-        now = [start + np.arange(n) for start, n in zip(starts, usable, strict=True)]
+        now, start, end = frames_with_next(starts, lengths, frame_skip)
         first = np.repeat(starts, FIRST_FRAMES)
-        self._now = np.concatenate([*now, first])
-        self._start = np.concatenate([np.repeat(starts, usable), first])
-        self._end = self._start + np.concatenate(
-            [np.repeat(lengths - 1, usable), np.repeat(lengths - 1, FIRST_FRAMES)]
-        )
+        self._now = np.concatenate([now, first])
+        self._start = np.concatenate([start, first])
+        self._end = np.concatenate([end, first + np.repeat(lengths - 1, FIRST_FRAMES)])
 
     def sample(self, count: int, max_steps: int, random_goals: float) -> dict[str, Tensor]:
         """``count`` rows; goals from the future of the episode, or at random.

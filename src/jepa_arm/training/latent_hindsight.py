@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..planning.heads import latent_goal_features
+from .hindsight import frames_with_next
 
 
 class LatentHindsight:
@@ -32,11 +33,7 @@ class LatentHindsight:
         rng: np.random.Generator,
     ) -> None:
         self._latents, self._actions, self._skip, self._rng = latents, actions, frame_skip, rng
-        usable = np.maximum(lengths - frame_skip, 0)
-        now = [start + np.arange(n) for start, n in zip(starts, usable, strict=True)]
-        self._now = np.concatenate(now)
-        self._start = np.repeat(starts, usable)
-        self._end = np.repeat(starts + lengths - 1, usable)
+        self._now, self._start, self._end = frames_with_next(starts, lengths, frame_skip)
 
     def sample(self, count: int, max_steps: int, random_goals: float) -> dict[str, Tensor]:
         """``count`` rows; goals from the future of the episode, or at random.
