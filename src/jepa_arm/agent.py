@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from .config import ObstacleConfig, PlannerConfig
 from .decision import Decision
 from .erasing import Eraser
 from .goals import Goal, GoalError, LatentGoal, PositionGoal
+from .looks import Looks
 from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ from .planning.planner import Plan, Planner
 from .planning.reposition import Reposition
 from .planning.search import Optimizer
 from .recall import recall
-from .surprise import Surprise
+from .surprise import Frame, Surprise
 from .types import (
     FloatArray,
     ImageArray,
@@ -87,9 +88,8 @@ class Agent:
             torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
         )
         self.keep_out_of(())
-        self._unjudged: tuple[Belief, float, torch.Tensor, torch.Tensor, torch.Tensor] | None = (
-            None
-        )
+        self._looks = Looks(self._time)
+        self._unjudged: Callable[[], Frame | None] | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -125,6 +125,7 @@ class Agent:
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
         self._belief.reset()
+        self._looks.reset()
         self._last: JointSample | None = None
         self.goal = None
         self.resync(joints)
@@ -228,12 +229,18 @@ class Agent:
         proprio = self._proprio(observation.joints, observation.stamp)
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
+        image, stamp = self._image(observation), observation.stamp
         if isinstance(self._model, WorldModel):
-            z, features = self._model.encode_parts(self._image(observation), proprio)
-            self._unjudged = before, observation.stamp, z, proprio, features
+            z, features = self._model.encode_parts(image, proprio)
+
+            def compare() -> Frame | None:
+                change = self._looks.see(stamp, image[0], proprio)
+                return before.frame(stamp, z, proprio, features, change)
+
+            self._unjudged = compare
         else:
-            z = self._model.encode(self._image(observation), proprio)
-        self._belief.see(observation.stamp, z, proprio)
+            z = self._model.encode(image, proprio)
+        self._belief.see(stamp, z, proprio)
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:
@@ -241,8 +248,7 @@ class Agent:
         unjudged, self._unjudged = self._unjudged, None
         if unjudged is None or self._surprise is None:
             return decision
-        before, stamp, z, proprio, features = unjudged
-        frame = before.frame(stamp, z, proprio, features)
+        frame = unjudged()
         if frame is None:
             return decision
         found = self._surprise.of(frame)

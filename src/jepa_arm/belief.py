@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .config import TimeConfig
+from .looks import Change
 from .memory import Memory
 from .model.belief_heads import OUTLOOK, BeliefHeads
 from .planning.search import Dynamics, effect
@@ -270,7 +271,14 @@ class Belief:
         felt = min(recent, key=lambda s: abs(s.stamp - early)).proprio
         return Prior(z, felt, blocks.flatten(1), predicted, is_seen)
 
-    def frame(self, stamp: float, z: Tensor, proprio: Tensor, features: Tensor) -> Frame | None:
+    def frame(
+        self,
+        stamp: float,
+        z: Tensor,
+        proprio: Tensor,
+        features: Tensor,
+        change: Change | None = None,
+    ) -> Frame | None:
         """What was expected at ``stamp`` (s), beside what came: (1, D), (1, P) and (1, F).
 
         None before enough was seen, and where images are missing: what was then believed without
@@ -281,7 +289,9 @@ class Belief:
         near = self.prior(stamp)
         if not near.is_seen:
             return None
-        frame = Frame(z, proprio, features, near.z, near.block, near.predicted, near.proprio)
+        frame = Frame(
+            z, proprio, features, near.z, near.block, near.predicted, near.proprio, change=change
+        )
         far = self.prior(stamp, OUTLOOK)
         if not far.is_seen:
             return frame

@@ -44,7 +44,13 @@ from .types import FloatArray
 
 log = logging.getLogger(__name__)
 
-TOLERANCES_CM = {'reach': (1.0, 2.0), 'push': (2.0, 3.0, 4.0)}
+TOLERANCES_CM = {
+    'reach': (1.0, 2.0),
+    'push': (2.0, 3.0, 4.0),
+    'push_long': (3.0, 4.0),
+    'avoid_reach': (1.0, 2.0),
+    'avoid_push': (3.0, 4.0),
+}
 """Of which success is told; an episode ends when the first is held, or at its time limit."""
 FLOPS_SEED = EVALUATION_SEED + 950_000
 INSTALL = "pip install -e '.[peers]' (docs/dependencies.md)"

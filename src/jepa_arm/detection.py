@@ -13,6 +13,7 @@ from .arm import Arm
 from .belief import Belief
 from .collection import sample_scene
 from .config import ArmConfig, CollectConfig, SimConfig
+from .looks import Looks
 from .model.belief_heads import load_belief_heads
 from .model.checkpoint import Checkpoint, CheckpointError, check_contract, git_hash
 from .model.world_model import WorldModel
@@ -71,7 +72,7 @@ class Detector:
         self._arm = Arm(arm)
         self._world = BulletWorld(self._arm, sim)
         self._belief = Belief(self._model, heads, sim.time, TipMotion.width)
-        self._surprise = Surprise(heads, sim.time.control_dt)
+        self._looks, self._surprise = Looks(sim.time), Surprise(heads, sim.time.control_dt)
 
     def close(self) -> None:
         """Frees the physics server."""
@@ -90,6 +91,7 @@ class Detector:
         state = world.reset(scene)
         policy = Play(self._arm, rng, region, scene)
         self._belief.reset()
+        self._looks.reset()
         onset, first = FRAMES, world.image()
         surprise = np.full(FRAMES, np.nan)
         for frame in range(FRAMES):
@@ -130,7 +132,8 @@ class Detector:
         tip = self._arm.tip_position(joints)
         proprio = torch.tensor(proprioception(joints, tip, target)[None], dtype=torch.float32)
         z, features = self._model.encode_parts(image[None], proprio)
-        frame = self._belief.frame(stamp, z, proprio, features)
+        change = self._looks.see(stamp, image, proprio)
+        frame = self._belief.frame(stamp, z, proprio, features, change)
         self._belief.see(stamp, z, proprio)
         return np.nan if frame is None else self._surprise.of(frame).value
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from .comparison import OURS, TOLERANCES_CM, Run, Scene
+from .comparison import OURS, Run, Scene
 from .comparison_table import MAIN_CM, summarise
 from .config import PlannerConfig
 from .metering import EnergyError, Rapl
 from .model.checkpoint import Checkpoint
 from .sim.tasks import EVALUATION_SEED
 
+TASKS = 'reach', 'push'
 FIGURES = (
     'processor_s_per_decision',
     'processor_s_per_solved',
@@ -38,7 +39,7 @@ def bench_energy(
     except EnergyError as error:
         figures['joules'] = f'not measured: {error}'
     contender = next(c for c in OURS if c.search == planner.optimizer)
-    for task in TOLERANCES_CM:
+    for task in TASKS:
         run = Run(checkpoint, scene, planner, contender, task, rapl)
         result = run.begin(seed)
         seeds = range(EVALUATION_SEED + seed, EVALUATION_SEED + seed + episodes)

@@ -1,23 +1,26 @@
 """Surprise: how improbable what is seen and felt is, where the arm is and for what it does.
 
-Four scores, each the squared error of an expectation over its usual variance: the latent a model
-step on and three on, how the tip moves, and where the image alone shows it. What a score means
-is learned from episodes that taught nothing (split-conformal), for each regime (still, moving,
-contact): the logarithm of the score above its 95th percentile is taken for exponential (peaks
-over threshold), which reaches beyond the sample.
+Seven scores. Squared errors of an expectation over their usual variance: of the latent a model
+step on and three on, of how the tip moves, of where the image alone shows it, of how bright what
+stands still is, and of how much of the image changes; and how much more there is of a colour than
+ever before. What a score means is learned from episodes that taught nothing (split-conformal), for
+each regime (still, moving, contact): the logarithm of the score above its 95th percentile is taken
+for exponential (peaks over threshold), which reaches beyond the sample.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model.belief_heads import CHANNELS, REGIMES, STILL_ACTION, TIP, BeliefHeads
+from .looks import Change
+from .model.belief_heads import CELL_FLOOR, CHANNELS, REGIMES, STILL_ACTION, TIP, BeliefHeads
 
 ALARM_S = 600.0
 """s between false alarms for which the level of a surprise of 1 is set."""
@@ -25,6 +28,8 @@ TAIL_SHARE = 0.05
 LEAST_SCORES = 200
 """Fewer scores in a regime give no tail of its own; then all together do."""
 LEAST_SCALE = 1e-3
+STILL_SHARE, STILL_LOG_VAR = 0.25, 1.5
+"""So many cells surely stand still, and all whose log variance is less than this much more."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Frame:
         proprio_before: (B, P), a model step before.
         long_before, long_block, long_predicted: the same of ``OUTLOOK`` model steps; None where
             so much is not known yet.
+        change: of the image; None where it was not compared with those before.
     """
 
     z: Tensor
@@ -50,6 +56,15 @@ class Frame:
     long_before: Tensor | None = None
     long_block: Tensor | None = None
     long_predicted: Tensor | None = None
+    change: Change | None = None
+
+    def rows(self, picked: Tensor) -> Frame:
+        """Those of ``picked``."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if value is not None:
+                values[name] = value.rows(picked) if name == 'change' else value[picked]
+        return Frame(**values)
 
 
 @torch.inference_mode()
@@ -57,17 +72,64 @@ def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
     """(B, C) squared errors over their usual variance, 1 is usual; NaN where not known."""
     error = (frame.z - frame.predicted).square()
     world = error * torch.exp(-heads.world(frame.before, frame.predicted, frame.block))
-    outlook = torch.full_like(world, float('nan'))
-    if frame.long_before is not None:
-        assert frame.long_predicted is not None and frame.long_block is not None
-        usual = heads.outlook(frame.long_before, frame.long_predicted, frame.long_block)
-        outlook = (frame.z - frame.long_predicted).square() * torch.exp(-usual)
     tip = frame.proprio[:, TIP]
     way, way_var = heads.body(frame.proprio_before, frame.block)
     body = (100.0 * (tip - frame.proprio_before[:, TIP] - way)).square() * torch.exp(-way_var)
     place, place_var = heads.sight(frame.features)
     sight = (100.0 * (tip - place)).square() * torch.exp(-place_var)
-    return torch.stack([part.mean(-1) for part in (world, outlook, body, sight)], dim=-1)
+    found = {
+        'world': world.mean(-1),
+        'body': body.mean(-1),
+        'sight': sight.mean(-1),
+        **_far_scores(heads, frame),
+        **_change_scores(heads, frame),
+    }
+    unknown = torch.full_like(found['world'], math.nan)
+    return torch.stack([found.get(channel, unknown) for channel in CHANNELS], dim=-1)
+
+
+def _far_scores(heads: BeliefHeads, frame: Frame) -> dict[str, Tensor]:
+    """(B,) of the channels that compare with ``OUTLOOK`` model steps before."""
+    if frame.long_before is None:
+        return {}
+    assert frame.long_predicted is not None and frame.long_block is not None
+    then = frame.long_before, frame.long_predicted, frame.long_block
+    error = (frame.z - frame.long_predicted).square()
+    found = {'outlook': (error * torch.exp(-heads.outlook(*then))).mean(-1)}
+    if frame.change is not None:
+        usual = heads.background(*then).clamp(min=CELL_FLOOR)
+        error = torch.log1p(frame.change.cells.square() * torch.exp(-usual))
+        stillest = usual.quantile(STILL_SHARE, dim=-1, keepdim=True)
+        is_still = (usual < stillest + STILL_LOG_VAR).float()
+        found['background'] = (error * is_still).sum(-1) / is_still.sum(-1)
+    return found
+
+
+def _change_scores(heads: BeliefHeads, frame: Frame) -> dict[str, Tensor]:
+    """(B,) of the channels that look at the whole image."""
+    if frame.change is None:
+        return {}
+    usual, log_var = heads.motion(frame.before, frame.change.felt, frame.proprio)
+    return {
+        'palette': frame.change.novelty.exp(),
+        'motion': (frame.change.motion - usual).square() * torch.exp(-log_var),
+    }
+
+
+def _is_compared(frame: Frame) -> Tensor:
+    """(B, C) whether there is something that a channel compares with."""
+    count, change = len(frame.z), frame.change
+    is_compared = torch.ones(count, len(CHANNELS), dtype=torch.bool)
+    never = torch.zeros(count, dtype=torch.bool)
+    is_far = never if frame.long_before is None else ~never
+    for channel, known in (
+        ('outlook', is_far),
+        ('background', never if change is None else is_far & ~change.cells.isnan().any(-1)),
+        ('palette', never if change is None else ~change.novelty.isnan()),
+        ('motion', never if change is None else ~change.motion.isnan()),
+    ):
+        is_compared[:, CHANNELS.index(channel)] = known
+    return is_compared
 
 
 @torch.inference_mode()
@@ -92,6 +154,7 @@ def fit_tail(scores: NDArray[np.float32], regimes: NDArray[np.int64]) -> Tensor:
         own = own if len(own) >= LEAST_SCORES else log
         for channel in range(len(CHANNELS)):
             values = own[:, channel]
+            values = values[np.isfinite(values)]
             begin = float(np.quantile(values, 1.0 - TAIL_SHARE))
             excess = values[values > begin] - begin
             scale = max(float(excess.mean()) if len(excess) else 0.0, LEAST_SCALE)
@@ -141,8 +204,7 @@ class Surprise:
         """How surprising the one ``frame`` is."""
         found = scores(self._heads, frame)
         values = improbability(self._heads.tail, found, regimes(self._heads, frame))[0]
-        if frame.long_before is None:
-            values[CHANNELS.index('outlook')] = -math.inf
         # what is not finite could not be more surprising
-        value, channel = values.where(~values.isnan(), math.inf).max(-1)
+        values = values.where(~values.isnan(), math.inf).where(_is_compared(frame)[0], -math.inf)
+        value, channel = values.max(-1)
         return Judgement(float(value) / self._level, CHANNELS[int(channel)])

@@ -1,31 +1,33 @@
 """A belief taught on a toy world lasts without images, and says how far off it may be."""
 
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import synthetic
 from jepa_arm.config import BeliefConfig
 from jepa_arm.data.episodes import DataError, EpisodeFile
 from jepa_arm.model.architectures import build
-from jepa_arm.model.belief_heads import OUTLOOK, load_belief_heads
+from jepa_arm.model.belief_heads import CHANNELS, load_belief_heads
 from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.surprise import Frame, Surprise
 from jepa_arm.training.belief import train_belief
 from jepa_arm.training.belief_report import format_belief
-from jepa_arm.training.chains import LatentEpisodes, blind, frame_of
+from jepa_arm.training.chains import LatentEpisodes, blind, frames_of
 
 CONFIG = BeliefConfig(
     chain_steps=10,
     chain_batch=64,
     chain_updates=200,
     chains=512,
+    usual_episodes=200,
     steps=200,
     batch=256,
     learning_rate=4e-3,
@@ -84,21 +86,25 @@ def test_doubt_grows_with_the_time_without_images(folder: Path) -> None:
     assert mean[0] < mean[1] < mean[2]
 
 
-def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
-    folder: Path, data: Path
-) -> None:
-    checkpoint = load_checkpoint(folder)
+@pytest.fixture(scope='module')
+def held_out(folder: Path, data: Path) -> tuple[Surprise, Frame]:
+    """What judges, and all frames of the held-out episodes."""
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     heads = load_belief_heads(checkpoint)
     assert heads is not None and isinstance(checkpoint.model, WorldModel)
-    episodes = EpisodeFile(data)
-    latents = LatentEpisodes(checkpoint, episodes)
-    _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
-    chains = latents.chains(latents.starts(held_out, OUTLOOK), OUTLOOK)
-    surprise, frames = Surprise(heads, 0.1), frame_of(checkpoint.model, chains)
+    _, indices = episodes.split(0, synthetic.TRAIN.held_out)
+    frames = frames_of(checkpoint.model, LatentEpisodes(checkpoint, episodes), indices)
+    return Surprise(heads, 0.1), frames
+
+
+def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
+    held_out: tuple[Surprise, Frame],
+) -> None:
+    surprise, frames = held_out
     others = np.random.default_rng(0).permutation(len(frames.z))
     usual, jumped, channels = [], [], set()
     for i, other in enumerate(others[:200].tolist()):
-        one = Frame(*(getattr(frames, f.name)[i : i + 1] for f in fields(Frame)))
+        one = frames.rows(torch.tensor([i]))
         usual.append(surprise.of(one).value)
         found = surprise.of(replace(one, z=frames.z[other : other + 1]))
         jumped.append(found.value)
@@ -106,6 +112,45 @@ def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
     assert np.mean(np.array(usual) > 1.0) < 0.03
     assert np.median(jumped) > 1.0 > np.quantile(usual, 0.95)
     assert channels >= {'world', 'outlook'}
+
+
+@pytest.mark.parametrize(
+    ('channel', 'changed'),
+    [
+        ('background', {'cells': torch.full((1, 320), 0.3)}),
+        ('palette', {'novelty': torch.tensor([5.0])}),
+    ],
+)
+def test_images_that_change_as_never_before_surprise(
+    held_out: tuple[Surprise, Frame], channel: str, changed: dict[str, Tensor]
+) -> None:
+    surprise, frames = held_out
+    for i in range(20):
+        one = frames.rows(torch.tensor([i]))
+        assert one.change is not None
+        found = surprise.of(replace(one, change=replace(one.change, **changed)))
+        assert found.value > 1.0 and found.channel == channel
+
+
+def test_what_is_compared_with_nothing_is_no_surprise_and_what_is_broken_is_one(
+    held_out: tuple[Surprise, Frame],
+) -> None:
+    surprise, frames = held_out
+    one = frames.rows(torch.tensor([0]))
+    assert one.change is not None
+    nothing = {
+        field: getattr(one.change, field) * np.nan for field in ('cells', 'novelty', 'motion')
+    }
+    missing = replace(one, change=replace(one.change, **nothing))
+    assert surprise.of(missing).value == surprise.of(replace(one, change=None)).value < 1.0
+    assert surprise.of(replace(one, z=one.z * np.nan)).value == np.inf
+
+
+def test_each_channel_has_words_for_people() -> None:
+    pytest.importorskip('rclpy')
+    from jepa_arm.nodes.planning_loop import SURPRISES
+
+    assert set(SURPRISES) == set(CHANNELS)
 
 
 def test_the_same_seed_teaches_the_same(tmp_path: Path, folder: Path, data: Path) -> None:

@@ -212,19 +212,22 @@ class BeliefConfig:
     Attributes:
         chain_steps: model steps a belief goes blind for in training.
         chain_batch, chain_updates: chains in an optimiser step of the correction, and steps.
-        chains: of which the other heads are taught; steps, batch: of each of them.
+        chains: of which doubt and contact are taught. usual_episodes: whose frames tell what is
+            usual. steps, batch: of each head but the correction.
     """
 
     chain_steps: int
     chain_batch: int
     chain_updates: int
     chains: int
+    usual_episodes: int
     steps: int
     batch: int
     learning_rate: float
 
     def __post_init__(self) -> None:
-        counts = (self.chain_batch, self.chain_updates, self.chains, self.steps, self.batch)
+        chains = self.chain_batch, self.chain_updates, self.chains
+        counts = *chains, self.usual_episodes, self.steps, self.batch
         if self.chain_steps < 5 or min(counts) < 1:
             raise ConfigError(f'belief: expected chain_steps >= 5 and counts >= 1, got {self}')
 

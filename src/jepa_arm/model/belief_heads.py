@@ -8,6 +8,8 @@ follows what it is told (``Body``), and where the image alone shows it (``Sight`
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -17,15 +19,22 @@ from .world_model import Normaliser, WorldModel
 SUBJECTS = ('tip', 'object')
 REGIMES = ('still', 'moving', 'contact')
 """What is happening, for what an error means: the arm rests, it moves, it touches the object."""
-CHANNELS = ('world', 'outlook', 'body', 'sight')
+CHANNELS = ('world', 'outlook', 'body', 'sight', 'background', 'palette', 'motion')
 """Of surprise: the latent a model step on, and ``OUTLOOK`` on; how the tip moves; where it is
-seen. A camera that stands still shows in the last, an arm that is held in the one before."""
+seen; what should look the same and does not; colours that were not there; how much of the image
+changes. An arm that is held shows in the third, a camera that stands still in the last."""
 OUTLOOK = 3
 """Model steps."""
+CELLS = 16, 20
+"""Rows and columns into which an image is divided, see ``looks``."""
+CELL_FLOOR = 2.0 * math.log(1.5 / 255.0)
+"""Log variance of a cell's brightness that no camera is better than."""
 TIP = slice(-6, -3)
 """The tip's position in proprioception, see ``motion.proprioception``."""
 STILL_ACTION = 0.08
 """Actions below it in all values of a block are rest."""
+MOVED_SCALE = 5.0
+"""What an arm moves in a control step is small beside where it may be."""
 BLIND_UNIT_S = 0.5
 MIN_LOG, MAX_LOG = -8.0, 8.0
 
@@ -99,14 +108,16 @@ class Doubt(nn.Module):
 
 
 class UsualError(nn.Module):
-    """The variance of each latent's prediction error that is usual here."""
+    """The variances of errors that are usual here: of each latent's prediction by default."""
 
-    def __init__(self, latent: int, block: int, width: int = 256) -> None:
+    def __init__(
+        self, latent: int, block: int, outputs: int | None = None, width: int = 256
+    ) -> None:
         super().__init__()
-        self.net = _mlp(2 * latent + block, width, latent)
+        self.net = _mlp(2 * latent + block, width, latent if outputs is None else outputs)
 
     def forward(self, z: Tensor, predicted: Tensor, action_block: Tensor) -> Tensor:
-        """(B, D) log variance of the error of ``predicted``, from ``z`` by ``action_block``."""
+        """(B, outputs) log variance, where ``action_block`` leads from ``z`` to ``predicted``."""
         seen = torch.cat([z, predicted - z, action_block], dim=-1)
         return self.net(seen).clamp(-MAX_LOG - 4.0, MAX_LOG)
 
@@ -154,6 +165,30 @@ class Sight(nn.Module):
         return _gaussian(self.net(features))
 
 
+class Motion(nn.Module):
+    """How much of the image changes in a control step, from how the arm moves in it."""
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, latent: int, normaliser: Normaliser, width: int = 128) -> None:
+        super().__init__()
+        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
+        self.register_buffer('_mean', mean, persistent=False)
+        self.register_buffer('_std', std, persistent=False)
+        self.net = _mlp(2 * len(mean) + latent, width, 2)
+
+    def forward(self, z: Tensor, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B,) of the log of levels, see ``looks.Change.motion``, and its log variance (B,).
+
+        Args:
+            z: (B, D), the latent a model step ago. before, now: (B, P) proprioception.
+        """
+        moved = (now - before) / self._std * MOVED_SCALE
+        mean, log_var = self.net(torch.cat([(now - self._mean) / self._std, moved, z], dim=-1)).T
+        return mean, log_var.clamp(-6.0, MAX_LOG)
+
+
 def _gaussian(out: Tensor) -> tuple[Tensor, Tensor]:
     mean, log_var = out.split(3, dim=-1)
     return mean * 0.1, log_var.clamp(MIN_LOG, MAX_LOG)
@@ -178,6 +213,8 @@ class BeliefHeads(nn.Module):
         self.body = Body(normaliser, block)
         self.sight = Sight(features)
         self.contact = Contact(latent)
+        self.background = UsualError(latent, OUTLOOK * block, math.prod(CELLS))
+        self.motion = Motion(latent, normaliser)
         self.register_buffer('tail', torch.zeros(len(CHANNELS), len(REGIMES), 3))
 
 

@@ -48,6 +48,9 @@ SURPRISES = {
     'outlook': 'how the world went on',
     'body': 'how the arm moves',
     'sight': 'where the image shows the arm',
+    'background': 'what looked the same before',
+    'palette': 'a colour that was not there',
+    'motion': 'how much of the image moves',
 }
 MOST_LATE = 0.5
 """Of a control step, how long an image is waited for before it is planned without it."""

@@ -8,7 +8,6 @@ time it would learn the mean of what may be, which the predictor knows nothing o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from ..config import BeliefConfig, to_dict
 from ..data.episodes import EpisodeFile
-from ..model.belief_heads import OUTLOOK, TIP, BeliefHeads, new_belief_heads
+from ..model.belief_heads import CELL_FLOOR, TIP, BeliefHeads, new_belief_heads
 from ..model.checkpoint import (
     Checkpoint,
     add_module,
@@ -32,10 +31,7 @@ from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
 from ..surprise import Frame, fit_tail
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
-from .chains import Chains, Draw, LatentEpisodes, blind, frame_of, misread, scored
-
-SHORT_CHAINS = 4
-"""How many more short chains are drawn than long ones."""
+from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
 
 
 def train_belief(
@@ -70,7 +66,8 @@ def train_belief(
     _train_correction(model, heads, draw, config, progress)
     round_weights(heads.correction)
     _train_doubt(checkpoint, heads, draw, config)
-    _train_surprise(model, heads, draw, config)
+    chosen = draw.rng.permutation(training)[: config.usual_episodes]
+    _train_surprise(heads, frames_of(model, latents, chosen), draw, config)
     _train_contact(model, heads, draw, config)
     round_weights(heads)
     heads.eval().requires_grad_(False)
@@ -113,29 +110,27 @@ def _train_doubt(
         step((0.5 * squared / sigma.square() + 3.0 * sigma.log()).mean())
 
 
-def _train_surprise(
-    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig
-) -> None:
-    """What is usual, by Gaussian likelihood."""
-    frames = frame_of(model, draw(config.chains * SHORT_CHAINS).cut(OUTLOOK))
-    assert frames.long_before is not None and frames.long_predicted is not None
-    step = _stepper(heads.world, config.steps, config)
-    far = _stepper(heads.outlook, config.steps, config)
-    feel = _stepper(heads.body, config.steps, config)
-    look = _stepper(heads.sight, config.steps, config)
+def _train_surprise(heads: BeliefHeads, frames: Frame, draw: Draw, config: BeliefConfig) -> None:
+    """What is usual in ``frames``, by Gaussian likelihood."""
+    names = 'world', 'outlook', 'body', 'sight', 'background', 'motion'
+    steps = {name: _stepper(getattr(heads, name), config.steps, config) for name in names}
     for _ in range(config.steps):
-        pick = torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch))
-        f = Frame(*(getattr(frames, field.name)[pick] for field in fields(Frame)))
+        f = frames.rows(torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch)))
         assert f.long_before is not None and f.long_block is not None
-        assert f.long_predicted is not None
-        step(_surprisal(f.z - f.predicted, heads.world(f.before, f.predicted, f.block)))
-        usual = heads.outlook(f.long_before, f.long_predicted, f.long_block)
-        far(_surprisal(f.z - f.long_predicted, usual))
+        assert f.long_predicted is not None and f.change is not None
+        near = f.before, f.predicted, f.block
+        far = f.long_before, f.long_predicted, f.long_block
+        steps['world'](_surprisal(f.z - f.predicted, heads.world(*near)))
+        steps['outlook'](_surprisal(f.z - f.long_predicted, heads.outlook(*far)))
         way, log_var = heads.body(f.proprio_before, f.block)
         tip = f.proprio[:, TIP]
-        feel(_surprisal(100.0 * (tip - f.proprio_before[:, TIP] - way), log_var))
+        steps['body'](_surprisal(100.0 * (tip - f.proprio_before[:, TIP] - way), log_var))
         place, log_var = heads.sight(f.features)
-        look(_surprisal(100.0 * (tip - place), log_var))
+        steps['sight'](_surprisal(100.0 * (tip - place), log_var))
+        usual = heads.background(*far).clamp(min=CELL_FLOOR)
+        steps['background'](_surprisal(f.change.cells, usual))
+        level, log_var = heads.motion(f.before, f.change.felt, f.proprio)
+        steps['motion'](_surprisal(f.change.motion - level, log_var))
 
 
 def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:

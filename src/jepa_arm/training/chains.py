@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.episodes import DataError, EpisodeFile
+from ..looks import Change, changes_of
 from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads
 from ..model.checkpoint import Checkpoint
 from ..model.world_model import WorldModel
@@ -71,13 +72,17 @@ class LatentEpisodes:
         self._contact = contact | np.roll(contact, 1)
         self._episodes, self._skip = episodes, episodes.contract.time.frame_skip
 
+    def span(self, steps: int) -> int:
+        """Frames from the first to the last of a chain of ``steps`` blind model steps."""
+        return (steps + 1) * self._skip
+
     def starts(self, indices: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
         """First frames of chains of ``steps`` blind model steps in the episodes ``indices``.
 
         Raises:
             DataError: there are none.
         """
-        span = (steps + 1) * self._skip
+        span = self.span(steps)
         offsets, lengths = self._episodes.ep_offset[indices], self._episodes.ep_len[indices]
         firsts = [np.arange(o, o + n - span) for o, n in zip(offsets, lengths, strict=True)]
         starts = np.concatenate([*firsts, np.zeros(0, dtype=np.int64)])
@@ -97,6 +102,18 @@ class LatentEpisodes:
         z, proprio, truth, contact = (torch.from_numpy(a[frames]) for a in rows)
         features = torch.from_numpy(self._features[frames]).float()
         return Chains(z, features, proprio, torch.from_numpy(actions), truth, contact)
+
+    def changes(self, frames: NDArray[np.int64]) -> Change:
+        """Of the images ``frames`` (B,), each compared with those before in its episode."""
+        owner = self._episodes.episode_of_frames()[frames]
+        order = np.argsort(owner, kind='stable')
+        found = []
+        for own in np.split(frames[order], np.flatnonzero(np.diff(owner[order])) + 1):
+            first = self._episodes.ep_offset[self._episodes.episode_of_frames()[own[0]]]
+            rows = slice(first, own.max() + 1)
+            pixels, felt = np.array(self._episodes.pixels[rows]), np.array(self._proprio[rows])
+            found.append(changes_of(pixels, felt, self._episodes.contract.time).rows(own - first))
+        return Change.join(found).rows(np.argsort(order))
 
 
 class Draw:
@@ -160,8 +177,11 @@ def misread(
 
 
 @torch.no_grad()
-def frame_of(model: WorldModel, chains: Chains) -> Frame:
-    """The last frames of ``chains`` of ``OUTLOOK`` blind steps, with what was expected of them."""
+def frame_of(model: WorldModel, chains: Chains, change: Change) -> Frame:
+    """The last frames of ``chains`` of ``OUTLOOK`` blind steps, with what was expected of them.
+
+    ``change`` of the last frames' images.
+    """
     z, actions = chains.z, chains.actions
     return Frame(
         z=z[:, -1],
@@ -174,7 +194,15 @@ def frame_of(model: WorldModel, chains: Chains) -> Frame:
         long_before=z[:, 1],
         long_block=actions[:, 1:].flatten(1),
         long_predicted=model.rollout(z[:, 1], z[:, 0], actions[:, 1:])[:, -1],
+        change=change,
     )
+
+
+def frames_of(model: WorldModel, latents: LatentEpisodes, indices: NDArray[np.int64]) -> Frame:
+    """All frames of the episodes ``indices`` of which enough is known."""
+    starts = latents.starts(indices, OUTLOOK)
+    chains = latents.chains(starts, OUTLOOK)
+    return frame_of(model, chains, latents.changes(starts + latents.span(OUTLOOK)))
 
 
 @torch.inference_mode()
@@ -182,6 +210,5 @@ def scored(
     model: WorldModel, heads: BeliefHeads, latents: LatentEpisodes, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores (N, C) and regimes (N,) of all frames of the episodes ``indices``."""
-    chains = latents.chains(latents.starts(indices, OUTLOOK), OUTLOOK)
-    frame = frame_of(model, chains)
+    frame = frames_of(model, latents, indices)
     return scores(heads, frame).numpy(), regimes(heads, frame).numpy()
