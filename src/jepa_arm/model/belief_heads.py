@@ -243,5 +243,8 @@ def load_belief_heads(checkpoint: Checkpoint) -> BeliefHeads | None:
     if 'belief' not in checkpoint.info:
         return None
     heads = new_belief_heads(checkpoint)
-    load_module(checkpoint.folder, 'belief', heads)
+    try:
+        load_module(checkpoint.folder, 'belief', heads)
+    except CheckpointError as error:
+        raise CheckpointError(f'{error}; jepa-arm belief makes new ones') from error
     return heads
