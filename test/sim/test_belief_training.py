@@ -148,7 +148,7 @@ def test_what_is_compared_with_nothing_is_no_surprise_and_what_is_broken_is_one(
 
 def test_each_channel_has_words_for_people() -> None:
     pytest.importorskip('rclpy')
-    from jepa_arm.nodes.planning_loop import SURPRISES
+    from jepa_arm.nodes.telling import SURPRISES
 
     assert set(SURPRISES) == set(CHANNELS)
 

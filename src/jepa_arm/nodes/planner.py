@@ -277,7 +277,7 @@ class PlannerPart:
         reason = self._view.last.reason
         problems = [reason] if reason else []
         problems += self._loop.keeper.problems
-        slowest, self._loop.slowest_ms = self._loop.slowest_ms, 0.0
+        slowest, self._loop.telling.slowest_ms = self._loop.telling.slowest_ms, 0.0
         if slowest > self._period_ms:
             problems.append(
                 f'planning overran: {slowest:.0f} ms, expected <= {self._period_ms:.0f} ms'
@@ -295,7 +295,7 @@ class PlannerPart:
     def values(self) -> dict[str, object]:
         """What else there is to know, for ``/diagnostics``."""
         last, pursuit = self._view.last, self._goals.active
-        latencies, deadline = list(self._loop.latencies_ms), self._loop.deadline_ms
+        latencies, deadline = list(self._loop.telling.latencies_ms), self._loop.deadline_ms
         return {
             'checkpoint': self._checkpoint.folder.name,
             'goal': 'none' if pursuit is None or pursuit.goal is None else str(pursuit.goal),
@@ -308,7 +308,7 @@ class PlannerPart:
             'plan p50 / p99 ms': percentiles(latencies),
             'deadline ms': f'{deadline:g}',
             'of the deadline p50 / p99 %': percentiles(100.0 * ms / deadline for ms in latencies),
-            'late plans': self._loop.late_plans,
+            'late plans': self._loop.telling.late_plans,
             'observation age ms': f'{last.observation_age_ms:.1f}',
             'kept belief': self._loop.keeper.state,
             'saved states': ', '.join(sorted(self._loop.saved)) or 'none',

@@ -6,7 +6,6 @@ guard view and ``put``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,20 +37,12 @@ from .guard_view import GuardView
 from .observer import LateImage, NoJoints, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
 from .seen import Seen
+from .telling import SURPRISES, Telling
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
 """How often joints and requests are looked at when no image comes, with a goal and without."""
 IDLE_STEPS = 2
 """Model steps from one image that is looked at to the next, without a goal."""
-SURPRISES = {
-    'world': 'the world as it is now',
-    'outlook': 'how the world went on',
-    'body': 'how the arm moves',
-    'sight': 'where the image shows the arm',
-    'background': 'what looked the same before',
-    'palette': 'a colour that was not there',
-    'motion': 'how much of the image moves',
-}
 MOST_LATE = 0.5
 """Of a control step, how long an image is waited for before it is planned without it."""
 TASKS = {'object': 'push', 'tip': 'reach'}
@@ -82,9 +73,8 @@ class PlanningLoop:
 
     Attributes:
         saved: observations by name, for goals of kind SAVED.
-        late_plans: that took longer than their deadline, so far.
+        telling: of each step.
         keeper: of the belief.
-        slowest_ms: of a plan since somebody set it to 0. latencies_ms: of the newest ones.
         tolerance: m, of goals without one of their own; 0: that of the task.
     """
 
@@ -124,12 +114,12 @@ class PlanningLoop:
         self._agent = Agent(checkpoint, arm, config, seed)
         self._agent.keep_out_of(obstacles)
         self.keeper = keep(self._agent)
+        self.telling = Telling(self._agent, view, patience.level, send is None)
         self.saved: dict[str, Observation] = {}
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
         self._time, self._seen = time, Seen(time)
-        self.late_plans, self.slowest_ms, self.tolerance = 0, 0.0, 0.0
-        self.latencies_ms: deque[float] = deque(maxlen=100)
+        self.tolerance = 0.0
         self._stepped_at = self._calm_at = -np.inf
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
@@ -387,29 +377,13 @@ class PlanningLoop:
             self._calm_at = stamp
         elif pursuit is not None and stamp - self._calm_at > self._patience.surprised:
             self._give_up(pursuit, decision, stamp)
+        late = self._seen.late
         if pursuit is None or is_over:
-            self._show(PlannerStatus.IDLE, self._goals.closed, seen, decision)
+            self.telling.step(PlannerStatus.IDLE, self._goals.closed, seen, decision, late)
         elif decision.proposal is None:
-            self._show(PlannerStatus.HOLDING, problem, seen, decision)
+            self.telling.step(PlannerStatus.HOLDING, problem, seen, decision, late)
         else:
-            self._tell(seen, age, decision, pursuit, note)
-
-    def _show(
-        self,
-        state: int,
-        reason: str,
-        seen: Observation | JointSample,
-        decision: Decision,
-        age: float = np.nan,
-        replans: int = 0,
-    ) -> None:
-        """Tells of a step all that is needed to decide it again."""
-        joints = seen.joints if isinstance(seen, Observation) else seen.position
-        latency, speed, late = self._agent.latency, self._agent.speed, self._seen.late
-        self._view.status(
-            state, reason, seen.stamp, decision, age, replans, latency, speed, joints, late
-        )
-        late.clear()
+            self.telling.plan(seen, decision, late, age, pursuit, note)
 
     def _give_up(self, pursuit: Pursuit, decision: Decision, stamp: float) -> None:
         """Ends a goal in a world that does not do what is predicted of it."""
@@ -462,37 +436,3 @@ class PlanningLoop:
         standing = self._guard.lost_track()
         if standing is not None:
             self._agent.resync(standing)
-
-    def _tell(
-        self,
-        seen: Observation | JointSample,
-        age: float,
-        decision: Decision,
-        pursuit: Pursuit,
-        note: str,
-    ) -> None:
-        """What was decided of ``seen``, which was ``age`` s old when it was sent."""
-        assert pursuit.goal is not None and decision.plan is not None
-        self.late_plans += decision.plan.latency_ms > self.deadline_ms
-        self.latencies_ms.append(decision.plan.latency_ms)
-        self.slowest_ms = max(self.slowest_ms, decision.plan.latency_ms)
-        state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
-        if pursuit.progress.is_waiting:
-            reason = f'no nearer for {pursuit.progress.stuck:.1f} s: waiting'
-        elif self._send is not None:
-            if decision.surprise > self._patience.level:
-                note = f'surprised by {SURPRISES[decision.channel]} ({decision.surprise:.1f})'
-            state, reason = PlannerStatus.PLANNING, note
-        self._show(state, reason, seen, decision, age, pursuit.replans)
-        others = self._agent.tip_paths(decision.plan.others)
-        self._view.plan(decision, others, pursuit.goal, pursuit.reach, seen.stamp)
-        if self._send is None and decision.proposal is not None:
-            self._view.preview(decision.proposal)
-        pursuit.feedback(
-            distance=decision.distance,
-            predicted_distance=decision.predicted_distance,
-            surprise=decision.surprise,
-            risk=decision.contact,
-            plan_ms=decision.plan.latency_ms,
-            observation_age_ms=age * 1000.0,
-        )
