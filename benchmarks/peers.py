@@ -28,7 +28,9 @@ from jepa_arm.planning.search import Dynamics, Optimizer, Population, Solution, 
 class LastLatent(Task):
     """Squared distance from the last latent to the goal's, summed over the latent."""
 
-    def cost(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def cost(
+        self, latents: Tensor, actions: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``Task.cost``."""
         assert isinstance(self.goal, LatentGoal)
         target = torch.as_tensor(self.goal.latent, dtype=latents.dtype)
