@@ -99,6 +99,7 @@ setup(
         'test': [
             'pytest>=8',
             'pytest-xdist>=3.5,<4',
+            'pytest-rerunfailures>=14',
             'hypothesis>=6.100',
             'ruff>=0.17.6,<0.18',
             'pyright[nodejs]==1.1.414',

@@ -40,6 +40,9 @@ def pytest_terminal_summary(terminalreporter):
     view = 'tried' if find_spec('rerun') else 'not tried (rerun-sdk is not installed)'
     terminalreporter.write_line(f'The graph in Rerun: {view}')
     terminalreporter.write_line(f'Commands by the action FollowJointTrajectory: {ran}')
+    for report in terminalreporter.stats.get('rerun', ()):
+        terminalreporter.section(f'tried once more, as it failed at first: {report.nodeid}')
+        terminalreporter.write_line(report.longreprtext)
 
 
 class Harness(GraphClient):

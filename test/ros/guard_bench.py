@@ -103,7 +103,8 @@ class Bench:
         self.status = harness.record(GuardStatus, 'guard/status', STATUS)
         self.robot = robot(harness, arm)
         harness.cleanup.append(self.robot.close)
-        self.process = harness.start('guard', **parameters).processes['guard']
+        self.supervisor = harness.start('guard', **parameters)
+        self.process = self.supervisor.processes['guard']
         self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
         harness.wait(lambda: len(self.robot.commands) > 10, 'commands')
         harness.wait(lambda: self.status, 'status')

@@ -19,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
+from jepa_arm.nodes.graph import TELLS
 from jepa_arm.nodes.guard_watch import Rivals
 from jepa_arm.nodes.parameters import COMMAND, LATCHED, SENSOR, STATUS
 from jepa_arm.nodes.process import harden
@@ -181,6 +182,13 @@ def test_large_messages_leave_no_memory_behind(harness):
         publisher.publish(JointTrajectory(joint_names=['a'], points=[point]))
         harness.wait(lambda i=i: status and status[-1][1].rejected > i, 'refusal')
     harness.wait(lambda: resident_mb(guard.pid) - before < 8.0, 'memory given back', 2.0)
+
+
+def test_a_node_tells_where_it_is_and_goes_on(bench):
+    bench.process.send_signal(TELLS)
+    log = bench.supervisor.log_file('guard')
+    bench.harness.wait(lambda: 'in spin_once' in log.read_text(), 'its threads')
+    bench.follow()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])

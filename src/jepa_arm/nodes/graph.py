@@ -27,8 +27,11 @@ LOOK_AROUND_S = 0.5
 LEASE_S = 22.0
 """How long a node that was killed is still seen, at most."""
 POLL_S = 0.1
-ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
-"""How a process is ended: signals in turn, with the seconds it is given after each."""
+TELLS = signal.SIGUSR1
+"""Asks a node where it is."""
+ENDING = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (TELLS, 0.5), (signal.SIGKILL, 2.0))
+"""How a process is ended: signals in turn, with the seconds it is given after each. One that does
+not end tells in its log where it hangs."""
 
 
 class GraphError(RuntimeError):

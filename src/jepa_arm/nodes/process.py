@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import re
@@ -30,6 +31,7 @@ from .compat import refusing_what_cannot_be
 from .description import SETTING_REFUSED
 from .environment import end_with_starter
 from .executors import SparingExecutor
+from .graph import TELLS
 
 N = TypeVar('N', bound=Node)
 
@@ -64,7 +66,8 @@ def run(
 ) -> None:
     """Runs the node of ``make`` until one of ``ENDS``; ends the process.
 
-    Exit code 0 after a signal, ``SETTING_REFUSED`` with one clear line for a setting that cannot
+    ``TELLS`` has it write to its log where each of its threads is, and go on. Exit code 0 after a
+    signal, ``SETTING_REFUSED`` with one clear line for a setting that cannot
     be used.
 
     Args:
@@ -79,6 +82,7 @@ def run(
         print(f'{name}: {_argument_problem(error)}', file=sys.stderr)
         sys.exit(SETTING_REFUSED)
     ending = Ending()
+    faulthandler.register(TELLS)
     end_with_starter()
     node = executor = None
     try:
