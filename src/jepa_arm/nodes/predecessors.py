@@ -16,8 +16,8 @@ from .graph import LEASE_S
 from .parameters import SENSOR
 
 LISTEN_S = 1.5
-"""Without another publisher before the node begins; on a busy machine one was found in 0.8 s, seldom
-later than 1 s."""
+"""Without another publisher before the node begins; on a busy machine one was found in 0.8 s,
+seldom later than 1 s."""
 YOUNG_S = 5.0
 """How long a node that has begun still yields to one of its name: a lost datagram of discovery is
 repeated after 3 s, and two may start at once."""
