@@ -55,21 +55,33 @@ def blindness(blind_s: Tensor) -> Tensor:
     return torch.cat([torch.log1p(blind), blind / (1.0 + blind)], dim=-1)
 
 
-class Correction(nn.Module):
+class Felt(nn.Module):
+    """Knows what proprioception is usual."""
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        super().__init__()
+        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
+        # not saved with the weights: their home is the world model's config.json
+        self.register_buffer('_mean', mean, persistent=False)
+        self.register_buffer('_std', std, persistent=False)
+
+    def felt(self, proprio: Tensor) -> Tensor:
+        """(B, P) normalised."""
+        return (proprio - self._mean) / self._std
+
+
+class Correction(Felt):
     """A predicted latent, corrected by what the arm feels of itself; no image is needed.
 
     The measurement update of a filter whose gain is learned: it starts as the identity.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(self, latent: int, normaliser: Normaliser, width: int = 384) -> None:
-        super().__init__()
-        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
-        self.register_buffer('_mean', mean, persistent=False)
-        self.register_buffer('_std', std, persistent=False)
-        self.net = _mlp(2 * latent + len(mean) + 2, width, latent)
+        super().__init__(normaliser)
+        self.net = _mlp(2 * latent + len(self._mean) + 2, width, latent)
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
@@ -83,8 +95,7 @@ class Correction(nn.Module):
             proprio: (B, P) of now, see ``motion.proprioception``.
             blind_s: (B,) s since the last image: the longer, the less the prediction counts.
         """
-        felt = (proprio - self._mean) / self._std
-        parts = [predicted, predicted - z_prev, felt, blindness(blind_s)]
+        parts = [predicted, predicted - z_prev, self.felt(proprio), blindness(blind_s)]
         return predicted + self.net(torch.cat(parts, dim=-1))
 
 
@@ -134,23 +145,16 @@ class Contact(nn.Module):
         return self.net(z)[..., 0]
 
 
-class Body(nn.Module):
+class Body(Felt):
     """How far the tip moves in a model step, from proprioception and what it is told."""
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(self, normaliser: Normaliser, block: int, width: int = 128) -> None:
-        super().__init__()
-        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
-        self.register_buffer('_mean', mean, persistent=False)
-        self.register_buffer('_std', std, persistent=False)
-        self.net = _mlp(len(mean) + block, width, 6)
+        super().__init__(normaliser)
+        self.net = _mlp(len(self._mean) + block, width, 6)
 
     def forward(self, proprio: Tensor, action_block: Tensor) -> tuple[Tensor, Tensor]:
         """Displacement (B, 3) m and its log variance in cm^2 (B, 3)."""
-        felt = (proprio - self._mean) / self._std
-        return _gaussian(self.net(torch.cat([felt, action_block], dim=-1)))
+        return _gaussian(self.net(torch.cat([self.felt(proprio), action_block], dim=-1)))
 
 
 class Sight(nn.Module):
@@ -165,18 +169,12 @@ class Sight(nn.Module):
         return _gaussian(self.net(features))
 
 
-class Motion(nn.Module):
+class Motion(Felt):
     """How much of the image changes in a control step, from how the arm moves in it."""
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(self, latent: int, normaliser: Normaliser, width: int = 128) -> None:
-        super().__init__()
-        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
-        self.register_buffer('_mean', mean, persistent=False)
-        self.register_buffer('_std', std, persistent=False)
-        self.net = _mlp(2 * len(mean) + latent, width, 2)
+        super().__init__(normaliser)
+        self.net = _mlp(2 * len(self._mean) + latent, width, 2)
 
     def forward(self, z: Tensor, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B,) of the log of levels, see ``looks.Change.motion``, and its log variance (B,).
@@ -185,7 +183,7 @@ class Motion(nn.Module):
             z: (B, D), the latent a model step ago. before, now: (B, P) proprioception.
         """
         moved = (now - before) / self._std * MOVED_SCALE
-        mean, log_var = self.net(torch.cat([(now - self._mean) / self._std, moved, z], dim=-1)).T
+        mean, log_var = self.net(torch.cat([self.felt(now), moved, z], dim=-1)).T
         return mean, log_var.clamp(-6.0, MAX_LOG)
 
 

@@ -108,8 +108,8 @@ class LatentEpisodes:
         owner = self._episodes.episode_of_frames()[frames]
         order = np.argsort(owner, kind='stable')
         found = []
-        for own in np.split(frames[order], np.flatnonzero(np.diff(owner[order])) + 1):
-            first = self._episodes.ep_offset[self._episodes.episode_of_frames()[own[0]]]
+        for episode in np.unique(owner):
+            own, first = frames[owner == episode], self._episodes.ep_offset[episode]
             rows = slice(first, own.max() + 1)
             pixels, felt = np.array(self._episodes.pixels[rows]), np.array(self._proprio[rows])
             found.append(changes_of(pixels, felt, self._episodes.contract.time).rows(own - first))
