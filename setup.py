@@ -44,7 +44,7 @@ setup(
     # What each is for: docs/dependencies.md.
     install_requires=[
         'numpy>=1.26,<3',
-        'torch>=2.4,<3',
+        'torch>=2.9,<3',
         'opencv-python>=4.8,<6',
         'pybullet>=3.2.7,<4; python_version < "3.12"',
         'pybullet-arm64>=3.2.8,<4; python_version >= "3.12" and python_version < "3.14"',

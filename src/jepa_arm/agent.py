@@ -32,7 +32,7 @@ from .planning.planner import Plan, Planner
 from .planning.reposition import Reposition
 from .planning.search import Optimizer
 from .recall import recall
-from .surprise import Frame, Surprise
+from .surprise import Judgement, Surprise
 from .types import (
     FloatArray,
     ImageArray,
@@ -89,7 +89,7 @@ class Agent:
         )
         self.keep_out_of(())
         self._looks = Looks(self._time)
-        self._unjudged: Callable[[], Frame | None] | None = None
+        self._unjudged: Callable[[], Judgement | None] | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -230,14 +230,16 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
         image, stamp = self._image(observation), observation.stamp
-        if isinstance(self._model, WorldModel):
+        surprise = self._surprise
+        if isinstance(self._model, WorldModel) and surprise is not None:
             z, features = self._model.encode_parts(image, proprio)
 
-            def compare() -> Frame | None:
+            def judge() -> Judgement | None:
                 change = self._looks.see(stamp, image[0], proprio)
-                return before.frame(stamp, z, proprio, features, change)
+                frame = before.frame(stamp, z, proprio, features, change)
+                return None if frame is None else surprise.of(frame, stamp)
 
-            self._unjudged = compare
+            self._unjudged = judge
         else:
             z = self._model.encode(image, proprio)
         self._belief.see(stamp, z, proprio)
@@ -246,12 +248,9 @@ class Agent:
     def judged(self, decision: Decision) -> Decision:
         """``decision`` with how surprising the newest observation was."""
         unjudged, self._unjudged = self._unjudged, None
-        if unjudged is None or self._surprise is None:
+        found = None if unjudged is None else unjudged()
+        if found is None:
             return decision
-        frame = unjudged()
-        if frame is None:
-            return decision
-        found = self._surprise.of(frame)
         return replace(decision, surprise=found.value, channel=found.channel)
 
     @torch.inference_mode()
@@ -298,7 +297,7 @@ class Agent:
             distance=self._distance(z, goal, joints),
             predicted_distance=self._distance(plan.latents[-1:], goal),
             doubt=self._doubt(),
-            contact=self._contact(plan),
+            contact=self._contact(plan, z_then),
             tip_path=self.tip_paths(plan.latents[None])[0],
             told=told,
             is_continued=is_continued,
@@ -365,10 +364,11 @@ class Agent:
             return np.nan
         return float(self._belief.doubt()[SUBJECTS.index(self.goal.subject)])
 
-    def _contact(self, plan: Plan) -> float:
+    def _contact(self, plan: Plan, start: torch.Tensor) -> float:
         if self._heads is None:
             return np.nan
-        return float(torch.sigmoid(self._heads.contact(plan.latents)).max())
+        before = torch.cat([start.view(1, -1), plan.latents[:-1]])
+        return float(torch.sigmoid(self._heads.contact(plan.latents, before)).max())
 
     def _motion_room(self) -> torch.Tensor:
         return torch.tensor(self._motion.room(), dtype=torch.float32)

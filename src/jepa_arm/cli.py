@@ -125,19 +125,17 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
-    p = _verb(parsers, 'belief', learning.belief, 'jepa-arm belief --data data/play.h5')
-    _add_common(p)
-    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
-    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
-    p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
-
-    example = 'jepa-arm decoder --data data/play.h5'
-    p = _verb(parsers, 'decoder', learning.decoder, example)
-    p.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help='a shipped name or a folder')
-    p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
-    p.add_argument('--out', default='out/imagined.html', help='page of film strips')
-    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
-    p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
+    for name in ('probes', 'heads', 'belief', 'decoder'):
+        example = f'jepa-arm {name} --data data/play.h5'
+        p = _verb(parsers, name, getattr(learning, name), example)
+        p.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help=text.CHECKPOINT_TEXT)
+        p.add_argument('--data', default='data/play.h5', help='HDF5 file of jepa-arm collect')
+        p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+        p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
+        if name == 'probes':
+            p.add_argument('--labels', type=int, default=0, help='frames that may be used; 0: all')
+        if name == 'decoder':
+            p.add_argument('--out', default='out/imagined.html', help='page of film strips')
 
     p = _verb(parsers, 'ablate', learning.ablate, 'jepa-arm ablate --data data/play.h5')
     p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
@@ -229,10 +227,10 @@ def _add_eval(p: argparse.ArgumentParser) -> None:
     p.add_argument('--ros', action='store_true', help='through the real nodes')
     p.add_argument(
         '--blackout',
-        type=float,
         nargs=2,
         metavar=('FROM', 'FOR'),
-        help='s of each episode without images, in process; FOR 0: until its end',
+        help='s of each episode without images, in process; FROM 50%%: when half of the way to '
+        'the goal is done; FOR 0: until its end',
     )
     about = 'ms from each image to the guard, simulated, in process'
     p.add_argument('--delay', type=float, default=0.0, help=about)

@@ -135,7 +135,7 @@ class Detector:
         change = self._looks.see(stamp, image, proprio)
         frame = self._belief.frame(stamp, z, proprio, features, change)
         self._belief.see(stamp, z, proprio)
-        return np.nan if frame is None else self._surprise.of(frame).value
+        return np.nan if frame is None else self._surprise.of(frame, stamp).value
 
 
 def measure_surprise(

@@ -28,16 +28,31 @@ from .types import FloatArray, ImageArray, JointSample, Observation, Proposal
 
 
 @dataclass(frozen=True)
+class Blackout:
+    """When there are no images.
+
+    Attributes:
+        begin: s of an episode; with ``of_way`` the share of the subject's way to its goal, which
+            a blackout in the middle of a push needs.
+        duration: s.
+    """
+
+    begin: float = np.inf
+    duration: float = np.inf
+    of_way: bool = False
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What makes episodes harder.
 
     Attributes:
-        blackout: s of an episode between which there are no images.
+        blackout: without images.
         delay: s from an observation to the guard's having what was decided of it.
         is_delay_known: whether the agent plans for it.
     """
 
-    blackout: tuple[float, float] = (np.inf, np.inf)
+    blackout: Blackout = Blackout()
     delay: float = 0.0
     is_delay_known: bool = True
 
@@ -175,14 +190,18 @@ class Evaluator:
         state = world.reset(scene)
         self.guard.reset(scene.joints, now=world.time)
         decider = start()
-        dark, light = self._conditions.blackout
+        blackout, whole, dark = self._conditions.blackout, self.task.distance(state, scene), np.inf
         line = Line() if line is None else line
         log, held, steps = _Log(state), 0, 0
         while steps * dt < config.time_limit and held < config.hold_steps:
             if keep_frames:
                 log.frames.append(world.image())
             began = time.perf_counter()
-            ticks, is_blind = world.config.time.ticks, dark <= steps * dt < light
+            done = 1.0 - self.task.distance(state, scene) / whole
+            if (done if blackout.of_way else steps * dt) >= blackout.begin:
+                dark = min(dark, steps * dt)
+            is_blind = dark <= steps * dt < dark + blackout.duration
+            ticks = world.config.time.ticks
             decision = control_step(decider, self.guard, world, ticks, is_blind, line)
             steps += 1
             state = world.state()

@@ -5,7 +5,9 @@ step on and three on, of how the tip moves, of where the image alone shows it, o
 stands still is, and of how much of the image changes; and how much more there is of a colour than
 ever before. What a score means is learned from episodes that taught nothing (split-conformal), for
 each regime (still, moving, contact): the logarithm of the score above its 95th percentile is taken
-for exponential (peaks over threshold), which reaches beyond the sample.
+for exponential (peaks over threshold), which reaches beyond the sample. What goes on in two frames
+after one another, as an arm that is held, is less usual than in one: the mean improbability of
+such pairs is judged alike, beside each frame's own.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Frame:
 
 @torch.inference_mode()
 def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
-    """(B, C) squared errors over their usual variance, 1 is usual; NaN where not known."""
+    """(B, C) log of squared errors over their usual variance, 0 is usual; NaN where not known."""
     error = (frame.z - frame.predicted).square()
     world = error * torch.exp(-heads.world(frame.before, frame.predicted, frame.block))
     tip = frame.proprio[:, TIP]
@@ -85,7 +87,8 @@ def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
         **_change_scores(heads, frame),
     }
     unknown = torch.full_like(found['world'], math.nan)
-    return torch.stack([found.get(channel, unknown) for channel in CHANNELS], dim=-1)
+    stacked = torch.stack([found.get(channel, unknown) for channel in CHANNELS], dim=-1)
+    return stacked.clamp(min=1e-12).log()
 
 
 def _far_scores(heads: BeliefHeads, frame: Frame) -> dict[str, Tensor]:
@@ -135,23 +138,23 @@ def _is_compared(frame: Frame) -> Tensor:
 @torch.inference_mode()
 def regimes(heads: BeliefHeads, frame: Frame) -> Tensor:
     """(B,) index into ``REGIMES``."""
-    touches = torch.maximum(heads.contact(frame.before), heads.contact(frame.predicted)) > 0.0
+    touches = heads.contact(frame.predicted, frame.before) > 0.0
     is_still = frame.block.abs().amax(-1) < STILL_ACTION
     moving, contact = REGIMES.index('moving'), REGIMES.index('contact')
     return torch.where(touches, contact, torch.where(is_still, REGIMES.index('still'), moving))
 
 
-def fit_tail(scores: NDArray[np.float32], regimes: NDArray[np.int64]) -> Tensor:
-    """(C, R, 3): log score where the tail begins, its mean excess, its share.
+def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor:
+    """(C, R, 3): score where the tail begins, its mean excess, its share.
 
     Args:
-        scores: (N, C). regimes: (N,).
+        scores: (N, C), see ``scores``, or means of ``improbability``. regimes: (N,).
     """
-    log = np.log(np.maximum(scores.astype(np.float64), 1e-12))
+    rows = scores.astype(np.float64)
     tail = torch.zeros(len(CHANNELS), len(REGIMES), 3)
     for regime in range(len(REGIMES)):
-        own = log[regimes == regime]
-        own = own if len(own) >= LEAST_SCORES else log
+        own = rows[regimes == regime]
+        own = own if len(own) >= LEAST_SCORES else rows
         for channel in range(len(CHANNELS)):
             values = own[:, channel]
             values = values[np.isfinite(values)]
@@ -168,14 +171,43 @@ def improbability(tail: Tensor, scores: Tensor, regimes: Tensor) -> Tensor:
     In the tail; below it a value that only keeps the order.
     """
     begin, scale, share = tail[:, regimes].unbind(-1)
-    beyond = (scores.clamp(min=1e-12).log() - begin.T) / scale.T
+    beyond = (scores - begin.T) / scale.T
     least = -share.T.log()
     return torch.where(beyond > 0.0, least + beyond, least * torch.exp(beyond / least))
 
 
+def largest(
+    heads: BeliefHeads,
+    scores: NDArray[np.float32],
+    regimes: NDArray[np.int64],
+    follows: NDArray[np.bool_],
+) -> Tensor:
+    """(N,) the largest improbability of frames with scores (N, C), pairs included.
+
+    ``follows`` (N,): whether a frame comes a control step after the one before it.
+    """
+    regime = torch.from_numpy(regimes)
+    own = improbability(heads.tail, torch.from_numpy(scores), regime)
+    both = improbability(heads.pair_tail, (own + own.roll(1, 0)) / 2.0, regime)
+    both[~torch.from_numpy(follows)] = -math.inf
+    return torch.maximum(own, both).amax(-1)
+
+
+def fit_pair_tail(
+    tail: Tensor,
+    scores: NDArray[np.float32],
+    regimes: NDArray[np.int64],
+    follows: NDArray[np.bool_],
+) -> Tensor:
+    """The tail of the mean improbability of two frames; ``tail`` as of ``fit_tail``."""
+    own = improbability(tail, torch.from_numpy(scores), torch.from_numpy(regimes)).numpy()
+    both = (own + np.roll(own, 1, axis=0)) / 2.0
+    return fit_tail(both[follows], regimes[follows])
+
+
 def alarm_level(period_s: float) -> float:
-    """The improbability that one of the channels passes once in ``ALARM_S``, by chance."""
-    return math.log(len(CHANNELS) * ALARM_S / period_s)
+    """The improbability that a channel, or a pair of it, passes once in ``ALARM_S`` by chance."""
+    return math.log(2 * len(CHANNELS) * ALARM_S / period_s)
 
 
 @dataclass(frozen=True)
@@ -197,14 +229,19 @@ class Surprise:
 
     def __init__(self, heads: BeliefHeads, period_s: float) -> None:
         """For frames that come every ``period_s`` seconds."""
-        self._heads, self._level = heads, alarm_level(period_s)
+        self._heads, self._level, self._period = heads, alarm_level(period_s), period_s
+        self._last: tuple[float, Tensor] | None = None
 
     @torch.inference_mode()
-    def of(self, frame: Frame) -> Judgement:
-        """How surprising the one ``frame`` is."""
-        found = scores(self._heads, frame)
-        values = improbability(self._heads.tail, found, regimes(self._heads, frame))[0]
+    def of(self, frame: Frame, stamp: float) -> Judgement:
+        """How surprising the one ``frame`` of ``stamp`` (s) is, alone and with the last one."""
+        regime = regimes(self._heads, frame)
+        values = improbability(self._heads.tail, scores(self._heads, frame), regime)
         # what is not finite could not be more surprising
-        values = values.where(~values.isnan(), math.inf).where(_is_compared(frame)[0], -math.inf)
-        value, channel = values.max(-1)
+        values = values.where(~values.isnan(), math.inf).where(_is_compared(frame), -math.inf)
+        last, self._last = self._last, (stamp, values)
+        if last is not None and abs(stamp - last[0] - self._period) < self._period / 2.0:
+            both = improbability(self._heads.pair_tail, (values + last[1]) / 2.0, regime)
+            values = torch.maximum(values, both.where(values.isfinite() & both.isfinite(), values))
+        value, channel = values[0].max(-1)
         return Judgement(float(value) / self._level, CHANNELS[int(channel)])

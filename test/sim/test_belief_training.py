@@ -105,8 +105,8 @@ def test_a_world_that_jumps_is_more_surprising_than_any_other_frame(
     usual, jumped, channels = [], [], set()
     for i, other in enumerate(others[:200].tolist()):
         one = frames.rows(torch.tensor([i]))
-        usual.append(surprise.of(one).value)
-        found = surprise.of(replace(one, z=frames.z[other : other + 1]))
+        usual.append(surprise.of(one, 10.0 * i).value)
+        found = surprise.of(replace(one, z=frames.z[other : other + 1]), 10.0 * i + 5.0)
         jumped.append(found.value)
         channels.add(found.channel)
     assert np.mean(np.array(usual) > 1.0) < 0.03
@@ -128,7 +128,7 @@ def test_images_that_change_as_never_before_surprise(
     for i in range(20):
         one = frames.rows(torch.tensor([i]))
         assert one.change is not None
-        found = surprise.of(replace(one, change=replace(one.change, **changed)))
+        found = surprise.of(replace(one, change=replace(one.change, **changed)), 10.0 * i)
         assert found.value > 1.0 and found.channel == channel
 
 
@@ -142,8 +142,26 @@ def test_what_is_compared_with_nothing_is_no_surprise_and_what_is_broken_is_one(
         field: getattr(one.change, field) * np.nan for field in ('cells', 'novelty', 'motion')
     }
     missing = replace(one, change=replace(one.change, **nothing))
-    assert surprise.of(missing).value == surprise.of(replace(one, change=None)).value < 1.0
-    assert surprise.of(replace(one, z=one.z * np.nan)).value == np.inf
+    unseen = replace(one, change=None)
+    assert surprise.of(missing, 10.0).value == surprise.of(unseen, 20.0).value < 1.0
+    assert surprise.of(replace(one, z=one.z * np.nan), 30.0).value == np.inf
+    assert surprise.of(unseen, 30.1).value == surprise.of(unseen, 40.0).value  # nor does it last
+
+
+def test_what_goes_on_is_more_surprising_than_what_comes_once(
+    held_out: tuple[Surprise, Frame],
+) -> None:
+    surprise, frames = held_out
+    alone, again, late = [], [], []
+    for i in range(40):
+        one = frames.rows(torch.tensor([i]))
+        odd = replace(one, z=one.z + 0.5 * (frames.z[i + 60 : i + 61] - one.z))
+        alone.append(surprise.of(odd, 10.0 * i).value)
+        again.append(surprise.of(odd, 10.0 * i + 0.1).value)
+        late.append(surprise.of(odd, 10.0 * i + 0.4).value)
+    assert alone == late
+    assert all(a <= b for a, b in zip(alone, again, strict=True))
+    assert np.median(again) > 1.05 * np.median(alone)
 
 
 def test_each_channel_has_words_for_people() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import pytest
 
 import synthetic
 from jepa_arm.config import ModelFile
-from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint
+from jepa_arm.model.checkpoint import CheckpointError, fingerprint, load_checkpoint
 from jepa_arm.model.gates import GateError, format_report
 from jepa_arm.training.loop import train_world_model
+from jepa_arm.training.readout import format_probes, train_probes
 from jepa_arm.training.run import TrainingError
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -100,6 +102,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import synthetic, torch
 from jepa_arm.training.loop import train_world_model
+from jepa_arm.training.readout import format_probes, train_probes
 torch.set_num_threads(1)
 train = replace(synthetic.TRAIN, steps=100, save_every_s=0.0)
 config = replace(synthetic.TOY, train=train)
@@ -145,3 +148,20 @@ def test_a_broken_state_is_refused(tmp_path: Path, data: Path) -> None:
     (tmp_path / 'training_state.safetensors').write_bytes(b'broken')
     with pytest.raises(CheckpointError, match='broken file'):
         train_world_model(data, tmp_path, synthetic.TOY, seed=0, progress=False)
+
+
+def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
+    tmp_path: Path, data: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('jepa_arm.training.readout.LABELS', (20, 1000))
+    folder = shutil.copytree(toy_run / 'checkpoint', tmp_path / 'checkpoint')
+    before = load_checkpoint(folder)
+    found = train_probes(folder, data, replace(synthetic.TRAIN, probe_steps=400), seed=0)
+    after = load_checkpoint(folder)
+    assert fingerprint(after.model) == fingerprint(before.model)
+    assert fingerprint(after.probes) != fingerprint(before.probes)
+    assert after.info['gates'] == before.info['gates'] | found
+    few, more = (found['labels']['tip_target'][n]['median_cm'] for n in ('20', '1000'))
+    assert found['probes']['tip_target']['median_cm'] < more < few
+    lines = format_probes(found).splitlines()
+    assert [line.split()[0] for line in lines] == ['labels', '20', '1000', 'as']

@@ -35,6 +35,8 @@ STILL_ACTION = 0.08
 """Actions below it in all values of a block are rest."""
 MOVED_SCALE = 5.0
 """What an arm moves in a control step is small beside where it may be."""
+STEP_SCALE = 2.0
+"""What changes in a latent in a model step is small beside where it may be."""
 BLIND_UNIT_S = 0.5
 MIN_LOG, MAX_LOG = -8.0, 8.0
 
@@ -134,15 +136,18 @@ class UsualError(nn.Module):
 
 
 class Contact(nn.Module):
-    """Whether arm and object touch in a latent, seen or predicted."""
+    """Whether arm and object touch in a latent, seen or predicted.
+
+    What moves tells more than what is near: a place is read less exactly than a touch is wide.
+    """
 
     def __init__(self, latent: int, width: int = 128) -> None:
         super().__init__()
-        self.net = _mlp(latent, width, 1)
+        self.net = _mlp(2 * latent, width, 1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(...,) logit of (..., D)."""
-        return self.net(z)[..., 0]
+    def forward(self, z: Tensor, z_prev: Tensor) -> Tensor:
+        """(...,) logit that they touched since ``z_prev``, a model step before (..., D) ``z``."""
+        return self.net(torch.cat([z, (z - z_prev) * STEP_SCALE], dim=-1))[..., 0]
 
 
 class Body(Felt):
@@ -198,9 +203,11 @@ class BeliefHeads(nn.Module):
     Attributes:
         tail: (C, R, 3), the tail of the scores of each of ``CHANNELS`` in each of ``REGIMES``,
             see ``surprise.fit_tail``.
+        pair_tail: (C, R, 3), of two frames after one another, see ``surprise.fit_pair_tail``.
     """
 
     tail: Tensor
+    pair_tail: Tensor
 
     def __init__(self, latent: int, normaliser: Normaliser, block: int, features: int) -> None:
         super().__init__()
@@ -213,7 +220,8 @@ class BeliefHeads(nn.Module):
         self.contact = Contact(latent)
         self.background = UsualError(latent, OUTLOOK * block, math.prod(CELLS))
         self.motion = Motion(latent, normaliser)
-        self.register_buffer('tail', torch.zeros(len(CHANNELS), len(REGIMES), 3))
+        for name in ('tail', 'pair_tail'):
+            self.register_buffer(name, torch.zeros(len(CHANNELS), len(REGIMES), 3))
 
 
 def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:

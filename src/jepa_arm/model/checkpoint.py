@@ -124,6 +124,11 @@ def add_module(
     info = read_info(folder)
     save_module(folder, name, module, metadata)
     info[name] = dict(about)
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Replaces ``config.json`` of a checkpoint as a whole, see ``read_info``."""
     partial = folder / 'config.json.partial'
     partial.write_text(json.dumps(info, indent=1) + '\n')
     os.replace(partial, folder / 'config.json')

@@ -29,7 +29,7 @@ from ..model.checkpoint import (
 )
 from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..surprise import Frame, fit_tail
+from ..surprise import Frame, fit_pair_tail, fit_tail
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
 from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
 
@@ -73,7 +73,9 @@ def train_belief(
     heads.eval().requires_grad_(False)
     draw = Draw(latents, calibration, config.chain_steps, np.random.default_rng([seed, 1]))
     _calibrate(checkpoint, heads, draw(MEASURED_CHAINS))
-    heads.tail.copy_(fit_tail(*scored(model, heads, latents, calibration)))
+    scores, regimes, follows = scored(model, heads, latents, calibration)
+    heads.tail.copy_(fit_tail(scores, regimes))
+    heads.pair_tail.copy_(fit_pair_tail(heads.tail, scores, regimes, follows))
     report = {
         **to_dict(config),
         'seed': seed,
@@ -144,13 +146,14 @@ def _train_contact(
     chains = draw(config.chains)
     with torch.inference_mode():
         ahead = blind(model, None, chains.cut(RISK_STEPS))
-    z = torch.cat([chains.z[:, 1], *ahead.unbind(1)]).clone()
-    labels = chains.contact[:, 1 : RISK_STEPS + 2]
-    wanted = torch.cat(labels.float().unbind(1))
+    z = torch.cat([chains.z[:, :2], ahead], dim=1).clone()
+    z, z_prev = z[:, 1:].flatten(0, 1), z[:, :-1].flatten(0, 1)
+    wanted = chains.contact[:, 1 : RISK_STEPS + 2].float().flatten()
     step = _stepper(heads.contact, config.steps, config)
     for _ in range(config.steps):
         pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
-        step(nn.functional.binary_cross_entropy_with_logits(heads.contact(z[pick]), wanted[pick]))
+        logits = heads.contact(z[pick], z_prev[pick])
+        step(nn.functional.binary_cross_entropy_with_logits(logits, wanted[pick]))
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from ..model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
 from ..model.checkpoint import Checkpoint
 from ..model.probes import REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..surprise import ALARM_S, alarm_level, improbability
+from ..surprise import ALARM_S, alarm_level, largest
 from .chains import Chains, Draw, LatentEpisodes, blind, misread, scored
 from .classification import auroc, calibration_error
 
@@ -42,7 +42,8 @@ def measure_belief(
         if step <= steps:
             report['blind'][f'{seconds:g} s'] = _blind_errors(checkpoint, heads, chains, step)
     ahead = blind(model, None, chains.cut(RISK_STEPS))
-    logits = heads.contact(ahead)
+    before = torch.cat([chains.z[:, 1:2], ahead[:, :-1]], dim=1)
+    logits = heads.contact(ahead, before)
     labels = chains.contact[:, 2 : RISK_STEPS + 2]
     pairs = list(zip(logits.unbind(1), labels.unbind(1), strict=True))
     report['contact'] = {
@@ -95,13 +96,13 @@ def _blind_errors(
 def _alarms(
     score: NDArray[np.float32],
     regime: NDArray[np.int64],
+    follows: NDArray[np.bool_],
     heads: BeliefHeads,
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """Frames, and how many pass the level that one in ``ALARM_S`` should pass, by regime."""
     period = checkpoint.contract.time.control_dt
-    rows = torch.from_numpy(score), torch.from_numpy(regime)
-    is_alarm = (improbability(heads.tail, *rows).amax(-1) > alarm_level(period)).numpy()
+    is_alarm = (largest(heads, score, regime, follows) > alarm_level(period)).numpy()
     return {
         name: {
             'frames': int((regime == i).sum()),

@@ -208,7 +208,12 @@ def frames_of(model: WorldModel, latents: LatentEpisodes, indices: NDArray[np.in
 @torch.inference_mode()
 def scored(
     model: WorldModel, heads: BeliefHeads, latents: LatentEpisodes, indices: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores (N, C) and regimes (N,) of all frames of the episodes ``indices``."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Scores (N, C) and regimes (N,) of all frames of the episodes ``indices``.
+
+    And whether each (N,) comes a control step after the one before it.
+    """
     frame = frames_of(model, latents, indices)
-    return scores(heads, frame).numpy(), regimes(heads, frame).numpy()
+    follows = np.diff(latents.starts(indices, OUTLOOK), prepend=-1) == 1
+    follows[0] = False
+    return scores(heads, frame).numpy(), regimes(heads, frame).numpy(), follows

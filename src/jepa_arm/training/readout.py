@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ from ..config import TrainConfig
 from ..data.episodes import EpisodeFile
 from ..data.windows import WindowSampler
 from ..model.architectures import AnyWorldModel
-from ..model.checkpoint import round_weights
+from ..model.checkpoint import (
+    check_contract,
+    load_checkpoint,
+    read_info,
+    round_weights,
+    save_module,
+    write_info,
+)
 from ..model.gates import HeldOut, effective_rank, failures, linear_r2, prediction_report
 from ..model.probes import (
     Probes,
@@ -21,10 +29,14 @@ from ..model.probes import (
     fit_spread,
     position_error_cm,
 )
+from ..model.world_model import encode_all
 
 HORIZON = 5
 """Model steps ahead in the gate report."""
 MOST_WINDOWS = 8192
+SUBJECTS = ('tip_target', 'object_position')
+LABELS = (500, 2000, 10000)
+"""Frames with ground truth for which errors are told."""
 
 
 def read_out(
@@ -41,18 +53,30 @@ def read_out(
         latents: (N, D) of all frames of ``episodes``, by ``model``.
         split: indices of the training and of the held-out episodes.
     """
-    training, held_out_episodes = split
-    of_frame = episodes.episode_of_frames()
-    train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out_episodes)
-    calibration = np.isin(of_frame, held_out_episodes[::2])
-    measured = val_rows & ~calibration
-    held_out = held_out_windows(model, episodes, latents, held_out_episodes, seed)
+    val_rows = np.isin(episodes.episode_of_frames(), split[1])
+    held_out = held_out_windows(model, episodes, latents, split[1], seed)
     report: dict[str, Any] = prediction_report(model, held_out, HORIZON, seed)
     report['effective_rank'] = effective_rank(latents[val_rows])
     report['failures'] = failures(report, model.latent)
-    report['probes'] = {}
-    probes = Probes(model.latent)
-    for name in ('tip_target', 'object_position'):
+    probes, report['probes'] = fit_probes(episodes, latents, split, train, seed)
+    return probes, report
+
+
+def fit_probes(
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    train: TrainConfig,
+    seed: int,
+) -> tuple[Probes, dict[str, Any]]:
+    """Calibrated probes, and how far off they are; arguments as of ``read_out``."""
+    training, held_out = split
+    of_frame = episodes.episode_of_frames()
+    train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out)
+    calibration = np.isin(of_frame, held_out[::2])
+    measured = val_rows & ~calibration
+    probes, report = Probes(latents.shape[1]), {}
+    for name in SUBJECTS:
         truth = np.asarray(getattr(episodes, name))
         probe = fit_probe(
             latents[train_rows],
@@ -66,7 +90,7 @@ def read_out(
         round_weights(probe)
         calibrate(probe, latents[calibration], truth[calibration])
         setattr(probes, name, probe)
-        report['probes'][name] = {
+        report[name] = {
             **position_error_cm(probe, latents[val_rows], truth[val_rows]),
             'coverage_90': coverage(probe, latents[measured], truth[measured]),
             'linear_r2': linear_r2(
@@ -74,6 +98,55 @@ def read_out(
             ),
         }
     return probes, report
+
+
+def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dict[str, Any]:
+    """Reads positions off the world model in ``folder`` anew, and tells what labels are worth.
+
+    Args:
+        folder: checkpoint; gets ``probes.safetensors``.
+        data: the episode file it was trained on.
+        train: how many steps and labels; the rest of it is not asked.
+
+    Returns:
+        What ``config.json`` keeps of it under ``gates``: ``probes``, and of each subject in
+        ``labels`` the errors by how many frames with ground truth were used.
+
+    Raises:
+        CheckpointError, DataError: what is there cannot be used, or they do not belong together.
+    """
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    check_contract(checkpoint.contract, episodes.contract)
+    model, about = checkpoint.model, checkpoint.info['training']
+    split = episodes.split(about['seed'], about['config']['held_out'])
+    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
+    probes, measured = fit_probes(episodes, latents, split, train, seed)
+    training, held_out = (np.isin(episodes.episode_of_frames(), part) for part in split)
+    curves: dict[str, Any] = {}
+    for name in SUBJECTS:
+        truth, curves[name] = np.asarray(getattr(episodes, name)), {}
+        for labels in (n for n in LABELS if n < training.sum()):
+            few = fit_probe(
+                latents[training], truth[training], seed, train.probe_steps // 4, labels=labels
+            )
+            curves[name][str(labels)] = position_error_cm(few, latents[held_out], truth[held_out])
+    found = {'probes': measured, 'labels': curves}
+    info = read_info(folder)
+    info['gates'] |= found
+    save_module(folder, 'probes', probes)
+    write_info(folder, info)
+    return found
+
+
+def format_probes(found: dict[str, Any]) -> str:
+    """What ``train_probes`` found, as a table for people."""
+    lines = ['labels          ' + '   '.join(f'{name}, median / p90' for name in SUBJECTS)]
+    rows = {n: [found['labels'][s][n] for s in SUBJECTS] for n in found['labels'][SUBJECTS[0]]}
+    rows['as configured'] = [found['probes'][s] for s in SUBJECTS]
+    for labels, parts in rows.items():
+        cells = (f'{p["median_cm"]:9.2f} / {p["p90_cm"]:.2f} cm' for p in parts)
+        lines.append(f'{labels:14s}' + '     '.join(cells))
+    return '\n'.join(lines)
 
 
 def held_out_windows(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import CollectConfig, ConfigError, PlannerConfig, load
 from ..resources import checkpoint_path, config_path
 from . import options
+
+if TYPE_CHECKING:
+    from ..evaluator import Blackout
 
 POLICIES = ('random', 'scripted')
 """Of ``jepa-arm eval --planner``, those that need no checkpoint."""
@@ -113,14 +116,24 @@ def _evaluate_in_process(args: argparse.Namespace, tolerance: float | None) -> A
     )
 
 
-def _blackout(given: list[float] | None) -> tuple[float, float]:
-    """s of an episode between which there are no images."""
+def _blackout(given: list[str] | None) -> Blackout:
+    """When an episode is without images; ``given`` FROM and FOR."""
+    from ..evaluator import Blackout
+
     if given is None:
-        return float('inf'), float('inf')
-    begin, duration = given
-    if not (0.0 < begin < float('inf') and 0.0 <= duration < float('inf')):
-        raise ConfigError(f'--blackout: expected FROM > 0 and FOR >= 0 seconds, got {given}')
-    return begin, begin + (duration or float('inf'))
+        return Blackout()
+    of_way = given[0].endswith('%')
+    try:
+        begin, duration = float(given[0].removesuffix('%')), float(given[1])
+    except ValueError:
+        begin = duration = float('nan')
+    most = 100.0 if of_way else float('inf')
+    if not (0.0 < begin < most and 0.0 <= duration < float('inf')):
+        raise ConfigError(
+            '--blackout: expected FROM > 0 s, or 1% to 99% of the way, and FOR >= 0 s, got '
+            f'{" ".join(given)}'
+        )
+    return Blackout(begin / 100.0 if of_way else begin, duration or float('inf'), of_way)
 
 
 def surprise(args: argparse.Namespace) -> int:

@@ -85,6 +85,31 @@ def model(args: argparse.Namespace) -> int:
     return 0
 
 
+def probes(args: argparse.Namespace) -> int:
+    """Reads of tip and object off a world model, taught anew; what labels are worth (minutes)."""
+    from ..training.cpu import prepare_cpu
+    from ..training.readout import format_probes, train_probes
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml')).train
+    prepare_cpu()
+    folder = options.checkpoint(args)
+    config = replace(config, probe_labels=args.labels)
+    print(format_probes(train_probes(folder, Path(args.data), config, args.seed)))
+    print(f'{folder}/probes.safetensors; jepa-arm heads and belief read by them, teach both anew')
+    return 0
+
+
+def heads(args: argparse.Namespace) -> int:
+    """Trains the planner's actor and value on a world model's latents (minutes)."""
+    from ..training.hindsight import train_heads
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml')).heads
+    folder = options.checkpoint(args)
+    train_heads(folder, Path(args.data), config, args.seed, progress=True)
+    print(f'{folder}/heads.safetensors')
+    return 0
+
+
 def belief(args: argparse.Namespace) -> int:
     """Trains what the belief needs to last without images and to be surprised (minutes)."""
     from ..training.belief import train_belief
