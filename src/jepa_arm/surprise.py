@@ -205,9 +205,15 @@ def fit_pair_tail(
     return fit_tail(both[follows], regimes[follows])
 
 
-def alarm_level(period_s: float) -> float:
-    """The improbability that a channel, or a pair of it, passes once in ``ALARM_S`` by chance."""
-    return math.log(2 * len(CHANNELS) * ALARM_S / period_s)
+def fit_level(values: Tensor, period_s: float) -> float:
+    """What the ``largest`` improbability (N,) of frames ``period_s`` apart passes in ``ALARM_S``.
+
+    Once by chance: the excess above the 95th percentile is taken for exponential here, too. Were
+    channels independent and their tails right, it would follow without ``values``.
+    """
+    begin = float(values.quantile(1.0 - TAIL_SHARE))
+    scale = max(float((values[values > begin] - begin).mean()), LEAST_SCALE)
+    return begin + scale * math.log(TAIL_SHARE * ALARM_S / period_s)
 
 
 @dataclass(frozen=True)
@@ -229,7 +235,7 @@ class Surprise:
 
     def __init__(self, heads: BeliefHeads, period_s: float) -> None:
         """For frames that come every ``period_s`` seconds."""
-        self._heads, self._level, self._period = heads, alarm_level(period_s), period_s
+        self._heads, self._level, self._period = heads, float(heads.level), period_s
         self._last: tuple[float, Tensor] | None = None
 
     @torch.inference_mode()

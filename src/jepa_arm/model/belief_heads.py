@@ -204,10 +204,12 @@ class BeliefHeads(nn.Module):
         tail: (C, R, 3), the tail of the scores of each of ``CHANNELS`` in each of ``REGIMES``,
             see ``surprise.fit_tail``.
         pair_tail: (C, R, 3), of two frames after one another, see ``surprise.fit_pair_tail``.
+        level: of the largest improbability that is a surprise of 1, see ``surprise.fit_level``.
     """
 
     tail: Tensor
     pair_tail: Tensor
+    level: Tensor
 
     def __init__(self, latent: int, normaliser: Normaliser, block: int, features: int) -> None:
         super().__init__()
@@ -222,6 +224,7 @@ class BeliefHeads(nn.Module):
         self.motion = Motion(latent, normaliser)
         for name in ('tail', 'pair_tail'):
             self.register_buffer(name, torch.zeros(len(CHANNELS), len(REGIMES), 3))
+        self.register_buffer('level', torch.ones(()))
 
 
 def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:

@@ -29,7 +29,7 @@ from ..model.checkpoint import (
 )
 from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..surprise import Frame, fit_pair_tail, fit_tail
+from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
 from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
 
@@ -76,6 +76,8 @@ def train_belief(
     scores, regimes, follows = scored(model, heads, latents, calibration)
     heads.tail.copy_(fit_tail(scores, regimes))
     heads.pair_tail.copy_(fit_pair_tail(heads.tail, scores, regimes, follows))
+    values = largest(heads, scores, regimes, follows)
+    heads.level.fill_(fit_level(values, checkpoint.contract.time.control_dt))
     report = {
         **to_dict(config),
         'seed': seed,

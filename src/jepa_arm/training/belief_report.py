@@ -12,7 +12,7 @@ from ..model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
 from ..model.checkpoint import Checkpoint
 from ..model.probes import REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..surprise import ALARM_S, alarm_level, largest
+from ..surprise import ALARM_S, largest
 from .chains import Chains, Draw, LatentEpisodes, blind, misread, scored
 from .classification import auroc, calibration_error
 
@@ -102,7 +102,7 @@ def _alarms(
 ) -> dict[str, Any]:
     """Frames, and how many pass the level that one in ``ALARM_S`` should pass, by regime."""
     period = checkpoint.contract.time.control_dt
-    is_alarm = (largest(heads, score, regime, follows) > alarm_level(period)).numpy()
+    is_alarm = (largest(heads, score, regime, follows) > heads.level).numpy()
     return {
         name: {
             'frames': int((regime == i).sum()),
