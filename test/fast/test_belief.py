@@ -8,6 +8,7 @@ from jepa_arm.belief import KEPT_S, Belief, BlindError
 from jepa_arm.config import TimeConfig
 from jepa_arm.model.belief_heads import BeliefHeads
 from jepa_arm.model.world_model import Normaliser
+from jepa_arm.surprise import ALARM_S, fit_level
 
 TIME = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
 PROPRIO = torch.zeros(1, 1)
@@ -182,3 +183,13 @@ def test_nor_does_one_that_nothing_was_added_to_since_the_blackout() -> None:
     assert belief.prior(2.0).is_seen  # of a world at rest
     belief.feel(0.5, PROPRIO)
     assert not belief.prior(2.0).is_seen
+
+
+def test_the_level_of_surprise_is_passed_once_in_its_time_though_channels_depend() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hours = 100
+    alone = torch.rand(hours * 36000, 1, generator=generator).log().neg()
+    both = torch.cat([alone, alone + 0.1 * torch.rand(alone.shape, generator=generator)], dim=1)
+    level = fit_level(both[:20000].amax(-1), 0.1)
+    alarms = int((both.amax(-1) > level).sum())
+    assert 0.5 < alarms / (hours * 3600.0 / ALARM_S) < 2.0

@@ -145,7 +145,7 @@ def test_what_is_compared_with_nothing_is_no_surprise_and_what_is_broken_is_one(
     unseen = replace(one, change=None)
     assert surprise.of(missing, 10.0).value == surprise.of(unseen, 20.0).value < 1.0
     assert surprise.of(replace(one, z=one.z * np.nan), 30.0).value == np.inf
-    assert surprise.of(unseen, 30.1).value == surprise.of(unseen, 40.0).value  # nor does it last
+    assert surprise.of(unseen, 30.1).value < 1.0  # nor does it last
 
 
 def test_what_goes_on_is_more_surprising_than_what_comes_once(
