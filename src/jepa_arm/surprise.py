@@ -26,7 +26,7 @@ from .model.belief_heads import CELL_FLOOR, CHANNELS, REGIMES, STILL_ACTION, TIP
 
 ALARM_S = 600.0
 """s between false alarms for which the level of a surprise of 1 is set."""
-TAIL_SHARE = 0.05
+TAIL_SHARE, LEVEL_SHARE = 0.05, 0.01
 LEAST_SCORES = 200
 """Fewer scores in a regime give no tail of its own; then all together do."""
 LEAST_SCALE = 1e-3
@@ -208,12 +208,12 @@ def fit_pair_tail(
 def fit_level(values: Tensor, period_s: float) -> float:
     """What the ``largest`` improbability (N,) of frames ``period_s`` apart passes in ``ALARM_S``.
 
-    Once by chance: the excess above the 95th percentile is taken for exponential here, too. Were
-    channels independent and their tails right, it would follow without ``values``.
+    Once by chance: the excess above the 99th percentile is taken for exponential. Were channels
+    independent and their tails right, it would follow without ``values``.
     """
-    begin = float(values.quantile(1.0 - TAIL_SHARE))
+    begin = float(values.quantile(1.0 - LEVEL_SHARE))
     scale = max(float((values[values > begin] - begin).mean()), LEAST_SCALE)
-    return begin + scale * math.log(TAIL_SHARE * ALARM_S / period_s)
+    return begin + scale * math.log(LEVEL_SHARE * ALARM_S / period_s)
 
 
 @dataclass(frozen=True)
