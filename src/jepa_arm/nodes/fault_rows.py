@@ -227,11 +227,12 @@ ROWS: tuple[Row, ...] = (
             ('guard: tracking',),
             BLOCKED_S,
             LATCHED_S,
-            after='reset',
+            after='reset or new goal',
             mend=lambda stage: stage.inject_end('arm_blocked'),
         ),
         note='seen once the arm is 0.05 rad from all commands of the last 0.2 s; it yields, the '
-        'planner tries again, and after five yields the guard latches',
+        'planner tries again, and after five yields the guard latches, if the goal has not ended '
+        'before as the arm that is held surprises the planner',
     ),
     Row(
         23,

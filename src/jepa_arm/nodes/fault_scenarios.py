@@ -86,7 +86,7 @@ class Stop:
         self.before(stage)
         result = stage.go() if self.by == 'goal' else stage.drive()
         onset = self.inject(stage)
-        stage.holds(lambda: self._has_held(stage, onset), self.hold_s + 1.0)
+        stage.holds(lambda: self._has_held(stage, onset, result), self.hold_s + 1.0)
         sleep(AFTER_HOLD_S)
         trial = measure(stage, onset, self.by_joints, self.trusts_joints)
         self.mend(stage)
@@ -100,8 +100,10 @@ class Stop:
             trial, reasons=reasons, after=AFTERWARDS[self.after], problems=tuple(problems)
         )
 
-    def _has_held(self, stage: Stage, onset: float) -> bool:
-        is_over = self.after != 'reset' or stage.state() == GuardState.LATCHED.value
+    def _has_held(self, stage: Stage, onset: float, result: Any) -> bool:
+        is_over = 'reset' not in self.after or stage.state() == GuardState.LATCHED.value
+        if self.after == 'reset or new goal' and result is not None:
+            is_over = is_over or result.done()
         return is_over and bool(
             np.isfinite(time_to_hold(stage.recording(), onset, self.by_joints))
         )
@@ -205,6 +207,15 @@ def _after_reset(stage: Stage, stop: Stop, result: Any) -> str:
     return _goes(stage) if answer.success else f'guard/reset failed: {answer.message}'
 
 
+def _after_either(stage: Stage, stop: Stop, result: Any) -> str:
+    """Latched, or the goal has ended as what is seen surprises: somebody has to act."""
+    if result is not None and not stage.wait_state(GuardState.LATCHED):
+        outcome = stage.outcome(result, MOVES_AGAIN_S)
+        if outcome.startswith('SURPRISED'):
+            return _after_new_goal(stage, stop, result)
+    return _after_reset(stage, stop, result)
+
+
 def _after_resume(stage: Stage, stop: Stop, result: Any) -> str:
     """Held: proposals move nothing until guard/resume."""
     stage.propose(stage.proposal())
@@ -238,11 +249,13 @@ AFTER = {
     'resumes': _after_resumes,
     'new goal': _after_new_goal,
     'reset': _after_reset,
+    'reset or new goal': _after_either,
     'resume': _after_resume,
 }
 AFTERWARDS = {
     'resumes': 'goes on by itself',
     'new goal': 'moves on a new goal only',
     'reset': 'latched until guard/reset',
+    'reset or new goal': 'latched until guard/reset, or the goal ended as SURPRISED',
     'resume': 'held until guard/resume',
 }
