@@ -186,9 +186,8 @@ def largest(
 
     ``follows`` (N,): whether a frame comes a control step after the one before it.
     """
-    regime = torch.from_numpy(regimes)
-    own = improbability(heads.tail, torch.from_numpy(scores), regime)
-    both = improbability(heads.pair_tail, (own + own.roll(1, 0)) / 2.0, regime)
+    own, mean = _pairs(heads.tail, scores, regimes)
+    both = improbability(heads.pair_tail, mean, torch.from_numpy(regimes))
     both[~torch.from_numpy(follows)] = -math.inf
     return torch.maximum(own, both).amax(-1)
 
@@ -200,9 +199,16 @@ def fit_pair_tail(
     follows: NDArray[np.bool_],
 ) -> Tensor:
     """The tail of the mean improbability of two frames; ``tail`` as of ``fit_tail``."""
-    own = improbability(tail, torch.from_numpy(scores), torch.from_numpy(regimes)).numpy()
-    both = (own + np.roll(own, 1, axis=0)) / 2.0
-    return fit_tail(both[follows], regimes[follows])
+    mean = _pairs(tail, scores, regimes)[1].numpy()
+    return fit_tail(mean[follows], regimes[follows])
+
+
+def _pairs(
+    tail: Tensor, scores: NDArray[np.float32], regimes: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Improbabilities (N, C), and their means with those of the rows before."""
+    own = improbability(tail, torch.from_numpy(scores), torch.from_numpy(regimes))
+    return own, (own + own.roll(1, 0)) / 2.0
 
 
 def fit_level(values: Tensor, period_s: float) -> float:

@@ -9,13 +9,14 @@ import pytest
 from jepa_arm.agent import Agent
 from jepa_arm.config import ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
 from jepa_arm.control import control_step
+from jepa_arm.decision import Decision
 from jepa_arm.evaluation import evaluate_policy
-from jepa_arm.evaluator import Evaluator
+from jepa_arm.evaluator import Blackout, Conditions, Evaluator, PolicyDecider
 from jepa_arm.goals import GoalError, PositionGoal
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.resources import checkpoint_path, config_path
 from jepa_arm.sim.tasks import joints_at
-from jepa_arm.types import GuardState
+from jepa_arm.types import GuardState, JointSample, Observation
 
 
 @pytest.mark.parametrize('misread', [0.0, 0.025])
@@ -49,6 +50,32 @@ def test_a_policy_can_take_the_place_of_the_agent(
     )
     assert (report['planner'], report['success_rate']) == (policy, expected)
     assert not episodes[0].plan_ms
+
+
+def test_images_are_lost_when_so_much_of_the_way_is_done_and_come_again(
+    arm_config: ArmConfig, sim_config: SimConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = Conditions(Blackout(0.5, duration=0.3, of_way=True))
+    guard = load(GuardConfig, config_path('guard.yaml'))
+    evaluator = Evaluator(arm_config, sim_config, guard, 'reach', conditions=conditions)
+    goal, left = evaluator.task.sample(50_000).goal, []
+
+    def note(name: str) -> None:
+        decide = getattr(PolicyDecider, name)
+
+        def noted(self: PolicyDecider, seen: Observation | JointSample) -> Decision:
+            left.append((name, np.linalg.norm(evaluator.world.state().tip_position - goal)))
+            return decide(self, seen)
+
+        monkeypatch.setattr(PolicyDecider, name, noted)
+
+    note('decide')
+    note('decide_blind')
+    result = evaluator.run_policy('scripted', 50_000)
+    evaluator.world.close()
+    blind = [i for i, (name, _) in enumerate(left) if name == 'decide_blind']
+    assert blind == list(range(blind[0], blind[0] + 3)) and result.success
+    assert left[blind[0]][1] <= 0.5 * left[0][1] < left[blind[0] - 1][1]
 
 
 @pytest.fixture

@@ -102,7 +102,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import synthetic, torch
 from jepa_arm.training.loop import train_world_model
-from jepa_arm.training.readout import format_probes, train_probes
 torch.set_num_threads(1)
 train = replace(synthetic.TRAIN, steps=100, save_every_s=0.0)
 config = replace(synthetic.TOY, train=train)

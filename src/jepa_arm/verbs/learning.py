@@ -93,7 +93,7 @@ def probes(args: argparse.Namespace) -> int:
     config = load(ModelFile, config_path(f'model/{args.model}.yaml')).train
     prepare_cpu()
     folder = options.checkpoint(args)
-    config = replace(config, probe_labels=args.labels)
+    config = replace(config, probe_labels=args.labels or config.probe_labels)
     print(format_probes(train_probes(folder, Path(args.data), config, args.seed)))
     print(f'{folder}/probes.safetensors; jepa-arm heads and belief read by them, teach both anew')
     return 0
