@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,21 @@ SAME_RAD = 1e-9
 """What is nearer is the same place."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
-TARGETS_KEPT = 8
+ORDERS_KEPT = 8
+
+
+@dataclass
+class _Order:
+    """What was decided at one stamp.
+
+    Attributes:
+        decided: s. before: (3,) m, where the tip was told to be until then.
+        came: s, when its command came to the arm, as far as is known.
+    """
+
+    decided: float
+    before: FloatArray
+    came: float
 
 
 class Agent:
@@ -134,7 +148,7 @@ class Agent:
         """Plans on from ``joints`` (J,), where the arm is held."""
         self._motion.reset(joints)
         self._target_before = self._motion.target
-        self._targets: deque[tuple[float, FloatArray]] = deque(maxlen=TARGETS_KEPT)
+        self._orders: deque[_Order] = deque(maxlen=ORDERS_KEPT)
         self._planner.reset()
         self._belief.forget_sent()
         self._coming = torch.zeros(0, TipMotion.width)
@@ -230,19 +244,27 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
         image, stamp = self._image(observation), observation.stamp
+        told = self._told_lately(stamp)
         surprise = self._surprise
         if isinstance(self._model, WorldModel) and surprise is not None:
             z, features = self._model.encode_parts(image, proprio)
 
             def judge() -> Judgement | None:
                 change = self._looks.see(stamp, image[0], proprio)
-                frame = before.frame(stamp, z, proprio, features, change)
+                frame = before.frame(
+                    stamp, z, proprio, features, change, told, torch.from_numpy(image)
+                )
                 return None if frame is None else surprise.of(frame, stamp)
 
             self._unjudged = judge
         else:
             z = self._model.encode(image, proprio)
         self._belief.see(stamp, z, proprio)
+
+    def sent(self, stamp: float) -> None:
+        """Takes note that the newest proposal was sent at ``stamp`` (s)."""
+        if self._orders:
+            self._orders[-1].came = stamp
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:
@@ -287,7 +309,7 @@ class Agent:
         elif plan.is_barred:
             actions[:] = 0.0  # no way was found that keeps out of obstacles
         waypoints = self._motion.preview(actions[: self._config.waypoints])
-        self._targets.append((stamp, self._target_before))
+        self._orders.append(_Order(stamp, self._target_before, stamp + self.latency))
         self._motion.apply(actions[0])
         self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
@@ -342,11 +364,26 @@ class Agent:
         """
         dt = self._time.control_dt
         told = self._motion.target
-        for decided, before in reversed(self._targets):
-            if decided <= stamp - (self._wait[0] + 0.5) * dt:
+        for order in reversed(self._orders):
+            if order.decided <= stamp - (self._wait[0] + 0.5) * dt:
                 break
-            told = before
+            told = order.before
         return told
+
+    def _told_lately(self, stamp: float) -> torch.Tensor:
+        """(1, 2, 3) m, where the tip was told to be by ``stamp`` (s), and a control step before.
+
+        A command that came late in a control step counts for the share that was left of it.
+        """
+        dt, told = self._time.control_dt, []
+        for by in (stamp, stamp - dt):
+            place = newer = self._motion.target
+            for order in reversed(self._orders):
+                late = 1.0 - (by - order.came) / dt
+                place = place - min(max(late, 0.0), 1.0) * (newer - order.before)
+                newer = order.before
+            told.append(place)
+        return torch.tensor(np.stack(told)[None], dtype=torch.float32)
 
     @property
     def _wait(self) -> tuple[int, float]:

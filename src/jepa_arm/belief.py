@@ -19,7 +19,7 @@ from torch import Tensor
 from .config import TimeConfig
 from .looks import Change
 from .memory import Memory
-from .model.belief_heads import OUTLOOK, BeliefHeads
+from .model.belief_heads import OUTLOOK, BeliefHeads, told_by
 from .planning.search import Dynamics, effect
 from .surprise import Frame
 
@@ -51,12 +51,11 @@ class Prior:
     """What is expected at a stamp from some model steps before.
 
     Attributes:
-        z, proprio: (1, D), (1, P) then. block: (1, steps*K*A) sent since. predicted: (1, D).
+        z: (1, D) then. block: (1, steps*K*A) sent since. predicted: (1, D).
         is_seen: whether it rests on images alone.
     """
 
     z: Tensor
-    proprio: Tensor
     block: Tensor
     predicted: Tensor
     is_seen: bool
@@ -268,8 +267,7 @@ class Belief:
         oldest = early - self._past * model_dt - 1e-6
         recent = [s for s in self._steps if oldest <= s.stamp < stamp] or [self._steps[-1]]
         is_seen = all(s.is_seen for s in recent) and self._steps[0].stamp < oldest + 2e-6
-        felt = min(recent, key=lambda s: abs(s.stamp - early)).proprio
-        return Prior(z, felt, blocks.flatten(1), predicted, is_seen)
+        return Prior(z, blocks.flatten(1), predicted, is_seen)
 
     def frame(
         self,
@@ -278,19 +276,35 @@ class Belief:
         proprio: Tensor,
         features: Tensor,
         change: Change | None = None,
+        told: Tensor | None = None,
+        image: Tensor | None = None,
     ) -> Frame | None:
         """What was expected at ``stamp`` (s), beside what came: (1, D), (1, P) and (1, F).
 
-        None before enough was seen, and where images are missing: what was then believed without
-        them is no measure.
+        ``told`` (1, 2, 3) m, see ``Frame``; without it ``proprio`` says so, where no action comes
+        late. None before enough was seen, and where images are missing: what was then believed
+        without them is no measure.
         """
         if not self._steps:
             return None
         near = self.prior(stamp)
         if not near.is_seen:
             return None
+        dt = self._time.control_dt
+        recent = torch.stack([self._felt(stamp - dt), self._felt(stamp - 2.0 * dt)], dim=1)
+        if told is None:
+            told = torch.stack([told_by(proprio), told_by(recent[:, 0])], dim=1)
         frame = Frame(
-            z, proprio, features, near.z, near.block, near.predicted, near.proprio, change=change
+            z,
+            proprio,
+            features,
+            near.z,
+            near.block,
+            near.predicted,
+            recent,
+            told,
+            change=change,
+            image=image,
         )
         far = self.prior(stamp, OUTLOOK)
         if not far.is_seen:
@@ -329,10 +343,18 @@ class Belief:
         return self._interpolate(stamp), torch.cat([self._interpolate(s) for s in stamps], dim=-1)
 
     def _interpolate(self, stamp: float) -> Tensor:
+        older, newer, share = self._around(stamp)
+        return torch.lerp(older.z, newer.z, share)
+
+    def _felt(self, stamp: float) -> Tensor:
+        older, newer, share = self._around(stamp)
+        return torch.lerp(older.proprio, newer.proprio, share)
+
+    def _around(self, stamp: float) -> tuple[Step, Step, float]:
+        """The steps before and after ``stamp`` (s), and how far it is from one to the other."""
         if stamp >= self._steps[-1].stamp:
-            return self._steps[-1].z
+            return self._steps[-1], self._steps[-1], 0.0
         for newer, older in pairwise(reversed(self._steps)):
             if older.stamp <= stamp:
-                share = (stamp - older.stamp) / (newer.stamp - older.stamp)
-                return torch.lerp(older.z, newer.z, share)
-        return self._steps[0].z
+                return older, newer, (stamp - older.stamp) / (newer.stamp - older.stamp)
+        return self._steps[0], self._steps[0], 0.0

@@ -133,7 +133,8 @@ class Detector:
         proprio = torch.tensor(proprioception(joints, tip, target)[None], dtype=torch.float32)
         z, features = self._model.encode_parts(image[None], proprio)
         change = self._looks.see(stamp, image, proprio)
-        frame = self._belief.frame(stamp, z, proprio, features, change)
+        shown = torch.from_numpy(image[None])
+        frame = self._belief.frame(stamp, z, proprio, features, change, image=shown)
         self._belief.see(stamp, z, proprio)
         return np.nan if frame is None else self._surprise.of(frame, stamp).value
 

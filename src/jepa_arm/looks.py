@@ -24,6 +24,8 @@ BINS = 16
 """Of each of two axes of colour, red-green and yellow-blue in [-1, 1]."""
 LEAST_CHROMA = 0.1
 """Grey has none; shades of the arm have less."""
+LEAST_LIGHT = 0.15
+"""Of the brightest channel; what is darker has no sure colour."""
 LEAST_SHARE = 1e-4
 """Of the image in full colour, that makes a colour a part of the scene."""
 LEAST_MOTION = 0.01
@@ -116,11 +118,13 @@ def cells_of(image: ImageArray) -> NDArray[np.float32]:
 def palette_of(image: ImageArray) -> NDArray[np.float32]:
     """(BINS * BINS,) how much of each colour is in an image (h, w, 3) RGB: share times chroma.
 
-    A colour counts for the four bins around it, so that a shade more makes no other one of it.
+    A colour is the same in light and in shade: it is taken relative to its brightest channel. It
+    counts for the four bins around it, so that a little more of it makes no other one of it.
     """
     red, green, blue = np.moveaxis(image.reshape(-1, 3).astype(np.float32) / 255.0, 1, 0)
     plane = np.stack([red - green, (red + green) / 2.0 - blue])
     amount = np.hypot(*plane) - LEAST_CHROMA
+    plane = plane / np.maximum(np.maximum(np.maximum(red, green), blue), LEAST_LIGHT)
     plane, amount = plane[:, amount > 0.0], amount[amount > 0.0]
     at = (plane + 1.0) / 2.0 * (BINS - 1.001)
     low = at.astype(np.int64)

@@ -1,13 +1,13 @@
 """Surprise: how improbable what is seen and felt is, where the arm is and for what it does.
 
-Seven scores. Squared errors of an expectation over their usual variance: of the latent a model
-step on and three on, of how the tip moves, of where the image alone shows it, of how bright what
-stands still is, and of how much of the image changes; and how much more there is of a colour than
-ever before. What a score means is learned from episodes that taught nothing (split-conformal), for
-each regime (still, moving, contact): the logarithm of the score above its 95th percentile is taken
-for exponential (peaks over threshold), which reaches beyond the sample. What goes on in two frames
-after one another, as an arm that is held, is less usual than in one: the mean improbability of
-such pairs is judged alike, beside each frame's own.
+Eight scores. Squared errors of an expectation over their usual variance: of the latent a model
+step on and three on, of how the tip moves, of where the image alone shows it, of where the camera
+looks from, of how bright what stands still is, and of how much of the image changes; and how much
+more there is of a colour than ever before. What a score means is learned from episodes that taught
+nothing (split-conformal), for each regime (still, moving, contact): the logarithm of the score
+above its 95th percentile is taken for exponential (peaks over threshold), which reaches beyond the
+sample. What goes on in two frames after one another, as an arm that is held, is less usual than in
+one: the mean improbability of such pairs is judged alike, beside each frame's own.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ class Frame:
         z: (B, D) seen. proprio: (B, P) felt. features: (B, F) of the image alone.
         before, block, predicted: (B, D), (B, K*A), (B, D), the latent a model step before, what
             was sent since, and what was predicted of it.
-        proprio_before: (B, P), a model step before.
+        recent: (B, 2, P) proprioception, one and two control steps ago.
+        told: (B, 2, 3) m, where the tip was told to be by now, and by a control step ago.
         long_before, long_block, long_predicted: the same of ``OUTLOOK`` model steps; None where
             so much is not known yet.
         change: of the image; None where it was not compared with those before.
+        image: (B, h, w, 3) uint8; None where it was not kept.
     """
 
     z: Tensor
@@ -54,11 +56,13 @@ class Frame:
     before: Tensor
     block: Tensor
     predicted: Tensor
-    proprio_before: Tensor
+    recent: Tensor
+    told: Tensor
     long_before: Tensor | None = None
     long_block: Tensor | None = None
     long_predicted: Tensor | None = None
     change: Change | None = None
+    image: Tensor | None = None
 
     def rows(self, picked: Tensor) -> Frame:
         """Those of ``picked``."""
@@ -75,8 +79,8 @@ def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
     error = (frame.z - frame.predicted).square()
     world = error * torch.exp(-heads.world(frame.before, frame.predicted, frame.block))
     tip = frame.proprio[:, TIP]
-    way, way_var = heads.body(frame.proprio_before, frame.block)
-    body = (100.0 * (tip - frame.proprio_before[:, TIP] - way)).square() * torch.exp(-way_var)
+    way, way_var = heads.body(frame.recent, frame.told)
+    body = (100.0 * (tip - frame.recent[:, 0, TIP] - way)).square() * torch.exp(-way_var)
     place, place_var = heads.sight(frame.features)
     sight = (100.0 * (tip - place)).square() * torch.exp(-place_var)
     found = {
@@ -86,6 +90,8 @@ def scores(heads: BeliefHeads, frame: Frame) -> Tensor:
         **_far_scores(heads, frame),
         **_change_scores(heads, frame),
     }
+    if frame.image is not None:
+        found['view'] = heads.view.strangeness(frame.image, frame.proprio)
     unknown = torch.full_like(found['world'], math.nan)
     stacked = torch.stack([found.get(channel, unknown) for channel in CHANNELS], dim=-1)
     return stacked.clamp(min=1e-12).log()
@@ -127,6 +133,7 @@ def _is_compared(frame: Frame) -> Tensor:
     is_far = never if frame.long_before is None else ~never
     for channel, known in (
         ('outlook', is_far),
+        ('view', never if frame.image is None else ~never),
         ('background', never if change is None else is_far & ~change.cells.isnan().any(-1)),
         ('palette', never if change is None else ~change.novelty.isnan()),
         ('motion', never if change is None else ~change.motion.isnan()),

@@ -11,7 +11,7 @@ from jepa_arm.model.world_model import Normaliser
 from jepa_arm.surprise import ALARM_S, fit_level
 
 TIME = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
-PROPRIO = torch.zeros(1, 1)
+PROPRIO = torch.zeros(1, 7)
 
 
 class Drift:
@@ -31,8 +31,8 @@ class Drift:
 def heads() -> BeliefHeads:
     """Untrained: the correction is the identity."""
     torch.manual_seed(0)
-    normaliser = Normaliser(0.5, 0.1, (0.0,), (1.0,))
-    return BeliefHeads(1, normaliser, 2, 4).eval().requires_grad_(False)
+    normaliser = Normaliser(0.5, 0.1, (0.0,) * 7, (1.0,) * 7)
+    return BeliefHeads(1, normaliser, 2, 4, (16, 16)).eval().requires_grad_(False)
 
 
 def fill(stamps: list[float], with_heads: bool = True) -> Belief:
@@ -183,6 +183,20 @@ def test_nor_does_one_that_nothing_was_added_to_since_the_blackout() -> None:
     assert belief.prior(2.0).is_seen  # of a world at rest
     belief.feel(0.5, PROPRIO)
     assert not belief.prior(2.0).is_seen
+
+
+def test_a_frame_tells_what_was_felt_and_told_in_the_control_steps_before() -> None:
+    belief = fill([])
+    felt = torch.arange(35.0).view(5, 1, 7)
+    for i in range(4):
+        belief.see(0.1 * i, torch.zeros(1, 1), felt[i])
+    frame = belief.frame(0.4, torch.zeros(1, 1), felt[4], torch.zeros(1, 4))
+    assert frame is not None
+    torch.testing.assert_close(frame.recent, torch.stack([felt[3], felt[2]], dim=1))
+    targets = torch.stack([one[:, 1:4] + one[:, 4:] for one in (felt[4], felt[3])], dim=1)
+    torch.testing.assert_close(frame.told, targets)
+    late = belief.frame(0.4, torch.zeros(1, 1), felt[4], torch.zeros(1, 4), told=targets - 1.0)
+    assert late is not None and torch.equal(late.told, targets - 1.0)
 
 
 def test_the_level_of_surprise_is_passed_once_in_its_time_though_channels_depend() -> None:

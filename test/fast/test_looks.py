@@ -50,6 +50,11 @@ def test_a_colour_that_was_not_there_is_new(objects) -> None:
     assert change.novelty.item() > 2.0
 
 
+def test_a_colour_in_the_shade_is_no_new_one() -> None:
+    shaded = (140, 21, 21)
+    assert abs(last_change(*[scene((20, 30, RED))] * 7, scene((20, 30, shaded))).novelty) < 0.05
+
+
 def test_less_of_a_colour_is_not_new() -> None:
     assert abs(last_change(*[scene((20, 30, RED))] * 7, scene()).novelty.item()) < 0.01
 

@@ -255,7 +255,7 @@ def test_as_many_actions_are_taken_to_have_been_done_as_lead_to_where_the_arm_re
     arm: Arm, done: float
 ) -> None:
     """Where the planner died the arm may have stopped short of what it was told, or gone on."""
-    heads = BeliefHeads(3, Normaliser(0.5, 0.1, (0.0,) * 13, (1.0,) * 13), 6, 4).eval()
+    heads = BeliefHeads(3, Normaliser(0.5, 0.1, (0.0,) * 13, (1.0,) * 13), 6, 4, (16, 16)).eval()
     sent = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.2, 0.0], [0.0, 0.8, 0.0], [0.0, 0.8, 0.4]])
     coming = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.0, 0.4]])
     belief, waits, home = Belief(Sum(), heads, TIME, 3), 1, arm.tip_position(arm.home)

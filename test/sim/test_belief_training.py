@@ -29,6 +29,8 @@ CONFIG = BeliefConfig(
     chains=512,
     usual_episodes=200,
     steps=200,
+    body_steps=300,
+    view_steps=20,
     batch=256,
     learning_rate=4e-3,
 )
@@ -132,6 +134,16 @@ def test_images_that_change_as_never_before_surprise(
         assert found.value > 1.0 and found.channel == channel
 
 
+def test_a_tip_that_is_not_where_it_was_told_to_be_surprises(
+    held_out: tuple[Surprise, Frame],
+) -> None:
+    surprise, frames = held_out
+    for i in range(20):
+        one = frames.rows(torch.tensor([i]))
+        found = surprise.of(replace(one, told=one.told + 0.2), 10.0 * i)
+        assert found.value > 1.0 and found.channel == 'body'
+
+
 def test_what_is_compared_with_nothing_is_no_surprise_and_what_is_broken_is_one(
     held_out: tuple[Surprise, Frame],
 ) -> None:
@@ -172,7 +184,7 @@ def test_each_channel_has_words_for_people() -> None:
 
 
 def test_the_same_seed_teaches_the_same(tmp_path: Path, folder: Path, data: Path) -> None:
-    short = replace(CONFIG, chain_updates=5, steps=5, chains=64)
+    short = replace(CONFIG, chain_updates=5, steps=5, body_steps=5, view_steps=5, chains=64)
     reports = []
     for name in ('first', 'second'):
         copy = tmp_path / name

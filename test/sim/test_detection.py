@@ -28,10 +28,18 @@ def detector() -> Iterator[Detector]:
     detector.close()
 
 
-@pytest.mark.parametrize('name', ['object_recoloured', 'camera_frozen', 'light_changed'])
-def test_what_the_eye_sees_at_once_surprises_within_six_images(
-    detector: Detector, name: str
-) -> None:
+@pytest.mark.parametrize(
+    'name',
+    [
+        'object_recoloured',
+        'camera_frozen',
+        'camera_bumped',
+        'light_changed',
+        'arm_blocked',
+        'actions_mirrored',
+    ],
+)
+def test_what_changes_at_once_surprises_within_six_images(detector: Detector, name: str) -> None:
     for seed in SEEDS:
         watched = detector.watch(seed, NAMED[name])
         assert watched.onset + WINDOW <= FRAMES

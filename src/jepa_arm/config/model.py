@@ -213,7 +213,8 @@ class BeliefConfig:
         chain_steps: model steps a belief goes blind for in training.
         chain_batch, chain_updates: chains in an optimiser step of the correction, and steps.
         chains: of which doubt and contact are taught. usual_episodes: whose frames tell what is
-            usual. steps, batch: of each head but the correction.
+            usual. steps, batch: of each head but the correction; body_steps: of how the tip
+            moves; view_steps: of where the camera looks from.
     """
 
     chain_steps: int
@@ -222,12 +223,15 @@ class BeliefConfig:
     chains: int
     usual_episodes: int
     steps: int
+    body_steps: int
+    view_steps: int
     batch: int
     learning_rate: float
 
     def __post_init__(self) -> None:
         chains = self.chain_batch, self.chain_updates, self.chains
-        counts = *chains, self.usual_episodes, self.steps, self.batch
+        steps = self.steps, self.body_steps, self.view_steps
+        counts = *chains, *steps, self.usual_episodes, self.batch
         if self.chain_steps < 5 or min(counts) < 1:
             raise ConfigError(f'belief: expected chain_steps >= 5 and counts >= 1, got {self}')
 

@@ -3,7 +3,8 @@
 Small networks: what the joints still tell when the camera does not (``Correction``), how far a
 reading of the belief may be off (``Doubt``), how large a prediction error is usual where the arm
 is and for what it does (``UsualError``), whether arm and object touch (``Contact``), how the tip
-follows what it is told (``Body``), and where the image alone shows it (``Sight``).
+follows what it is told (``Body``), where the image alone shows it (``Sight``), and where the
+camera looks from (``View``).
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, CheckpointError, load_module
+from .felt import Felt
+from .view import View
 from .world_model import Normaliser, WorldModel
 
 SUBJECTS = ('tip', 'object')
 REGIMES = ('still', 'moving', 'contact')
 """What is happening, for what an error means: the arm rests, it moves, it touches the object."""
-CHANNELS = ('world', 'outlook', 'body', 'sight', 'background', 'palette', 'motion')
+CHANNELS = 'world', 'outlook', 'body', 'sight', 'view', 'background', 'palette', 'motion'
 """Of surprise: the latent a model step on, and ``OUTLOOK`` on; how the tip moves; where it is
-seen; what should look the same and does not; colours that were not there; how much of the image
-changes. An arm that is held shows in the third, a camera that stands still in the last."""
+seen; where the camera looks from; what should look the same and does not; colours that were not
+there; how much of the image changes. An arm that is held shows in the third, a camera that stands
+still in the last."""
 OUTLOOK = 3
 """Model steps."""
 CELLS = 16, 20
 """Rows and columns into which an image is divided, see ``looks``."""
 CELL_FLOOR = 2.0 * math.log(1.5 / 255.0)
 """Log variance of a cell's brightness that no camera is better than."""
-TIP = slice(-6, -3)
-"""The tip's position in proprioception, see ``motion.proprioception``."""
+TIP, LEAD = slice(-6, -3), slice(-3, None)
+"""The tip's position in proprioception, and the target's lead over it, see
+``motion.proprioception``."""
 STILL_ACTION = 0.08
 """Actions below it in all values of a block are rest."""
 MOVED_SCALE = 5.0
@@ -39,6 +44,8 @@ STEP_SCALE = 2.0
 """What changes in a latent in a model step is small beside where it may be."""
 BLIND_UNIT_S = 0.5
 MIN_LOG, MAX_LOG = -8.0, 8.0
+TOLD_M, LEAST_BODY_LOG = 0.05, -14.0
+"""How far the tip is told to go, usually; log variance of a way in cm^2 that no arm keeps to."""
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -51,28 +58,15 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     )
 
 
+def told_by(proprio: Tensor) -> Tensor:
+    """(..., 3) m, where proprioception (..., P) says that the tip was told to be."""
+    return proprio[..., TIP] + proprio[..., LEAD]
+
+
 def blindness(blind_s: Tensor) -> Tensor:
     """(B, 2) how networks are told of ``blind_s`` (B,) s without an image."""
     blind = blind_s[:, None] / BLIND_UNIT_S
     return torch.cat([torch.log1p(blind), blind / (1.0 + blind)], dim=-1)
-
-
-class Felt(nn.Module):
-    """Knows what proprioception is usual."""
-
-    _mean: Tensor
-    _std: Tensor
-
-    def __init__(self, normaliser: Normaliser) -> None:
-        super().__init__()
-        mean, std = map(torch.tensor, (normaliser.proprio_mean, normaliser.proprio_std))
-        # not saved with the weights: their home is the world model's config.json
-        self.register_buffer('_mean', mean, persistent=False)
-        self.register_buffer('_std', std, persistent=False)
-
-    def felt(self, proprio: Tensor) -> Tensor:
-        """(B, P) normalised."""
-        return (proprio - self._mean) / self._std
 
 
 class Correction(Felt):
@@ -151,15 +145,32 @@ class Contact(nn.Module):
 
 
 class Body(Felt):
-    """How far the tip moves in a model step, from proprioception and what it is told."""
+    """How far the tip moves in a control step, from how it moved and where it is told to be.
 
-    def __init__(self, normaliser: Normaliser, block: int, width: int = 128) -> None:
+    Where the tip is told to be says more than the actions that moved it there: at the edge of the
+    workspace it stops.
+    """
+
+    def __init__(self, normaliser: Normaliser, width: int = 256) -> None:
         super().__init__(normaliser)
-        self.net = _mlp(len(self._mean) + block, width, 6)
+        inputs = 2 * (len(self._mean) - 3) + 6
+        self.net = nn.Sequential(
+            nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6),
+        )  # fmt: skip
 
-    def forward(self, proprio: Tensor, action_block: Tensor) -> tuple[Tensor, Tensor]:
-        """Displacement (B, 3) m and its log variance in cm^2 (B, 3)."""
-        return _gaussian(self.net(torch.cat([self.felt(proprio), action_block], dim=-1)))
+    def forward(self, recent: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacement (B, 3) m and its log variance in cm^2 (B, 3).
+
+        Args:
+            recent: (B, 2, P) proprioception one and two control steps ago.
+            told: (B, 2, 3) m, where the tip was told to be by now, and by a control step ago.
+        """
+        moved = (recent[:, 0] - recent[:, 1]) / self._std * MOVED_SCALE
+        ahead = (told - recent[:, :1, TIP]) / TOLD_M
+        # without the target's lead over the tip, which ``told`` says
+        seen = [self.felt(recent[:, 0])[:, :-3], moved[:, :-3], ahead.flatten(1)]
+        return _gaussian(self.net(torch.cat(seen, dim=-1)), LEAST_BODY_LOG)
 
 
 class Sight(nn.Module):
@@ -192,9 +203,9 @@ class Motion(Felt):
         return mean, log_var.clamp(-6.0, MAX_LOG)
 
 
-def _gaussian(out: Tensor) -> tuple[Tensor, Tensor]:
+def _gaussian(out: Tensor, least: float = MIN_LOG) -> tuple[Tensor, Tensor]:
     mean, log_var = out.split(3, dim=-1)
-    return mean * 0.1, log_var.clamp(MIN_LOG, MAX_LOG)
+    return mean * 0.1, log_var.clamp(least, MAX_LOG)
 
 
 class BeliefHeads(nn.Module):
@@ -211,14 +222,18 @@ class BeliefHeads(nn.Module):
     pair_tail: Tensor
     level: Tensor
 
-    def __init__(self, latent: int, normaliser: Normaliser, block: int, features: int) -> None:
+    def __init__(
+        self, latent: int, normaliser: Normaliser, block: int, features: int, size: tuple[int, int]
+    ) -> None:
+        """``size``: height and width of images, px."""
         super().__init__()
         self.correction = Correction(latent, normaliser)
         self.doubt = Doubt(latent)
         self.world = UsualError(latent, block)
         self.outlook = UsualError(latent, OUTLOOK * block)
-        self.body = Body(normaliser, block)
+        self.body = Body(normaliser)
         self.sight = Sight(features)
+        self.view = View(normaliser, *size)
         self.contact = Contact(latent)
         self.background = UsualError(latent, OUTLOOK * block, math.prod(CELLS))
         self.motion = Motion(latent, normaliser)
@@ -239,8 +254,9 @@ def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:
             f'{checkpoint.folder}: expected a world model that is told of the joints and goes on '
             f'from two latents, got {model.config.name}; belief heads are for such alone'
         )
-    width = model.config.image_width
-    return BeliefHeads(model.latent, model.normaliser, model.block_width, width)
+    width, camera = model.config.image_width, checkpoint.contract.camera
+    size = camera.height, camera.width
+    return BeliefHeads(model.latent, model.normaliser, model.block_width, width, size)
 
 
 def load_belief_heads(checkpoint: Checkpoint) -> BeliefHeads | None:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..optimizers import muon_and_adamw
+
 REGION, REGION_SQUARED_RADIUS = 0.9, 6.251
 """Share of the truth that the calibrated region holds; the chi-square quantile of it, 3 axes."""
 
@@ -109,8 +111,7 @@ def fit_probe(
     """A probe trained on frozen latents by the mean distance to the truth.
 
     Distances rather than their squares: a few frames in which the object is hidden must not
-    decide how exactly it is read in all others. Hidden matrices by Muon
-    (https://kellerjordan.github.io/posts/muon), the rest by AdamW.
+    decide how exactly it is read in all others.
 
     Args:
         latents: (N, D) of the training split.
@@ -127,23 +128,14 @@ def fit_probe(
         probe = PositionProbe(x.shape[1])
     probe.mean.copy_(y.mean(0))
     probe.std.fill_(y.std(0).max())  # one for all axes: an object's height hardly varies
-    output = probe.mlp[-1].weight
-    hidden = [p for p in probe.mlp.parameters() if p.ndim == 2 and p is not output]
-    others = [p for p in probe.mlp.parameters() if p.ndim < 2 or p is output]
-    optimizers = (
-        torch.optim.Muon(hidden, lr=2e-2, weight_decay=1e-2),
-        torch.optim.AdamW(others, lr=2e-3, weight_decay=1e-2),
-    )
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, steps) for o in optimizers]
+    optimizers = muon_and_adamw(probe.mlp, 2e-3, 1e-2, steps)
     for _ in range(steps):
         rows = torch.from_numpy(rng.integers(0, len(x), batch))
         squared = ((probe(x[rows]) - y[rows]) / probe.std).square().sum(-1)
         loss = (squared + LEAST_SQUARED).sqrt().mean()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        optimizers.zero_grad()
         loss.backward()
-        for stepped in (*optimizers, *schedules):
-            stepped.step()
+        optimizers.step()
     return probe.eval().requires_grad_(False)
 
 

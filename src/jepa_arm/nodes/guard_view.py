@@ -14,6 +14,9 @@ LATENCY_SHARE = 0.05
 """Of a new value in the running mean."""
 MAX_LATENCY_MS = 1000.0
 """A longer one is no measurement."""
+NEWS = 2
+"""Statuses since a goal began that are sure to tell of the guard since then: the first may have
+been on its way before."""
 
 
 class GuardView:
@@ -26,7 +29,7 @@ class GuardView:
         self._heard_at = self._active_at = monotonic()
         self._counts: tuple[int, int] | None = None
         self._is_another = False
-        self._latency = 0.0
+        self._latency, self._news = 0.0, 0
         self.rate = Rate()
 
     def put(self, msg: GuardStatus) -> None:
@@ -40,6 +43,7 @@ class GuardView:
         if self._counts is not None and msg.accepted + msg.rejected < before:
             self._is_another = True
         self.status, self._heard_at = msg, monotonic()
+        self._news += 1
         if 0.0 <= msg.obs_to_command_ms <= MAX_LATENCY_MS:
             share = LATENCY_SHARE if self._latency else 1.0
             self._latency += share * (msg.obs_to_command_ms / 1000.0 - self._latency)
@@ -59,7 +63,7 @@ class GuardView:
             return f'no guard/status for {now - self._heard_at:.1f} s: is the guard up?'
         if now - self._active_at > timeout:
             return 'the guard is not active: does it get joint_states?'
-        if status is None:
+        if status is None or self._news < NEWS:
             return ''
         reasons = '; '.join(status.reasons)
         if status.state == GuardStatus.LATCHED:
@@ -78,6 +82,10 @@ class GuardView:
         """Share of the velocity limits that the guard lets the arm use; 1 before it is heard."""
         share = 1.0 if self.status is None else self.status.speed_scale
         return share if 0.0 < share <= 1.0 else 1.0
+
+    def begin(self) -> None:
+        """A goal begins: what stopped the one before it may be over."""
+        self._news = 0
 
     def sent(self) -> None:
         """Notes that a proposal is on its way: only what the guard says later is about it."""

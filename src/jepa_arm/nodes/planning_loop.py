@@ -247,6 +247,7 @@ class PlanningLoop:
         elif not takes_over and measured is not None:
             self._agent.resync(measured)
         self._agent.set_goal(goal)
+        self._guard.begin()
         self._calm_at = max(self._calm_at, self._stepped_at)
         place = np.round(goal.position, 3).tolist()
         self._logger.info(f'goal: {goal.subject} to {place} m, to be read within {reach:.3f} m')
@@ -370,6 +371,7 @@ class PlanningLoop:
         if is_sent and decision.proposal is not None and self._send is not None:
             self._send(decision.proposal)
             self._guard.sent()
+            self._agent.sent(stamp + self._observer.age(stamp))
         age = self._observer.age(stamp)
         self.keeper.keep()
         decision = self._agent.judged(decision)

@@ -19,6 +19,7 @@ SURPRISES = {
     'body': 'how the arm moves',
     'sight': 'where the image shows the arm',
     'background': 'what looked the same before',
+    'view': 'where the camera looks from',
     'palette': 'a colour that was not there',
     'motion': 'how much of the image moves',
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -29,9 +30,16 @@ from ..model.checkpoint import (
 )
 from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
+from ..optimizers import Optimizers, adamw, muon_and_adamw
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
-from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
+from .chains import BATCH, Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
+from .view import train_view
+
+VIEW_FRAMES, USUAL_VIEWS = 20000, 4000
+"""Images that teach where the camera looks from, and others that say what is usual."""
+DECAY = 1e-4
+"""Of weights, by AdamW."""
 
 
 def train_belief(
@@ -67,7 +75,10 @@ def train_belief(
     round_weights(heads.correction)
     _train_doubt(checkpoint, heads, draw, config)
     chosen = draw.rng.permutation(training)[: config.usual_episodes]
-    _train_surprise(heads, frames_of(model, latents, chosen), draw, config)
+    frames = frames_of(model, latents, chosen)
+    _train_surprise(heads, frames, draw, config)
+    _train_body(heads, frames, draw, config)
+    _train_view(heads, latents, training, draw.rng, config)
     _train_contact(model, heads, draw, config)
     round_weights(heads)
     heads.eval().requires_grad_(False)
@@ -91,7 +102,7 @@ def train_belief(
 def _train_correction(
     model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig, progress: bool
 ) -> None:
-    step = _stepper(heads.correction, config.chain_updates, config)
+    step = _adamw_stepper(heads.correction, config.chain_updates, config)
     with tqdm(total=config.chain_updates, desc='correction', disable=not progress) as bar:
         for i in range(config.chain_updates):
             chains = draw(config.chain_batch)
@@ -106,7 +117,7 @@ def _train_doubt(
     checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
 ) -> None:
     z, seconds, off = misread(checkpoint, heads, draw(config.chains))
-    step = _stepper(heads.doubt, config.steps, config)
+    step = _adamw_stepper(heads.doubt, config.steps, config)
     for _ in range(config.steps):
         pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
         sigma = heads.doubt(z[pick], seconds[pick])
@@ -116,8 +127,8 @@ def _train_doubt(
 
 def _train_surprise(heads: BeliefHeads, frames: Frame, draw: Draw, config: BeliefConfig) -> None:
     """What is usual in ``frames``, by Gaussian likelihood."""
-    names = 'world', 'outlook', 'body', 'sight', 'background', 'motion'
-    steps = {name: _stepper(getattr(heads, name), config.steps, config) for name in names}
+    names = 'world', 'outlook', 'sight', 'background', 'motion'
+    steps = {n: _adamw_stepper(getattr(heads, n), config.steps, config) for n in names}
     for _ in range(config.steps):
         f = frames.rows(torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch)))
         assert f.long_before is not None and f.long_block is not None
@@ -126,15 +137,44 @@ def _train_surprise(heads: BeliefHeads, frames: Frame, draw: Draw, config: Belie
         far = f.long_before, f.long_predicted, f.long_block
         steps['world'](_surprisal(f.z - f.predicted, heads.world(*near)))
         steps['outlook'](_surprisal(f.z - f.long_predicted, heads.outlook(*far)))
-        way, log_var = heads.body(f.proprio_before, f.block)
         tip = f.proprio[:, TIP]
-        steps['body'](_surprisal(100.0 * (tip - f.proprio_before[:, TIP] - way), log_var))
         place, log_var = heads.sight(f.features)
         steps['sight'](_surprisal(100.0 * (tip - place), log_var))
         usual = heads.background(*far).clamp(min=CELL_FLOOR)
         steps['background'](_surprisal(f.change.cells, usual))
         level, log_var = heads.motion(f.before, f.change.felt, f.proprio)
         steps['motion'](_surprisal(f.change.motion - level, log_var))
+
+
+def _train_body(heads: BeliefHeads, f: Frame, draw: Draw, config: BeliefConfig) -> None:
+    """As what is usual, for longer: it can be known all but exactly."""
+    optimizers = muon_and_adamw(heads.body, config.learning_rate, DECAY, config.body_steps)
+    step = _stepper(heads.body, optimizers)
+    way = 100.0 * (f.proprio[:, TIP] - f.recent[:, 0, TIP])
+    for _ in range(config.body_steps):
+        rows = torch.from_numpy(draw.rng.integers(0, len(way), config.batch))
+        expected, log_var = heads.body(f.recent[rows], f.told[rows])
+        step(_surprisal(way[rows] - 100.0 * expected, log_var))
+
+
+def _train_view(
+    heads: BeliefHeads,
+    latents: LatentEpisodes,
+    training: NDArray[np.int64],
+    rng: np.random.Generator,
+    config: BeliefConfig,
+) -> None:
+    """On some frames of the episodes ``training``; what is read off others is usual."""
+    drawn = rng.permutation(latents.starts(training, 1))
+    frames, usual = np.split(drawn[: VIEW_FRAMES + USUAL_VIEWS], [VIEW_FRAMES])
+    if not len(usual):
+        frames = usual = drawn
+    train_view(heads.view, *latents.images(frames), config, rng)
+    round_weights(heads.view)
+    with torch.inference_mode():
+        parts = np.array_split(usual, -(-len(usual) // BATCH))
+        read = [heads.view.read(*map(torch.from_numpy, latents.images(p))) for p in parts]
+        heads.view.fit(torch.cat(read))
 
 
 def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:
@@ -151,7 +191,7 @@ def _train_contact(
     z = torch.cat([chains.z[:, :2], ahead], dim=1).clone()
     z, z_prev = z[:, 1:].flatten(0, 1), z[:, :-1].flatten(0, 1)
     wanted = chains.contact[:, 1 : RISK_STEPS + 2].float().flatten()
-    step = _stepper(heads.contact, config.steps, config)
+    step = _adamw_stepper(heads.contact, config.steps, config)
     for _ in range(config.steps):
         pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
         logits = heads.contact(z[pick], z_prev[pick])
@@ -166,16 +206,19 @@ def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> No
     heads.doubt.unit.mul_((torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt())
 
 
-def _stepper(module: nn.Module, steps: int, config: BeliefConfig) -> Callable[[Tensor], None]:
-    """Takes a loss and makes one step of AdamW (cosine rate) on ``module``."""
-    optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+def _adamw_stepper(
+    module: nn.Module, steps: int, config: BeliefConfig
+) -> Callable[[Tensor], None]:
+    return _stepper(module, adamw(module, config.learning_rate, DECAY, steps))
+
+
+def _stepper(module: nn.Module, optimizers: Optimizers) -> Callable[[Tensor], None]:
+    """Takes a loss and makes one step on ``module``."""
 
     def step(loss: Tensor) -> None:
-        optimizer.zero_grad()
+        optimizers.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        optimizers.step()
 
     return step

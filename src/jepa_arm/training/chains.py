@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.episodes import DataError, EpisodeFile
 from ..looks import Change, changes_of
-from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads
+from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads, told_by
 from ..model.checkpoint import Checkpoint
 from ..model.world_model import WorldModel
 from ..surprise import Frame, regimes, scores
@@ -103,6 +103,15 @@ class LatentEpisodes:
         features = torch.from_numpy(self._features[frames]).float()
         return Chains(z, features, proprio, torch.from_numpy(actions), truth, contact)
 
+    def images(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(B, h, w, 3) of ``frames`` (B,), and proprioception (B, P)."""
+        pixels = self._episodes.pixels
+        return np.stack([pixels[frame] for frame in frames]), self._proprio[frames]
+
+    def recent(self, frames: NDArray[np.int64]) -> Tensor:
+        """(B, 2, P) what was felt one and two control steps before ``frames`` (B,)."""
+        return torch.from_numpy(self._proprio[np.stack([frames - 1, frames - 2], axis=1)])
+
     def changes(self, frames: NDArray[np.int64]) -> Change:
         """Of the images ``frames`` (B,), each compared with those before in its episode."""
         owner = self._episodes.episode_of_frames()[frames]
@@ -177,20 +186,23 @@ def misread(
 
 
 @torch.no_grad()
-def frame_of(model: WorldModel, chains: Chains, change: Change) -> Frame:
+def frame_of(model: WorldModel, chains: Chains, recent: Tensor, change: Change) -> Frame:
     """The last frames of ``chains`` of ``OUTLOOK`` blind steps, with what was expected of them.
 
-    ``change`` of the last frames' images.
+    ``recent`` (B, 2, P), what was felt one and two control steps before them; ``change`` of their
+    images.
     """
+    proprio = chains.proprio[:, -1]
     z, actions = chains.z, chains.actions
     return Frame(
         z=z[:, -1],
-        proprio=chains.proprio[:, -1],
+        proprio=proprio,
         features=chains.features[:, -1],
         before=z[:, -2],
         block=actions[:, -1],
         predicted=model.predict(z[:, -2], z[:, -3], actions[:, -1]),
-        proprio_before=chains.proprio[:, -2],
+        recent=recent,
+        told=torch.stack([told_by(proprio), told_by(recent[:, 0])], dim=1),
         long_before=z[:, 1],
         long_block=actions[:, 1:].flatten(1),
         long_predicted=model.rollout(z[:, 1], z[:, 0], actions[:, 1:])[:, -1],
@@ -202,7 +214,8 @@ def frames_of(model: WorldModel, latents: LatentEpisodes, indices: NDArray[np.in
     """All frames of the episodes ``indices`` of which enough is known."""
     starts = latents.starts(indices, OUTLOOK)
     chains = latents.chains(starts, OUTLOOK)
-    return frame_of(model, chains, latents.changes(starts + latents.span(OUTLOOK)))
+    last = starts + latents.span(OUTLOOK)
+    return frame_of(model, chains, latents.recent(last), latents.changes(last))
 
 
 @torch.inference_mode()
@@ -214,6 +227,8 @@ def scored(
     And whether each (N,) comes a control step after the one before it.
     """
     frame = frames_of(model, latents, indices)
+    last = latents.starts(indices, OUTLOOK) + latents.span(OUTLOOK)
+    frame = replace(frame, image=torch.from_numpy(latents.images(last)[0]))
     follows = np.diff(latents.starts(indices, OUTLOOK), prepend=-1) == 1
     follows[0] = False
     return scores(heads, frame).numpy(), regimes(heads, frame).numpy(), follows
