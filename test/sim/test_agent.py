@@ -88,6 +88,30 @@ def pushing(arm_config: ArmConfig, sim_config: SimConfig) -> Iterator[tuple[Agen
     evaluator.world.close()
 
 
+@pytest.mark.parametrize('delay', [0.04, 0.13])
+def test_commands_that_come_late_do_not_pass_for_an_arm_that_is_held(
+    delay: float, arm_config: ArmConfig, sim_config: SimConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = load(GuardConfig, config_path('guard.yaml'))
+    evaluator = Evaluator(
+        arm_config, sim_config, guard, 'reach', conditions=Conditions(delay=delay)
+    )
+    planner = replace(load(PlannerConfig, config_path('planner.yaml')), deadline_ms=10_000.0)
+    agent = Agent(load_checkpoint(checkpoint_path('compact')), evaluator.arm, planner)
+    judged, surprised = agent.judged, []
+
+    def note(decision: Decision) -> Decision:
+        decision = judged(decision)
+        surprised.append(decision.surprise > 1.0)
+        return decision
+
+    monkeypatch.setattr(agent, 'judged', note)
+    for seed in (1_079_000, 1_079_001, 1_079_002):
+        evaluator.run_agent(agent, seed)
+    evaluator.world.close()
+    assert len(surprised) > 30 and not any(surprised)
+
+
 def test_a_tip_below_the_workspace_first_comes_straight_up(
     pushing: tuple[Agent, Evaluator],
 ) -> None:

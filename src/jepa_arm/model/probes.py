@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..optimizers import muon_and_adamw
+from .optimizers import muon_and_adamw
 
 REGION, REGION_SQUARED_RADIUS = 0.9, 6.251
 """Share of the truth that the calibrated region holds; the chi-square quantile of it, 3 axes."""

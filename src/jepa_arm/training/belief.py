@@ -28,9 +28,9 @@ from ..model.checkpoint import (
     load_checkpoint,
     round_weights,
 )
+from ..model.optimizers import Optimizers, adamw, muon_and_adamw
 from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..optimizers import Optimizers, adamw, muon_and_adamw
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
 from .chains import BATCH, Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
