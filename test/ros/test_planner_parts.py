@@ -242,6 +242,18 @@ def test_a_guard_that_is_latched_held_or_silent_is_a_reason_to_end_a_goal():
     assert view.stopped(timeout=9.0) == ''
 
 
+def test_a_status_from_before_a_goal_does_not_end_it():
+    """The answer of guard/resume and the status come by two ways, in any order."""
+    view = GuardView(width=2)
+    held = status(GuardStatus.HOLDING, reasons=['held: hold was requested'])
+    view.put(held)
+    view.begin()
+    view.put(held)  # was on its way
+    assert view.stopped(timeout=9.0) == ''
+    view.put(held)
+    assert 'guard/resume' in view.stopped(timeout=9.0)
+
+
 def test_a_guard_that_was_started_anew_ends_the_goal_and_only_that():
     """A goal went on by itself when the guard had died and come back."""
     view = GuardView(width=2)

@@ -29,7 +29,7 @@ class GuardView:
         self._heard_at = self._active_at = monotonic()
         self._counts: tuple[int, int] | None = None
         self._is_another = False
-        self._latency, self._news = 0.0, 0
+        self._latency, self._news = 0.0, NEWS
         self.rate = Rate()
 
     def put(self, msg: GuardStatus) -> None:
