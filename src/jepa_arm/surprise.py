@@ -30,6 +30,9 @@ TAIL_SHARE, LEVEL_SHARE = 0.05, 0.01
 LEAST_SCORES = 200
 """Fewer scores in a regime give no tail of its own; then all together do."""
 LEAST_SCALE = 1e-3
+ANYHOW = 'view', 'palette'
+"""Channels that mean the same whatever the arm does: one tail for all regimes. While it rests, few
+poses make many frames."""
 STILL_SHARE, STILL_LOG_VAR = 0.25, 1.5
 """So many cells surely stand still, and all whose log variance is less than this much more."""
 
@@ -162,8 +165,8 @@ def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor
     for regime in range(len(REGIMES)):
         own = rows[regimes == regime]
         own = own if len(own) >= LEAST_SCORES else rows
-        for channel in range(len(CHANNELS)):
-            values = own[:, channel]
+        for channel, name in enumerate(CHANNELS):
+            values = (rows if name in ANYHOW else own)[:, channel]
             values = values[np.isfinite(values)]
             begin = float(np.quantile(values, 1.0 - TAIL_SHARE))
             excess = values[values > begin] - begin
