@@ -7,9 +7,8 @@ the whole loop with the guard.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
+from .orders import Orders
 from .planning.heads import load_heads
 from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan, Planner
@@ -45,21 +45,6 @@ SAME_RAD = 1e-9
 """What is nearer is the same place."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
-ORDERS_KEPT = 8
-
-
-@dataclass
-class _Order:
-    """What was decided at one stamp.
-
-    Attributes:
-        decided: s. before: (3,) m, where the tip was told to be until then.
-        came: s, when its command came to the arm, as far as is known.
-    """
-
-    decided: float
-    before: FloatArray
-    came: float
 
 
 class Agent:
@@ -88,7 +73,7 @@ class Agent:
         past = self._model.past
         self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
-        self._motion = TipMotion(arm)
+        self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
         low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
         self._planner = Planner(
             self._model,
@@ -148,7 +133,7 @@ class Agent:
         """Plans on from ``joints`` (J,), where the arm is held."""
         self._motion.reset(joints)
         self._target_before = self._motion.target
-        self._orders: deque[_Order] = deque(maxlen=ORDERS_KEPT)
+        self._orders.reset()
         self._planner.reset()
         self._belief.forget_sent()
         self._coming = torch.zeros(0, TipMotion.width)
@@ -244,7 +229,9 @@ class Agent:
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
         image, stamp = self._image(observation), observation.stamp
-        told = self._told_lately(stamp)
+        told = torch.tensor(
+            self._orders.lately(stamp, self._motion.target)[None], dtype=torch.float32
+        )
         surprise = self._surprise
         if isinstance(self._model, WorldModel) and surprise is not None:
             z, features = self._model.encode_parts(image, proprio)
@@ -263,8 +250,7 @@ class Agent:
 
     def sent(self, stamp: float) -> None:
         """Takes note that the newest proposal was sent at ``stamp`` (s)."""
-        if self._orders:
-            self._orders[-1].came = stamp
+        self._orders.sent(stamp)
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:
@@ -309,7 +295,7 @@ class Agent:
         elif plan.is_barred:
             actions[:] = 0.0  # no way was found that keeps out of obstacles
         waypoints = self._motion.preview(actions[: self._config.waypoints])
-        self._orders.append(_Order(stamp, self._target_before, stamp + self.latency))
+        self._orders.add(stamp, self._target_before, stamp + self.latency)
         self._motion.apply(actions[0])
         self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
@@ -334,7 +320,8 @@ class Agent:
 
     def _proprio(self, joints: FloatArray, stamp: float) -> torch.Tensor:
         """(1, P) at ``joints`` (J,), with the tip told to go where it was told to by then."""
-        self._told, last = self._told_at(stamp), self._last
+        self._told = self._orders.at(stamp, self._motion.target, self._wait[0])
+        last = self._last
         velocity = None
         if self._model.sees_velocity:
             velocity = np.zeros_like(joints)
@@ -356,34 +343,6 @@ class Agent:
         """(1, h, w, 3), without declared obstacles, which the model never saw."""
         image, eraser = observation.image, self._eraser
         return (image if eraser is None else eraser.erase(image))[None]
-
-    def _told_at(self, stamp: float) -> FloatArray:
-        """(3,) m, the target of the newest decision whose command had come by ``stamp`` (s).
-
-        A decision's own command comes so late that the one before may still wait.
-        """
-        dt = self._time.control_dt
-        told = self._motion.target
-        for order in reversed(self._orders):
-            if order.decided <= stamp - (self._wait[0] + 0.5) * dt:
-                break
-            told = order.before
-        return told
-
-    def _told_lately(self, stamp: float) -> torch.Tensor:
-        """(1, 2, 3) m, where the tip was told to be by ``stamp`` (s), and a control step before.
-
-        A command that came late in a control step counts for the share that was left of it.
-        """
-        dt, told = self._time.control_dt, []
-        for by in (stamp, stamp - dt):
-            place = newer = self._motion.target
-            for order in reversed(self._orders):
-                late = 1.0 - (by - order.came) / dt
-                place = place - min(max(late, 0.0), 1.0) * (newer - order.before)
-                newer = order.before
-            told.append(place)
-        return torch.tensor(np.stack(told)[None], dtype=torch.float32)
 
     @property
     def _wait(self) -> tuple[int, float]:

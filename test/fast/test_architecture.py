@@ -21,7 +21,7 @@ LAYERS = (
     {'arm'},
     {'motion', 'collision', 'joint_watch', 'routes'},
     {'model', 'data', 'sim', 'sweep'},
-    {'goals', 'proposals', 'stream', 'sight', 'erasing', 'looks'},
+    {'goals', 'proposals', 'stream', 'sight', 'erasing', 'looks', 'orders'},
     {'planning', 'surprise', 'guard', 'memory'},
     {'belief', 'decision', 'evaluation_report'},
     {'recall'},

@@ -27,7 +27,9 @@ def test_images_are_moved_as_told() -> None:
     assert np.argwhere(larger[..., 0] > 100)[0][1] == pytest.approx(29.5 + 15.75, abs=1.0)
 
 
-def test_a_camera_that_moved_shows_whatever_the_light(world: BulletWorld, arm: Arm) -> None:
+def test_a_camera_that_moved_whichever_way_shows_in_the_image_of_the_arm(
+    world: BulletWorld, arm: Arm
+) -> None:
     heads = load_belief_heads(load_checkpoint(CHECKPOINTS / 'compact'))
     assert heads is not None
 
@@ -41,6 +43,6 @@ def test_a_camera_that_moved_shows_whatever_the_light(world: BulletWorld, arm: A
     before = strangeness()
     for way in np.vstack([np.eye(3), -np.eye(3)]):
         world.bump_camera(0.03 * way)
-        assert strangeness() > 5.0 * before
+        assert strangeness() > 3.0 * before
         world.bump_camera(-0.03 * way)
     assert strangeness() == pytest.approx(before)
