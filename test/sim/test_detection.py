@@ -36,7 +36,6 @@ def detector() -> Iterator[Detector]:
         'camera_bumped',
         'light_changed',
         'arm_blocked',
-        'actions_mirrored',
     ],
 )
 def test_what_changes_at_once_surprises_within_six_images(detector: Detector, name: str) -> None:
