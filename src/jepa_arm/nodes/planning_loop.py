@@ -368,11 +368,11 @@ class PlanningLoop:
             )
         is_over = pursuit is None or pursuit.ended.done()
         is_sent = not (is_over or pursuit is None or pursuit.progress.is_waiting)
+        age = self._observer.age(stamp)
         if is_sent and decision.proposal is not None and self._send is not None:
             self._send(decision.proposal)
             self._guard.sent()
-            self._agent.sent(stamp + self._observer.age(stamp))
-        age = self._observer.age(stamp)
+            self._agent.sent(stamp + age)
         self.keeper.keep()
         decision = self._agent.judged(decision)
         if not decision.surprise > self._patience.level:  # nor where there is nothing to judge

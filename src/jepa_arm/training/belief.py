@@ -164,11 +164,13 @@ def _train_view(
     rng: np.random.Generator,
     config: BeliefConfig,
 ) -> None:
-    """On some frames of the episodes ``training``; what is read off others is usual."""
+    """On some frames of the episodes ``training``; what is read off others is usual.
+
+    Where there are too few for both, the same serve twice.
+    """
     drawn = rng.permutation(latents.starts(training, 1))
-    frames, usual = np.split(drawn[: VIEW_FRAMES + USUAL_VIEWS], [VIEW_FRAMES])
-    if not len(usual):
-        frames = usual = drawn
+    frames = drawn[:VIEW_FRAMES]
+    usual = drawn[: VIEW_FRAMES + USUAL_VIEWS][-USUAL_VIEWS:]
     train_view(heads.view, *latents.images(frames), config, rng)
     round_weights(heads.view)
     with torch.inference_mode():
