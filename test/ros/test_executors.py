@@ -151,3 +151,14 @@ def test_a_slow_beat_that_is_paced_up_does_not_wait_for_its_old_turn(beating):
     assert beating.spin(lambda: len(beating.ticks) >= before + 3)
     assert time.monotonic() - began < 50 * PERIOD_S
     assert 0.0 <= beating.group.late < 50 * PERIOD_S
+
+
+def test_a_beat_can_be_put_in_step_with_something_else(beating):
+    period, phase = 20 * PERIOD_S, 7.3 * PERIOD_S
+    for told, expected in ((phase, phase), (None, PHASE_S)):
+        beating.group.pace(period, told)
+        due = time.monotonic() + beating.group.time_left()
+        assert (due - expected) % period == pytest.approx(0.0, abs=2e-3) or (
+            due - expected
+        ) % period == pytest.approx(period, abs=2e-3)
+        assert -1e-3 < beating.group.time_left() <= period

@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 from guard_bench import COMMANDS, DT, EVERY, Bench, assert_smooth
-from jepa_arm_msgs.msg import GuardStatus
+from jepa_arm_msgs.msg import Goal, GuardStatus
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import SENSOR, STATUS
+from jepa_arm.nodes.parameters import LATCHED, SENSOR, STATUS
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -53,6 +53,22 @@ def test_a_resting_arm_hears_of_it_often_enough_for_its_watchdog_and_not_at_ever
     moving = [t for t, m in bench.robot.commands[before:] if np.any(m.points[0].velocities)]
     assert np.median(np.diff(moving)) == pytest.approx(DT, rel=0.15)
     assert bench.status[-1][1].missed_ticks < missed + 20
+
+
+def test_a_resting_guard_is_quick_when_a_goal_is_taken_up(bench):
+    bench.follow()
+    bench.wait_state(GuardStatus.HOLDING)
+    time.sleep(0.3)
+    goals = bench.harness.publisher(Goal, 'planner/goal', LATCHED)
+    before = len(bench.robot.commands)
+    goals.publish(Goal())
+    time.sleep(0.4)
+    quick = bench.robot.commands[before:]
+    assert len(quick) > 25 and all(msg == quick[0][1] for _, msg in quick)
+    time.sleep(0.5)
+    before = len(bench.robot.commands)
+    time.sleep(0.5)
+    assert len(bench.robot.commands) - before < 20
 
 
 def test_nothing_is_commanded_before_the_first_joint_state(harness):

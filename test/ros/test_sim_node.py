@@ -49,6 +49,18 @@ def test_readings_come_at_their_rates_with_stamps_that_fit(bench):
     assert (joints[-1] - joints[0]) / wall == pytest.approx(1.0, abs=0.1)
 
 
+def test_images_of_an_arm_at_rest_are_not_late(bench):
+    for seed in range(4):  # each begins at another time of the ticks that are made at once
+        bench.reset(seed)
+        time.sleep(0.6 + 0.013 * seed)
+        for log in (bench.joints, bench.images):
+            log.clear()
+        time.sleep(1.0)
+        joints = np.array([at for at, _ in bench.joints]) - stamps(bench.joints)
+        images = np.array([at for at, _ in bench.images]) - stamps(bench.images)
+        assert np.median(images) - np.min(joints) < 0.015  # the newest of the joint states
+
+
 def test_camera_info_and_image_are_those_of_the_configured_camera(bench, arm):
     camera = arm.config.camera
     image = convert.image_from_msg(bench.images[-1][1], (camera.width, camera.height))

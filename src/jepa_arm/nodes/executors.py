@@ -78,17 +78,19 @@ class Beat(ByHand):
             act: called with what takes the messages, which it must call once.
         """
         super().__init__()
-        self.period, self._phase, self.act, self.late = period, phase, act, 0.0
+        self.period, self._usual_phase, self._phase = period, phase, phase
+        self.act, self.late = act, 0.0
         self._due = self._after(monotonic())
 
     def time_left(self) -> float:
         """s until the next beat; zero or less when it is due."""
         return self._due - monotonic()
 
-    def pace(self, period: float) -> None:
-        """From now on it beats every ``period`` s."""
-        if period != self.period:
-            self.period = period
+    def pace(self, period: float, phase: float | None = None) -> None:
+        """From now on it beats every ``period`` s, with another ``phase`` (s) if there is one."""
+        phase = self._usual_phase if phase is None else phase
+        if (period, phase) != (self.period, self._phase):
+            self.period, self._phase = period, phase
             self._due = self._after(monotonic())
 
     def begin(self) -> None:

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
-from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
+from jepa_arm_msgs.msg import Goal, GuardStatus, PlannerStatus
 from rclpy.duration import Duration
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -45,6 +45,8 @@ from .process import return_large_memory, steady_timer, use_real_time
 STATUS_PERIOD_S = 0.1
 STOP_LIMIT_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
+CALLED_S = 0.5
+"""How long the guard is quick for a goal's first proposal."""
 AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
 TOLD_S = 10.0
 """How long a reason for which the arm stopped is told as a problem, after it is over."""
@@ -94,7 +96,7 @@ class GuardPart:
         self._missed, self._jitter = 0, 0.0
         self._obs_to_command, self._is_fresh_plan = np.nan, False
         self._published: tuple[object, ...] = ()
-        self._faulty_at = -np.inf
+        self._faulty_at = self._goal_at = -np.inf
         self._ending_since: float | None = None
         self._pause = Pause()
         self._clock_jumps: ClockJumps | None = None
@@ -178,6 +180,9 @@ class GuardPart:
             event_callbacks=self._connections.hear(topic),
         )
         self._connections.need('joint_states')
+        subscribe(
+            Goal, 'planner/goal', self._on_goal, COMMAND, callback_group=self._beat, raw=True
+        )
         if self._lock_step is not None:
             subscribe(Clock, '/clock', self._on_clock, STATUS)
             subscribe(PlannerStatus, 'planner/status', self._on_planner, STATUS)
@@ -312,6 +317,10 @@ class GuardPart:
         self._lock_step.command_asked(convert.to_seconds(msg.clock))
         self._tick_if_due()
 
+    def _on_goal(self, _: bytes) -> None:
+        """Proposals come soon: they are not to wait for a guard at rest."""
+        self._goal_at = self._now()
+
     def _on_planner(self, msg: PlannerStatus) -> None:
         assert self._lock_step is not None
         stamp = convert.to_seconds(msg.observation_stamp)
@@ -339,7 +348,8 @@ class GuardPart:
             now, due = monotonic(), self._output.ticks_due(self._ros_now())
             for at in [now] if due == 1 else np.linspace(before, now, due + 1)[1:]:
                 self._tick(float(at))
-        is_at_rest = self._guard.state in AT_REST
+        is_called = monotonic() - self._goal_at < CALLED_S
+        is_at_rest = self._guard.state in AT_REST and not is_called
         self._beat.pace(self._rest_period if is_at_rest else self._time.stream_dt)
 
     def _tick_if_due(self) -> None:

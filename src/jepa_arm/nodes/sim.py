@@ -174,7 +174,10 @@ class SimNode(Node):
             if left == 0:  # whoever listens would take those before at once with it
                 self._publish_clock()
             self._publish_readings()
-        self._beat.pace(dt * (REST_TICKS if self._virtual.is_at_rest else 1))
+        if self._virtual.is_at_rest:  # images are of the last of the ticks made at once, not late
+            self._beat.pace(dt * REST_TICKS, self._anchor)
+        else:
+            self._beat.pace(dt)
 
     # Lock-step.
 
