@@ -45,6 +45,7 @@ setup(
     install_requires=[
         'numpy>=1.26,<3',
         'torch>=2.9,<3',
+        'openvino>=2026.1,<2027',
         'opencv-python>=4.8,<6',
         'pybullet>=3.2.7,<4; python_version < "3.12"',
         'pybullet-arm64>=3.2.8,<4; python_version >= "3.12" and python_version < "3.14"',

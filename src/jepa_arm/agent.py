@@ -30,6 +30,7 @@ from .planning.heads import load_heads
 from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan, Planner
 from .planning.reposition import Reposition
+from .planning.runtime import stage_compiler
 from .planning.search import Optimizer
 from .recall import recall
 from .surprise import Judgement, Surprise
@@ -85,6 +86,7 @@ class Agent:
             optimizer,
             self._probes.spread,
             torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
+            stage_compiler(checkpoint, config),
         )
         self.keep_out_of(())
         self._looks = Looks(self._time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from .control import control_step
 from .evaluator import Evaluator
 from .goals import PositionGoal
 from .model.checkpoint import Checkpoint
+from .planning.planner import Plan
+from .planning.runtime import agreement
 from .resources import machine
 from .sim.tasks import EVALUATION_SEED
 
@@ -30,33 +33,43 @@ def bench_plan(
     planner: PlannerConfig,
     plans: int = 500,
 ) -> dict[str, Any]:
-    """Plan latency in the closed loop of the push task, in process."""
+    """Plan latency in the closed loop of the push task, in process.
+
+    Where plans run compiled, in turns with torch, and how alike both price the same candidates.
+    """
     torch.set_num_threads(planner.threads)
     evaluator = Evaluator(arm, sim, guard, 'push')
-    agent = Agent(checkpoint, evaluator.arm, planner)
-    plan_ms: list[float] = []
-    sources: list[str] = []
-    candidates: list[int] = []
+    agents = {
+        runtime: Agent(checkpoint, evaluator.arm, replace(planner, runtime=runtime))
+        for runtime in dict.fromkeys((planner.runtime, 'torch'))
+    }
+    made: dict[str, list[Plan]] = {runtime: [] for runtime in agents}
     seed = BENCH_SEED
-    while len(plan_ms) < plans:
-        scene = evaluator.task.sample(seed)
+    while len(made['torch']) < plans:
+        for runtime, agent in agents.items():
+            scene = evaluator.task.sample(seed)
+            evaluator.world.reset(scene)
+            evaluator.guard.reset(scene.joints, now=0.0)
+            agent.reset(scene.joints)
+            agent.set_goal(PositionGoal('object', scene.goal))
+            for _ in range(min(50, plans - len(made[runtime]))):
+                decision = control_step(agent, evaluator.guard, evaluator.world, sim.time.ticks)
+                assert decision.plan is not None
+                made[runtime].append(decision.plan)
         seed += 1
-        evaluator.world.reset(scene)
-        evaluator.guard.reset(scene.joints, now=0.0)
-        agent.reset(scene.joints)
-        agent.set_goal(PositionGoal('object', scene.goal))
-        for _ in range(min(50, plans - len(plan_ms))):
-            decision = control_step(agent, evaluator.guard, evaluator.world, sim.time.ticks)
-            assert decision.plan is not None
-            plan_ms.append(decision.plan.latency_ms)
-            sources.append(decision.plan.source)
-            candidates.append(decision.plan.candidates)
     evaluator.world.close()
+    told = made[planner.runtime]
+    sources = [plan.source for plan in told]
+    figures = _percentiles('plan_ms', [plan.latency_ms for plan in told])
+    if planner.runtime != 'torch':
+        figures |= _percentiles('torch_plan_ms', [plan.latency_ms for plan in made['torch']])
+        figures |= agreement(checkpoint, planner, made['torch'])
     return {
-        **_percentiles('plan_ms', plan_ms),
+        **figures,
         **bench_encode(checkpoint),
-        'plans': len(plan_ms),
-        'candidates': float(np.mean(candidates)),
+        'runtime': planner.runtime,
+        'plans': len(told),
+        'candidates': float(np.mean([plan.candidates for plan in told])),
         'from_actor': sources.count('actor') / len(sources),
         'from_warm_start': sources.count('warm_start') / len(sources),
         'from_search': sources.count('search') / len(sources),

@@ -152,6 +152,7 @@ def run_comparison(
         raise ConfigError(f'task: expected some of {list(TOLERANCES_CM)}, got {unknown[0]}')
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(planner.threads)
+    planner = replace(planner, runtime='torch')  # which all of them have
     for contender in contenders:
         for task in tasks:
             run = Run(checkpoint, scene, planner, contender, task)
@@ -185,10 +186,14 @@ class Run:
                 time = checkpoint.contract.time
                 width = checkpoint.contract.action_width
                 search = contender.search(checkpoint.model, planner, time.frame_skip, width)
-            arm = self._evaluator.arm
-            self._agent = MeteredAgent(checkpoint, arm, self._planner, optimizer=search)
+            self._search = search
+            self._agent = self._make_agent(self._planner)
             self._agent.forget()
             self._agent.rapl = rapl
+
+    def _make_agent(self, planner: PlannerConfig) -> MeteredAgent:
+        arm = self._evaluator.arm
+        return MeteredAgent(self._checkpoint, arm, planner, optimizer=self._search)
 
     def close(self) -> None:
         """Ends the simulation."""
@@ -238,7 +243,8 @@ class Run:
         goal: Goal = PositionGoal(task.subject, scene.goal)
         if self._contender.is_latent:
             goal = self._agent.latent_goal(world.image_of(scene, task.subject))
-        return round(count_flops(self._agent, self._evaluator, goal, FLOPS_SEED) * 1e-9, 6)
+        agent = self._make_agent(replace(self._planner, runtime='torch'))  # which can be counted
+        return round(count_flops(agent, self._evaluator, goal, FLOPS_SEED) * 1e-9, 6)
 
     def _told(self, result: EpisodeResult) -> dict[str, Any]:
         task, dt = self._evaluator.task, self._evaluator.world.config.time.control_dt

@@ -55,7 +55,7 @@ def examine_checkpoint(
     made = checkpoint.info.get('git', 'unknown')
     yield Finding('checkpoint', Level.OK, f'{folder.name} fits {arm.name}; made by commit {made}')
     median, worst = plan_latency(folder, arm, planner)
-    threads = f'{planner.threads} thread{"s" * (planner.threads != 1)} of torch'
+    threads = f'{planner.threads} thread{"s" * (planner.threads != 1)} of {planner.runtime}'
     text = f'{median:.0f} ms (median), {worst:.0f} ms (95th percentile) with {threads}'
     period = sim.time.control_dt * 1000.0
     if worst <= 0.6 * period:

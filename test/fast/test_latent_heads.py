@@ -80,8 +80,9 @@ def test_actor_and_value_learn_a_line() -> None:
     train_value(heads, data, config, progress=False)
     ways = {'z': torch.zeros(2, 1), 'goal': torch.tensor([[0.8], [-0.8]])}
     with torch.inference_mode():
-        block = heads.actor.likeliest(
-            data.features(ways), torch.zeros(2, 1), torch.full((2,), 0.2)
+        likeliest = torch.zeros(2, heads.actor.modes), torch.zeros(2, heads.actor.block)
+        block = heads.actor.pick(
+            data.features(ways), torch.zeros(2, 1), torch.full((2,), 0.2), *likeliest
         )
         goals = torch.tensor([[0.0], [1.2], [2.4]])
         values = heads.value(data.features({'z': torch.zeros(3, 1), 'goal': goals}))
@@ -115,7 +116,7 @@ def test_heads_propose_and_price_the_kind_of_goal_they_know(
     planner = Planner(PointMass(), read, heads, contract, config)
     origin, place = torch.zeros(1, 3), np.array([0.06, -0.04, 0.02])
     plan = planner.plan(origin, origin, LatentGoal(place))
-    local = config.candidates // 2 + config.candidates * (config.sweeps - 1)
+    local = config.candidates * config.sweeps
     distance = float(((plan.latents - torch.tensor(place)) ** 2).mean())
     if of_latents:
         assert plan.candidates == local and set(plan.terms) == {'latent', 'value'}

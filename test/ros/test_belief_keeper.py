@@ -27,7 +27,8 @@ def checkpoint():
 @pytest.fixture
 def make(checkpoint, arm):
     """An agent and its keeper, as in a new process."""
-    config = replace(load(PlannerConfig, config_path('planner.yaml')), sweeps=1)
+    config = load(PlannerConfig, config_path('planner.yaml'))
+    config = replace(config, sweeps=1, runtime='torch')  # nothing is planned for
     keepers = []
 
     def new(path, max_age=30.0):

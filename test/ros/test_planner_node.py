@@ -199,6 +199,19 @@ def test_imagination_answers_with_one_place_a_model_step(bench):
     assert not refused.success and 'control steps' in refused.message
 
 
+def test_the_first_plan_of_a_goal_is_of_an_image_that_came_after_it(fresh):
+    for i in range(4):
+        time.sleep(0.5 + 0.023 * i)  # at rest images are looked at less often
+        before, told = fresh.joints[-1][1].header.stamp, len(fresh.status)
+        handle = fresh.send(pose(*FAR[i % 2]), tolerance=1e-4)
+        fresh.wait_status(PlannerStatus.PLANNING)
+        first = next(m for _, m in fresh.status[told:] if m.state == PlannerStatus.PLANNING)
+        sent, seen = map(convert.to_seconds, (before, first.observation_stamp))
+        assert seen >= sent, first.reason
+        fresh.harness.wait(handle.cancel_goal_async().done, 'the end')
+        fresh.wait_rest(3.0)
+
+
 def test_status_comes_with_every_image_and_says_what_was_planned(fresh):
     count = len(fresh.status)
     handle = fresh.go()

@@ -8,6 +8,8 @@ from .loading import ConfigError
 
 OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
 """Searches of the planner; the first two need heads."""
+RUNTIMES = ('openvino', 'torch')
+"""What can run the networks of a plan."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class PlannerConfig:
         max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
         valid_for: s after its observation that a proposal may be followed.
         waypoints: control steps handed to the guard at once.
-        threads: torch threads of the planner process.
+        threads: of the planner's networks.
+        runtime: what runs the networks of a plan: 'openvino', compiled for the processor, or
+            'torch'.
         timeout: s for a goal without one of its own.
     """
 
@@ -135,11 +139,16 @@ class PlannerConfig:
     threads: int
     timeout: float
     latent_weight: float = 1.0
+    runtime: str = 'openvino'
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
                 f'optimizer: expected one of {", ".join(OPTIMIZERS)}, got {self.optimizer!r}'
+            )
+        if self.runtime not in RUNTIMES:
+            raise ConfigError(
+                f'runtime: expected one of {", ".join(RUNTIMES)}, got {self.runtime!r}'
             )
         for key in ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'waypoints'):
             if getattr(self, key) < 1:

@@ -5,6 +5,8 @@ Trained after the world model, never with it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,10 @@ REGION, REGION_SQUARED_RADIUS = 0.9, 6.251
 
 LEAST_SQUARED = 1e-6
 """Added to squared distances, in units of the positions' spread, before their root."""
+
+
+LOG_PRECISIONS = math.log(1e-2), math.log(1e2)
+"""Bounds on what stands on the diagonal of the precision's factor."""
 
 
 class PositionProbe(nn.Module):
@@ -55,7 +61,7 @@ class PositionProbe(nn.Module):
         factor = z.new_zeros(*z.shape[:-1], 3, 3)
         factor[..., rows, columns] = self.spread(z)
         diagonal = torch.diagonal(factor, dim1=-2, dim2=-1)
-        return torch.tril(factor, -1) + torch.diag_embed(diagonal.exp().clamp(1e-2, 1e2))
+        return torch.tril(factor, -1) + torch.diag_embed(diagonal.clamp(*LOG_PRECISIONS).exp())
 
     def whiten(self, z: Tensor, residual: Tensor) -> Tensor:
         """P r / unit (..., 3) of latents (..., D) and residuals (..., 3) m; 1 is usual."""
@@ -69,7 +75,7 @@ class PositionProbe(nn.Module):
     def rms(self, z: Tensor) -> Tensor:
         """(...,) m, root of the trace of ``covariance``, without an inverse for each."""
         a, b, c, d, e, f = self.spread(z).unbind(-1)
-        a, c, f = (x.exp().clamp(1e-2, 1e2) for x in (a, c, f))
+        a, c, f = (x.clamp(*LOG_PRECISIONS).exp() + 0.0 * x for x in (a, c, f))  # NaN goes through
         squared = a**-2 + c**-2 + f**-2 + (b / (a * c)) ** 2 + (e / (c * f)) ** 2
         return self.unit * (squared + ((b * e - c * d) / (a * c * f)) ** 2).sqrt()
 

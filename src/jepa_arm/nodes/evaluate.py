@@ -31,7 +31,7 @@ from .graph import Supervisor
 from .session import Session
 
 BENCH_SEED = EVALUATION_SEED + 900_000
-SETTLE_S = 2.0
+SETTLE_S = 5.0
 """For which a graph that has just come up does more than wait."""
 
 

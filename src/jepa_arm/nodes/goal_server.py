@@ -5,7 +5,7 @@ Callbacks put requests and cancellations; the planning thread takes, reads and e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Lock
 
@@ -113,8 +113,11 @@ class GoalServer:
         closed: why no goal is accepted; empty if they are.
     """
 
-    def __init__(self, node: Node, closed: str = '') -> None:
-        self._node, self.closed = node, closed
+    def __init__(
+        self, node: Node, closed: str = '', begin: Callable[[], None] = lambda: None
+    ) -> None:
+        """``begin`` is called when a goal is accepted."""
+        self._node, self.closed, self._begin = node, closed, begin
         self._lock = Lock()
         self._waiting: Pursuit | None = None
         self.active: Pursuit | None = None
@@ -147,6 +150,11 @@ class GoalServer:
             pursuit.end(outcome, message)
 
     @property
+    def has_none(self) -> bool:
+        """Whether no goal is pursued or waits to be."""
+        return self.active is None and self._waiting is None
+
+    @property
     def is_idle(self) -> bool:
         """Whether every request has its result."""
         return not self._unanswered
@@ -166,6 +174,7 @@ class GoalServer:
         self._unanswered[bytes(handle.goal_id.uuid)] = pursuit
         with self._lock:
             waiting, self._waiting = self._waiting, pursuit
+        self._begin()
         if waiting is not None:
             waiting.end(Outcome.PREEMPTED, 'a newer goal took over')
         handle.execute()

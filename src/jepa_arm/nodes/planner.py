@@ -87,7 +87,7 @@ class PlannerPart:
                 node.resolve_topic_name,
             )
             self._guard = GuardView(len(self._arm.joint_names))
-            self._goals = GoalServer(node, NOT_ACTIVE)
+            self._goals = GoalServer(node, NOT_ACTIVE, self._hurry)
             stack.callback(self._goals.destroy)
             corners = np.stack([self._arm.workspace_min, self._arm.workspace_max])
             self._view = PlanView(node, self._arm.config.base_link, corners, obstacles)
@@ -194,8 +194,13 @@ class PlannerPart:
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         assert self._beat is not None
-        self._beat.pace(IDLE_TAKE_S if self._goals.active is None else TAKE_S)
+        self._beat.pace(IDLE_TAKE_S if self._goals.has_none else TAKE_S)
         take()
+
+    def _hurry(self) -> None:
+        """Takes what comes from now on at once."""
+        if self._beat is not None:
+            self._beat.pace(TAKE_S)
 
     def _on_joints(self, raw: bytes) -> None:
         """Takes a joint state; without a goal not each: most of the work is to read it."""

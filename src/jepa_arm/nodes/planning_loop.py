@@ -26,7 +26,6 @@ from ..data.recording import FROM_BELIEF
 from ..decision import Decision
 from ..goals import GoalError, PositionGoal
 from ..model.checkpoint import Checkpoint
-from ..planning.local_search import CHUNK
 from ..planning.planner import PlanningError
 from ..resources import config_path
 from ..types import FloatArray, JointSample, Observation, Proposal
@@ -160,12 +159,18 @@ class PlanningLoop:
         torch.set_flush_denormal(True)
         self._warm_up()
         self._logger.info(f'ready: {self._checkpoint.folder.name} for {self._arm.config.name}')
-        looked = monotonic()
+        looked, waits = monotonic(), False
         while not self._is_ending.is_set():
             is_idle = self._goals.active is None
             is_new = self._observer.wait(IDLE_CYCLE_S if is_idle else CYCLE_S)
             self._answer_requests()
             self._drop_ended_goal()
+            if is_idle and self._goals.active is not None and not self._sees_all:
+                looked, waits = monotonic(), True  # what came while idle was taken late
+                continue
+            waits = waits and not is_new and monotonic() - looked < IDLE_CYCLE_S
+            if waits:
+                continue
             if is_new and self._goals.active is None and self._is_early():
                 looked = monotonic()
                 continue
@@ -204,16 +209,12 @@ class PlanningLoop:
         return 0.0 < passed < IDLE_STEPS * self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
-        """The first plans of a process take long: they are made before anybody waits for one.
-
-        So do the first sweeps of each size.
-        """
+        """The first plans of a process take long: they are made before anybody waits for one."""
         contract, home = self._checkpoint.contract, self._arm.home
         black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
-        self._agent.set_goal(PositionGoal('tip', self._arm.tip_position(home)))
-        whole = self._config.candidates
-        for i, more in enumerate((whole, whole, *range(CHUNK, whole, CHUNK))):
-            self._agent.effort = whole + more
+        self._agent.effort = self._config.candidates * self._config.sweeps
+        for i, subject in enumerate(('tip', 'tip', 'object', 'object')):
+            self._agent.set_goal(PositionGoal(subject, self._arm.tip_position(home)))
             with suppress(PlanningError):
                 self._agent.decide(Observation(black, home, i * contract.time.control_dt))
         self._agent.effort = None

@@ -7,18 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import PlannerConfig
 from ..goals import Goal, LatentGoal, PositionGoal
+from ..model.bounded import bounded
 from ..motion import ACTION_METRES
 from .heads import Heads, goal_features, latent_goal_features
 from .obstacles import BARRED, KeepOut
 
 ReadOut = Callable[[str, Tensor], Tensor]
 """(subject, latents (..., D)) -> positions (..., 3) m, or how far they may be off, (...,) m."""
+
+
+class Stages(Protocol):
+    """What takes a search its time, compiled for one kind of goal."""
+
+    def advance(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See ``local_search.advance``."""
+        ...
+
+    def unroll(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See ``search.unroll``."""
+        ...
+
+    def appraise(self, start: Tensor, latents: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+        """See ``Task.appraise``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class Task:
         reach: (2, 2) m, lowest and highest (x, y) of objects that the tip can go round, or None.
         keep_out: what tip and object must not enter, or None. told: (3,) m, where the tip is told
             to go before the first action, from which its path is known; needed with ``keep_out``.
+        stages: compiled for goals of this kind, or None.
     """
 
     goal: Goal
@@ -48,6 +68,7 @@ class Task:
     reach: Tensor | None = None
     keep_out: KeepOut | None = None
     told: Tensor | None = None
+    stages: Stages | None = None
 
     def cost(
         self, latents: Tensor, actions: Tensor | None = None
@@ -61,21 +82,23 @@ class Task:
                 ``keep_out``.
         """
         if isinstance(self.goal, LatentGoal):
-            terms = self._latent_terms(latents, self.goal)
+            terms, read = self._latent_terms(latents, self.goal), None
         else:
-            terms = self._position_terms(latents)
+            appraise = self.appraise if self.stages is None else self.stages.appraise
+            shares, read = appraise(self.start, latents, self.place)[:2]
+            terms = dict(zip(self.names, shares.unbind(0), strict=True))
         if self.keep_out is not None:
             assert actions is not None
-            terms['obstacle'] = self._entered(self.keep_out, latents, actions)
+            terms['obstacle'] = self._entered(self.keep_out, latents, actions, read)
         total = torch.stack(list(terms.values())).sum(0)
         return torch.where(torch.isfinite(total), total, torch.inf), terms
 
-    def features(self, latents: Tensor) -> Tensor:
-        """Inputs of the heads for ``latents`` (B, D) and this goal."""
+    def features(self, latents: Tensor, place: Tensor | None = None) -> Tensor:
+        """Inputs of the heads for ``latents`` (B, D) and this goal, or another ``place``."""
+        place = self.place if place is None else place
         if isinstance(self.goal, LatentGoal):
-            return latent_goal_features(latents, _latent(self.goal, latents))
-        goal, subject = self._goal_tensors(latents)
-        return goal_features(latents, self.read(self._subject, latents), subject, goal)
+            return latent_goal_features(latents, place)
+        return self._position_features(latents, self.read(self._subject, latents), place)
 
     @property
     def goal_is_for_object(self) -> bool:
@@ -83,15 +106,20 @@ class Task:
         return isinstance(self.goal, PositionGoal) and self.goal.subject == 'object'
 
     @property
+    def place(self) -> Tensor:
+        """(1, 3) m, of the goal; (1, D) where it is a latent."""
+        goal = self.goal
+        place = goal.latent if isinstance(goal, LatentGoal) else goal.position
+        return torch.tensor(np.asarray(place)[None], dtype=torch.float32)
+
+    @property
     def _subject(self) -> str:
         assert not isinstance(self.goal, LatentGoal)
         return self.goal.subject
 
-    def _goal_tensors(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        assert not isinstance(self.goal, LatentGoal)
-        goal = torch.as_tensor(self.goal.position, dtype=latents.dtype).expand(len(latents), 3)
-        is_object = 1.0 if self.goal.subject == 'object' else 0.0
-        return goal, torch.full((len(latents),), is_object)
+    def _position_features(self, latents: Tensor, read: Tensor, place: Tensor) -> Tensor:
+        is_object = torch.full_like(latents[:, 0], 1.0 if self.goal_is_for_object else 0.0)
+        return goal_features(latents, read, is_object, place.expand(latents.shape[0], 3))
 
     def _latent_terms(self, latents: Tensor, goal: LatentGoal) -> dict[str, Tensor]:
         distance = latent_distance(latents, goal)
@@ -104,34 +132,48 @@ class Task:
             'value': -self.config.value_weight * value,
         }
 
-    def _position_terms(self, latents: Tensor) -> dict[str, Tensor]:
-        goal = self.goal
-        assert not isinstance(goal, LatentGoal)
-        read = self.read(goal.subject, latents)
-        target = torch.as_tensor(goal.position, dtype=latents.dtype)
-        squared = (read - target).square().sum(-1)
-        if goal.subject == 'tip':
-            return {'distance': self.config.distance_weight * squared.sqrt().mean(1)}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the terms that ``appraise`` gives."""
+        if not self.goal_is_for_object:
+            return ('distance',)
+        has = {
+            'distance': True,
+            'value': self.heads is not None,
+            'press': self.config.press_weight > 0.0,
+            'away': self.reach is not None,
+        }
+        return tuple(name for name, is_there in has.items() if is_there)
+
+    def appraise(self, start: Tensor, latents: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+        """The terms (N, S) of ``names``, where the subject is (S, H, 3) m, and how that was told.
+
+        Args:
+            start: (1, D). latents: (S, H, D). place: (1, 3) m, of the goal.
+        """
+        config = self.config
+        read = self.read(self._subject, latents)
+        squared = (read - place).square().sum(-1)
+        if not self.goal_is_for_object:
+            return config.distance_weight * squared.sqrt().mean(1)[None], read
         if self.spread is not None:  # a place that cannot be seen is no place near the goal
             squared = squared + self.spread('object', latents).square()
-        terms = {'distance': self.config.distance_weight * squared.sqrt().mean(1)}
+        terms, features = [config.distance_weight * squared.sqrt().mean(1)], read
         if self.heads is not None:
-            terms['value'] = -self.config.value_weight * self._value(latents, read)
-        if self.config.press_weight > 0.0:
-            terms['press'] = self.config.press_weight * self._pressed(latents, read)
+            flat = latents.flatten(0, 1)
+            features = self._position_features(flat, read.flatten(0, 1), place)
+            value = self.heads.value(features).view(-1, latents.shape[1])
+            terms.append(-config.value_weight * value.mean(1))
+        if config.press_weight > 0.0:
+            terms.append(config.press_weight * self._pressed(start, latents, read))
         if self.reach is not None:
-            terms['away'] = self.config.away_weight * beyond(read[..., :2], self.reach, target[:2])
-        return terms
+            outside = beyond(read[..., :2], self.reach, place[0, :2])
+            terms.append(config.away_weight * outside)
+        return torch.stack(terms), read, features
 
-    def _value(self, latents: Tensor, read: Tensor) -> Tensor:
-        """(S,) the mean over the path."""
-        assert self.heads is not None
-        flat = latents.flatten(0, 1)
-        goal, subject = self._goal_tensors(flat)
-        features = goal_features(flat, read.flatten(0, 1), subject, goal)
-        return self.heads.value(features).view(latents.shape[:2]).mean(1)
-
-    def _entered(self, keep_out: KeepOut, latents: Tensor, actions: Tensor) -> Tensor:
+    def _entered(
+        self, keep_out: KeepOut, latents: Tensor, actions: Tensor, read: Tensor | None
+    ) -> Tensor:
         """(S,) cost of paths into what is to be kept out of.
 
         The tip's path is what it is told, the object's is what is read in the ``latents``.
@@ -141,12 +183,13 @@ class Task:
         is_barred = keep_out.is_barred(self.told, path, self.config.obstacle_slack)
         depth = keep_out.depth('tip', path).mean(1)
         if self.goal_is_for_object:
-            depth = depth + keep_out.depth('object', self.read('object', latents)).mean(1)
+            assert read is not None
+            depth = depth + keep_out.depth('object', read).mean(1)
         return self.config.obstacle_weight * depth + BARRED * is_barred
 
-    def _pressed(self, latents: Tensor, read: Tensor) -> Tensor:
+    def _pressed(self, start: Tensor, latents: Tensor, read: Tensor) -> Tensor:
         """(S,) m, see ``inside``, for where the tip will be: what is read is its target."""
-        path = torch.cat([self.start.expand(len(latents), 1, -1), latents], dim=1)
+        path = torch.cat([start.expand(latents.shape[0], 1, -1), latents], dim=1)
         told = self.read('tip', path)
         tip = torch.lerp(told[:, 1:], told[:, :-1], self.lag)
         return inside(tip, read, self.config.press_radius, self.config.press_height)
@@ -160,8 +203,8 @@ def inside(tip: Tensor, thing: Tensor, radius: float, height: float) -> Tensor:
     about what moves, and the guard stops the arm.
     """
     aside = (tip[..., :2] - thing[..., :2]).norm(dim=-1)
-    depth = torch.minimum(radius - aside, height - tip[..., 2])
-    return depth.clamp(min=0.0).mean(1)
+    depth, below = radius - aside, height - tip[..., 2]
+    return (bounded(depth, 0.0, below.clamp(min=0.0)) + 0.0 * below).mean(1)
 
 
 def beyond(place: Tensor, reach: Tensor, goal: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..goals import Goal, LatentGoal
+from ..model.bounded import bounded
 from ..model.checkpoint import Checkpoint, load_module
 
 POSITION_SCALE = 10.0
@@ -101,26 +102,27 @@ class Actor(nn.Module):
         log_mode = (-0.5 * error**2 - log_std - 0.9189385).sum(-1)
         return torch.logsumexp(torch.log_softmax(logits, -1) + log_mode, -1)
 
-    def sample(
+    def pick(
         self,
         features: Tensor,
         velocity: Tensor,
         remaining: Tensor,
-        generator: torch.Generator,
-        temperature: float = 1.0,
+        gumbel: Tensor,
+        noise: Tensor,
     ) -> Tensor:
-        """(B, K*A) in [-1, 1]: a mode by its weight, then a sample of it."""
-        logits, mean, log_std = self(features, velocity, remaining)
-        mode = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[:, 0]
-        row = torch.arange(len(mode))
-        noise = torch.randn(mean[row, mode].shape, generator=generator)
-        sample = mean[row, mode] + temperature * torch.exp(log_std[row, mode]) * noise
-        return sample.clamp(-1.0, 1.0)
+        """(B, K*A) in [-1, 1]: a mode by its weight, then a sample of it.
 
-    def likeliest(self, features: Tensor, velocity: Tensor, remaining: Tensor) -> Tensor:
-        """(B, K*A) in [-1, 1]: the mean of the mode with the largest weight."""
-        logits, mean, _ = self(features, velocity, remaining)
-        return mean[torch.arange(len(mean)), logits.argmax(-1)].clamp(-1.0, 1.0)
+        Args:
+            features, velocity, remaining: see ``forward``.
+            gumbel: (B, M) of the standard Gumbel distribution: the mode is one by its weight
+                (Gumbel-max trick); zeros: the one with the largest weight.
+            noise: (B, K*A) in standard deviations from its mean.
+        """
+        logits, mean, log_std = self(features, velocity, remaining)
+        mode = (logits + gumbel).argmax(-1)[:, None, None].expand(-1, 1, self.block)
+        mean, log_std = mean.gather(1, mode)[:, 0], log_std.gather(1, mode)[:, 0]
+        sample = bounded(mean + torch.exp(log_std) * noise, -1.0, 1.0)
+        return sample + 0.0 * (log_std + logits.sum(-1, keepdim=True))  # NaN goes through
 
 
 class Value(nn.Module):
@@ -137,7 +139,8 @@ class Value(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,) the lower of the two estimates."""
-        return torch.minimum(*self.both(features))
+        first, second = self.both(features)
+        return (first + second - (first - second).abs()) / 2.0  # compiled minima lose NaN
 
 
 class Heads(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,13 +12,7 @@ from ..model.world_model import shift
 from .costs import Task
 from .heads import Heads
 from .noise import coloured_noise
-from .search import Dynamics, Population, Solution, Start, effect
-
-CHUNK = 16
-"""Smaller sweeps have a multiple of it: for each size of batch oneDNN makes and keeps programs."""
-
-Act = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(features, velocity, remaining) of ``Actor`` -> action blocks (B, K*A)."""
+from .search import Dynamics, Population, Solution, Start, effect, feasible
 
 
 class LocalSearch:
@@ -43,18 +36,19 @@ class LocalSearch:
         config = self._config
         population = Population(self._dynamics, start, task, self._skip)
         half = config.candidates // 2
-        around, sources = None, ['actor'] * half
+        around = self._noise(config.candidates - half, generator)
         if start.warm is not None:
-            around = start.warm + self._noise(config.candidates - half, generator)
-            around[0], around[1] = start.warm, 0.0
-            around = around.clamp(-1.0, 1.0)
-            sources += ['warm_start'] + ['search'] * (len(around) - 1)
+            around = around + start.warm
+            around[-1] = start.warm
+        around[0] = 0.0
+        around = around.clamp(-1.0, 1.0)
+        sources = ['actor'] * half + ['search'] * len(around)
+        if start.warm is not None:
+            sources[-1] = 'warm_start'
         pool, latents = self._propose(start, task, half, generator, around)
         prices = population.price(pool, sources, latents)[1]
         for _ in range(1, config.sweeps):
             count = population.affordable(config.candidates, deadline)
-            if count < config.candidates:
-                count -= count % CHUNK
             if count == 0:
                 break
             elites = pool[torch.argsort(prices)[: config.elites]]
@@ -86,19 +80,15 @@ class LocalSearch:
 
         See ``roll_out``.
         """
-        heads = _heads(task)
-
-        def sample(features: Tensor, velocity: Tensor, remaining: Tensor) -> Tensor:
-            return heads.actor.sample(
-                features, velocity, remaining, generator, self._config.temperature
-            )
-
+        heads, config = _heads(task), self._config
         spread = torch.linspace(self._skip, heads.max_steps, count)
-        passed = self._skip * torch.arange(self._config.horizon)
+        passed = self._skip * torch.arange(config.horizon)
         steps = (spread - passed[:, None]).clamp(min=self._skip)
-        return roll_out(
-            self._dynamics, start, task, sample, steps, self._skip, self._width, others
-        )
+        uniform = torch.rand(*steps.shape, heads.actor.modes, generator=generator)
+        gumbel = -torch.log(-torch.log(uniform))
+        noise = torch.randn(*steps.shape, heads.actor.block, generator=generator)
+        drawn = gumbel, config.temperature * noise
+        return roll_out(self._dynamics, start, task, steps, drawn, self._skip, self._width, others)
 
 
 class ActorAlone:
@@ -118,10 +108,11 @@ class ActorAlone:
         self, start: Start, task: Task, deadline: float, generator: torch.Generator
     ) -> Solution:
         """See ``Optimizer.solve``."""
-        act = _heads(task).actor.likeliest
+        actor = _heads(task).actor
         steps = torch.full((self._config.horizon, 1), float(self._config.actor.steps))
+        nothing = torch.zeros(*steps.shape, actor.modes), torch.zeros(*steps.shape, actor.block)
         actions, latents = roll_out(
-            self._dynamics, start, task, act, steps, self._skip, self._width
+            self._dynamics, start, task, steps, nothing, self._skip, self._width
         )
         population = Population(self._dynamics, start, task, self._skip)
         population.price(actions, ['actor'], latents)
@@ -132,13 +123,13 @@ def roll_out(
     dynamics: Dynamics,
     start: Start,
     task: Task,
-    act: Act,
     steps: Tensor,
+    drawn: tuple[Tensor, Tensor],
     skip: int,
     width: int,
     others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Lets an actor act inside the model: actions (count, T, A) and latents (count, H, D).
+    """Lets the actor act inside the model: actions (count, T, A) and latents (count, H, D).
 
     Sequences that are known go along in the same batches: fewer, larger products of matrices.
 
@@ -146,30 +137,72 @@ def roll_out(
         dynamics: the model.
         start: where it starts.
         task: what it is asked for.
-        act: the actor.
-        steps: (H, count) control steps to the goal that it is told.
+        steps: (H, count) control steps to the goal that the actor is told.
+        drawn: (H, count, M) and (H, count, K*A), see ``Actor.pick``.
         skip: K, control steps in an action block; width: A.
         others: (N, T, A) that follow those of the actor in what is returned.
     """
-    max_steps, count = _heads(task).max_steps, steps.shape[1]
-    rows = count if others is None else count + len(others)
+    others = torch.zeros(0, len(steps) * skip, width) if others is None else others
+    rows = steps.shape[1] + len(others)
+    room, speed, late, before = start.bounds(width)
     z, z_prev = start.z.expand(rows, -1), start.z_prev.expand(rows, -1)
+    done, before = torch.zeros(rows, width), before.expand(rows, -1)
+    remaining, place = steps / _heads(task).max_steps, task.place
     chunks, latents = [], []
-    done = torch.zeros(rows, width)
-    before = None if start.before is None else start.before.expand(rows, -1)
-    for i, left in enumerate(steps):
-        now, velocity = z[:count], z[:count] - z_prev[:count, : z.shape[-1]]
-        chunk = act(task.features(now), velocity, left / max_steps).view(count, skip, width)
-        if others is not None:
-            chunk = torch.cat([chunk, others[:, i * skip : (i + 1) * skip]])
-        chunk = start.feasible(chunk, done)
-        done = done + chunk.sum(1)
-        moved = effect(chunk, start.late, before)
-        z, z_prev = dynamics.predict(z, z_prev, moved.flatten(1)), shift(z, z_prev)
-        before = chunk[:, -1]
+    for i, known in enumerate(others.split(skip, dim=1)):
+        inputs = (z, z_prev, known, done, before, place, remaining[i], drawn[0][i], drawn[1][i])
+        if task.stages is None:
+            found = advance(dynamics, task, *inputs, room, speed, late)
+        else:
+            found = task.stages.advance(*inputs, room, speed, late)
+        chunk, done, after = found[:3]
+        z, z_prev, before = after, shift(z, z_prev), chunk[:, -1]
         chunks.append(chunk)
         latents.append(z)
     return torch.cat(chunks, 1), torch.stack(latents, 1)
+
+
+def advance(
+    dynamics: Dynamics,
+    task: Task,
+    z: Tensor,
+    z_prev: Tensor,
+    known: Tensor,
+    done: Tensor,
+    before: Tensor,
+    place: Tensor,
+    remaining: Tensor,
+    gumbel: Tensor,
+    noise: Tensor,
+    room: Tensor,
+    speed: Tensor,
+    late: Tensor,
+) -> tuple[Tensor, ...]:
+    """A model step of sequences (R rows): what is done, (R, K, A), and where that leads.
+
+    Args:
+        dynamics: the model. task: what it is asked for.
+        z, z_prev: (R, D) and (R, past*D), before the step.
+        known: (N, K, A) what the last N rows do; what the first C do is the actor's.
+        done: (R, A) sum of the actions so far. before: (R, A) the last of them.
+        place: see ``Task.place``.
+        remaining: (C,) told to the actor, as are gumbel (C, M) and noise (C, K*A), see
+            ``Actor.pick``.
+        room, speed, late: see ``Start.bounds``.
+
+    Returns:
+        The actions, their sum with what was done (R, A), the next latents (R, D), and what was
+        told to the actor (C, D + G).
+    """
+    count, (skip, width) = remaining.shape[0], known.shape[1:]
+    now = z[:count]
+    features = task.features(now, place)
+    velocity = now - z_prev[:count, : z.shape[1]]
+    acts = _heads(task).actor.pick(features, velocity, remaining, gumbel, noise)
+    chunk = torch.cat([acts.view(-1, skip, width), known])
+    chunk = feasible(chunk, done, room, speed)
+    moved = effect(chunk, late, before)
+    return chunk, done + chunk.sum(1), dynamics.predict(z, z_prev, moved.flatten(1)), features
 
 
 def _heads(task: Task) -> Heads:

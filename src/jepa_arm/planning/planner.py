@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import Contract, PlannerConfig
-from ..goals import Goal
-from .costs import ReadOut, Task
+from ..goals import Goal, PositionGoal
+from .costs import ReadOut, Stages, Task
 from .heads import Heads
 from .local_search import ActorAlone, LocalSearch
 from .obstacles import BARRED, KeepOut
@@ -21,6 +22,7 @@ from .search import Dynamics, Optimizer, Solution, Start
 
 SEARCHES = {'local': LocalSearch, 'actor': ActorAlone, 'icem': ICEM, 'cem': CEM, 'mppi': MPPI}
 NEED_HEADS = ('local', 'actor')
+SUBJECTS = ('object', 'tip')
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,12 @@ class Planner:
         optimizer: Optimizer | None = None,
         spread: ReadOut | None = None,
         reach: Tensor | None = None,
+        compile_stages: Callable[[Task], Stages] | None = None,
     ) -> None:
-        """``optimizer`` takes the place of the configured one; the rest is as in ``Task``."""
+        """``optimizer`` takes the place of the configured one; the rest is as in ``Task``.
+
+        ``compile_stages`` makes the stages of tasks that are alike but for goal and start.
+        """
         self.config, self.deadline_ms = config, config.deadline_ms
         self._read, self._heads, self._spread, self._reach = read, heads, spread, reach
         skip, width = contract.time.frame_skip, contract.action_width
@@ -104,6 +110,10 @@ class Planner:
         self._icem = ICEM(dynamics, config, skip, width)
         self._seed = seed
         self.keep_out: KeepOut | None = None
+        self._stages: dict[str, Stages] = {}
+        if compile_stages is not None:
+            anywhere = [PositionGoal(subject, np.zeros(3)) for subject in SUBJECTS]
+            self._stages = {g.subject: compile_stages(self._task(g)) for g in anywhere}
         self.reset()
 
     def reset(self) -> None:
@@ -141,18 +151,7 @@ class Planner:
             raise PlanningError('the latent to plan from is not finite')
         began = time.perf_counter()
         deadline = began + self.deadline_ms / 1000.0
-        task = Task(
-            goal,
-            z,
-            self._read,
-            self._heads,
-            self.config,
-            self._lag,
-            self._spread,
-            self._reach,
-            self.keep_out,
-            told,
-        )
+        task = self._task(goal, z, told)
         start = Start(z, z_prev, self._warm, room, late, before, speed, most)
         with fast_matmul():
             found = self._optimizer(goal).solve(start, task, deadline, self._generator)
@@ -168,6 +167,21 @@ class Planner:
             found.candidates,
             latency,
             found.others,
+        )
+
+    def _task(self, goal: Goal, z: Tensor | None = None, told: Tensor | None = None) -> Task:
+        return Task(
+            goal,
+            torch.zeros(1, 0) if z is None else z,
+            self._read,
+            self._heads,
+            self.config,
+            self._lag,
+            self._spread,
+            self._reach,
+            self.keep_out,
+            told,
+            self._stages.get(goal.subject) if isinstance(goal, PositionGoal) else None,
         )
 
     def _optimizer(self, goal: Goal) -> Optimizer:

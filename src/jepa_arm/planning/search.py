@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..model.bounded import bounded
 from .costs import Task
 
 OTHERS = 12
@@ -58,8 +59,8 @@ class Start:
 
     def effect(self, actions: Tensor) -> Tensor:
         """What ``actions`` (S, T, A) move in each control step, from the start on."""
-        before = None if self.before is None else self.before.expand(len(actions), -1)
-        return effect(actions, self.late, before)
+        _, _, late, before = self.bounds(actions.shape[-1])
+        return effect(actions, late, before.expand(len(actions), -1))
 
     def feasible(self, actions: Tensor, done: Tensor | None = None) -> Tensor:
         """``actions`` (S, T, A), none faster than ``speed``, cut where their sum leaves the room.
@@ -71,20 +72,56 @@ class Start:
             actions: control actions.
             done: (S, A) sum of the actions before the first; zeros if left out.
         """
-        if self.speed < 1.0:
-            actions = actions.clamp(-self.speed, self.speed)
-        if self.room is None:
-            return actions
-        place = torch.zeros_like(actions[:, 0]) if done is None else done
-        cut = []
-        for action in actions.unbind(1):
-            after = torch.clamp(place + action, self.room[0], self.room[1])
-            cut.append(after - place)
-            place = after
-        return torch.stack(cut, 1)
+        room, speed, _, _ = self.bounds(actions.shape[-1])
+        done = torch.zeros_like(actions[:, 0]) if done is None else done
+        return feasible(actions, done, room, speed)
+
+    def bounds(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``room``, ``speed``, ``late`` and ``before``, (2, A), (), () and (1, A), as tensors.
+
+        What is None is there too, as what changes nothing. ``width``: A.
+        """
+        room, before = self.room, self.before
+        if room is None:
+            room = torch.tensor([[-torch.inf], [torch.inf]]).expand(2, width)
+        before = torch.zeros(1, width) if before is None else before.view(1, width)
+        return room, torch.tensor(self.speed), torch.tensor(self.late), before
 
 
-def effect(actions: Tensor, late: float, before: Tensor | None = None) -> Tensor:
+def feasible(actions: Tensor, done: Tensor, room: Tensor, speed: Tensor) -> Tensor:
+    """See ``Start.feasible``; ``done`` (S, A), ``room`` (2, A), ``speed`` ()."""
+    cut = []
+    for action in bounded(actions, -speed, speed).unbind(1):
+        after = bounded(done + action, room[0], room[1])
+        cut.append(after - done)
+        done = after
+    return torch.stack(cut, 1)
+
+
+def unroll(
+    dynamics: Dynamics,
+    skip: int,
+    z: Tensor,
+    z_prev: Tensor,
+    actions: Tensor,
+    room: Tensor,
+    speed: Tensor,
+    late: Tensor,
+    before: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """``actions`` (S, T, A) made feasible, and the latents (S, H, D) that they lead to.
+
+    The other arguments are those of ``Start`` and of its ``bounds``. ``skip``: K.
+    """
+    count = actions.shape[0]
+    actions = feasible(actions, torch.zeros_like(actions[:, 0]), room, speed)
+    moved = effect(actions, late, before.expand(count, -1))
+    blocks = moved.reshape(count, -1, skip * actions.shape[2])
+    latents = dynamics.rollout(z.expand(count, -1), z_prev.expand(count, -1), blocks)
+    return actions, latents
+
+
+def effect(actions: Tensor, late: float | Tensor, before: Tensor | None = None) -> Tensor:
     """(S, T, A) what ``actions`` move in each control step if they come ``late``.
 
     An action that comes late does the rest of its work in the next step. ``before`` (S, A) is
@@ -141,15 +178,16 @@ class Population:
         return self.affordable(count, deadline) == count
 
     def affordable(self, count: int, deadline: float) -> int:
-        """How many of ``count`` more candidates, at the pace so far, are priced by ``deadline``.
+        """``count`` if so many more candidates, at the pace so far, are priced by ``deadline``.
 
-        Where the start says how many may be priced, that counts instead.
+        Else 0: other sizes of a sweep are not compiled for. Where the start says how many may be
+        priced, it is as many of ``count`` as that leaves.
         """
         if self._start.most is not None:
             return max(0, min(count, self._start.most - self.candidates))
         now = time.perf_counter()
         pace = (now - self._began) / max(1, self.candidates)
-        return max(0, int(min((deadline - now) / pace, count)))
+        return count if count * pace <= deadline - now else 0
 
     def price(
         self, actions: Tensor, sources: list[str], latents: Tensor | None = None
@@ -161,15 +199,15 @@ class Population:
             sources: (S,) where each comes from.
             latents: (S, H, D) if they are known already.
         """
-        count, steps, width = actions.shape
         if latents is None:
-            actions = self._start.feasible(actions)
-            moved = self._start.effect(actions)
-            blocks = moved.reshape(count, steps // self._skip, self._skip * width)
-            z = self._start.z.expand(count, -1)
-            latents = self._dynamics.rollout(z, self._start.z_prev.expand(count, -1), blocks)
+            start, stages = self._start, self._task.stages
+            inputs = start.z, start.z_prev, actions, *start.bounds(actions.shape[2])
+            if stages is None:
+                actions, latents = unroll(self._dynamics, self._skip, *inputs)
+            else:
+                actions, latents = stages.unroll(*inputs)
         costs, terms = self._task.cost(latents, actions)
-        self.candidates += count
+        self.candidates += len(actions)
         self.sweeps += 1
         i = int(torch.argmin(costs))
         if self.best is None or float(costs[i]) < self.best.cost:
