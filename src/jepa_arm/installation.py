@@ -21,6 +21,7 @@ PYTHONS = (3, 10), (3, 14)
 MODULES = {
     'numpy': ('numpy',),
     'torch': ('torch',),
+    'openvino': ('openvino',),
     'cv2': ('opencv-python', 'opencv-python-headless'),
     'transforms3d': ('transforms3d',),
     'pinocchio': ('pin',),

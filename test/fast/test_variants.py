@@ -1,14 +1,24 @@
 """Variants of the compact world model keep its verbs' promises."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import synthetic
+from jepa_arm.config import PlannerConfig, load
 from jepa_arm.data.episodes import EpisodeFile
+from jepa_arm.goals import PositionGoal
+from jepa_arm.model.checkpoint import Checkpoint
+from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel, before, shift
+from jepa_arm.planning.compiled import StageCompiler
+from jepa_arm.planning.costs import Task
+from jepa_arm.planning.heads import Heads
+from jepa_arm.planning.search import Start, unroll
+from jepa_arm.resources import config_path
 
 NORMALISER = Normaliser(0.4, 0.2, (0.1, -0.2) * 4, (0.6, 0.5) * 4)
 VARIANTS = {
@@ -117,3 +127,26 @@ def test_an_unseen_image_is_dropped_in_training_only() -> None:
     model.encode(pixels, proprio)
     dropped = (features[0][:, : synthetic.MODEL.image_width] == 3.0).all(dim=1)
     assert 0 < dropped.sum() < len(pixels)
+
+
+@pytest.mark.parametrize('name', ['base', 'history_1', 'history_3', 'direct'])
+def test_variants_plan_compiled_as_in_torch(name: str) -> None:
+    model = build(VARIANTS[name])
+    heads = Heads(model.latent, model.block_width, 40).eval().requires_grad_(False)
+    probes = Probes(model.latent).eval().requires_grad_(False)
+    config = load(PlannerConfig, config_path('planner.yaml'))
+    checkpoint = Checkpoint(Path(), model.requires_grad_(False), probes, model.contract, {})
+    goal, z = PositionGoal('object', np.array([0.3, 0.1, 0.0])), torch.randn(1, model.latent)
+    task = Task(goal, z, probes.read, heads, config, 0.5, probes.spread)
+    stages = StageCompiler(checkpoint, config)(task)
+    start = Start(z, torch.randn(1, model.past * model.latent), None)
+    skip, width = model.contract.time.frame_skip, model.contract.action_width
+    actions = torch.rand(config.candidates, config.horizon * skip, width) * 2 - 1
+    inputs = start.z, start.z_prev, actions, *start.bounds(width)
+    with torch.inference_mode():
+        told, expected = stages.unroll(*inputs), unroll(model, skip, *inputs)
+        prices = [replace(task, stages=s).cost(expected[1])[0] for s in (stages, None)]
+    torch.testing.assert_close(told[0], expected[0])
+    off = (told[1] - expected[1]).square().mean() / expected[1].square().mean()
+    assert off < 0.05**2
+    assert torch.corrcoef(torch.stack(prices))[0, 1] > 0.99

@@ -173,6 +173,7 @@ class StageCompiler:
         modules = nn.ModuleList([self._model, self._probes])
         if task is not None and task.heads is not None:
             modules.append(task.heads)
+        told = f'{told} {self._model.config} {self._model.contract}'
         return Compiled(function, modules, inputs, returned, self._threads, told)
 
 
