@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from jepa_arm.config import ConfigError, PlannerConfig, load
 from jepa_arm.goals import PositionGoal
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
+from jepa_arm.planning.costs import Task
 from jepa_arm.planning.heads import load_heads
+from jepa_arm.planning.local_search import advance
 from jepa_arm.planning.planner import Plan, Planner, PlanningError
 from jepa_arm.planning.runtime import agreement, stage_compiler
+from jepa_arm.planning.search import Start
 from jepa_arm.resources import checkpoint_path, config_path
 
 PLACE = np.array([0.5, 0.1, 0.025])
@@ -80,6 +83,32 @@ def test_compiled_plans_price_and_lead_as_in_torch(
         if subject == 'tip':
             distance = config.distance_weight * float(where.norm(dim=-1).mean())
             assert plan.terms['distance'] == pytest.approx(distance, abs=0.04)  # 2 mm
+
+
+def test_proposals_are_those_of_torch_for_each_kind_of_goal(
+    checkpoint: Checkpoint, config: PlannerConfig
+) -> None:
+    heads, probes, half = load_heads(checkpoint), checkpoint.probes, config.candidates // 2
+    assert heads is not None
+    compiler = stage_compiler(checkpoint, config)
+    assert compiler is not None
+    z, z_prev = (x.expand(2 * half, -1) for x in latents(checkpoint, 0))
+    drawn = torch.zeros(half, heads.actor.modes), torch.zeros(half, heads.actor.block)
+    told = {}
+    for subject in ('object', 'tip'):
+        task = Task(PositionGoal(subject, PLACE), z[:1], probes.read, heads, config, 0.5)
+        bounds = Start(z[:1], z_prev[:1], None).bounds(3)
+        known, done = torch.zeros(half, 2, 3), torch.zeros(2 * half, 3)
+        asked = task.place, torch.linspace(0.1, 1.0, half), *drawn
+        inputs = z, z_prev, known, done, done, *asked, *bounds[:3]
+        with torch.inference_mode():
+            found = compiler(task).advance(*inputs)
+            expected = advance(checkpoint.model, task, *inputs)
+        told[subject] = found[0]
+        for ours, theirs in zip(found, expected, strict=False):
+            assert (ours - theirs).abs().median() < 0.01
+            assert ((ours - theirs).abs() < 0.1).float().mean() > 0.95  # a mode may be another
+    assert (told['object'] - told['tip'])[:half].abs().max() > 0.1
 
 
 def test_candidates_are_ranked_as_in_torch(checkpoint: Checkpoint, config: PlannerConfig) -> None:

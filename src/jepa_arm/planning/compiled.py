@@ -156,8 +156,8 @@ class StageCompiler:
             actor, half = task.heads.actor, self._rows // 2
             known, done = self._actions[half:, : self._skip], self._actions[:, 0]
             drawn = z.new_zeros(half, actor.modes), z.new_zeros(half, actor.block)
-            told = place, z[:half, 0], *drawn
-            inputs = z, self._z_prev, known, done, done, *told, *self._bounds
+            asked = place, z[:half, 0], *drawn
+            inputs = z, self._z_prev, known, done, done, *asked, *self._bounds
             step = partial(advance, self._model, task)
             advanced = self._compile(step, inputs, 3, f'advance {told}', task)
         return CompiledStages(advanced, self._unroll, appraised)
