@@ -30,6 +30,10 @@ Policy = Callable[[int, Any, dict[str, Any], Image], NDArray[np.float32]]
 """(step, environment, info, image) -> action (A,)."""
 
 
+CANDIDATES = 64
+"""Priced in each sweep."""
+
+
 @dataclass(frozen=True)
 class Score:
     """How one policy did.
@@ -46,7 +50,7 @@ class Score:
 def planner_config(**changes: Any) -> PlannerConfig:
     """That of the arm without a deadline, so that the machine's load changes no figure."""
     config = load(PlannerConfig, config_path('planner.yaml'))
-    return replace(config, deadline_ms=float('inf'), **changes)
+    return replace(config, **{'deadline_ms': float('inf'), 'candidates': CANDIDATES, **changes})
 
 
 class Seeker:

@@ -296,9 +296,10 @@ class Agent:
             actions[0] = 0.0  # first back into the workspace by the shortest way
         elif plan.is_barred:
             actions[:] = 0.0  # no way was found that keeps out of obstacles
-        waypoints = self._motion.preview(actions[: self._config.waypoints])
         self._orders.add(stamp, self._target_before, stamp + self.latency)
-        self._motion.apply(actions[0])
+        first = self._motion.apply(actions[0])
+        later = self._motion.preview(actions[1 : self._config.waypoints])
+        waypoints = np.concatenate([first[None], later])
         self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
         return Decision(

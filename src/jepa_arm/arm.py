@@ -176,18 +176,17 @@ class Arm:
         """
         q = np.array(seed, dtype=float)
         axis_tip = np.array(self.config.tool_axis)
-        down = np.array([0.0, 0.0, -1.0])
-        eye = np.eye(len(q))
+        eye, damping = np.eye(len(q)), DAMPING * np.eye(6)
         error = np.zeros(6)
         for _ in range(iterations):
             jacobian = self.jacobian(q)
             pose = self.tip_pose(q)
             axis = pose[:3, :3] @ axis_tip
             error[:3] = target - pose[:3, 3]
-            error[3:] = np.cross(axis, down)
+            error[3:] = -axis[1], axis[0], 0.0  # axis x down
             task = jacobian.copy()
             task[3:] -= np.outer(axis, axis @ jacobian[3:])
-            inverse = task.T @ np.linalg.inv(task @ task.T + DAMPING * np.eye(6))
+            inverse = task.T @ np.linalg.inv(task @ task.T + damping)
             step = inverse @ error
             step += (eye - inverse @ task) @ (POSTURE_GAIN * (self.home - q))
             largest = np.max(np.abs(step))

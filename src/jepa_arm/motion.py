@@ -110,7 +110,7 @@ class TipMotion:
             target = self._arm.clip_to_workspace(target + action * ACTION_METRES)
             joints, _ = self._arm.ik(target, joints)
             waypoints.append(joints)
-        return np.array(waypoints)
+        return np.array(waypoints).reshape(len(actions), len(joints))
 
 
 class StreamError(RuntimeError):
