@@ -188,12 +188,13 @@ class Run:
                 search = contender.search(checkpoint.model, planner, time.frame_skip, width)
             self._search = search
             self._agent = self._make_agent(self._planner)
-            self._agent.forget()
             self._agent.rapl = rapl
 
     def _make_agent(self, planner: PlannerConfig) -> MeteredAgent:
         arm = self._evaluator.arm
-        return MeteredAgent(self._checkpoint, arm, planner, optimizer=self._search)
+        agent = MeteredAgent(self._checkpoint, arm, planner, optimizer=self._search)
+        agent.forget()
+        return agent
 
     def close(self) -> None:
         """Ends the simulation."""
