@@ -15,6 +15,8 @@ from .types import FloatArray
 
 HOLD_STEPS = 3
 """Control steps in a row within tolerance that count as reached."""
+SUBJECTS = ('object', 'tip')
+"""What a position may be asked for."""
 
 
 class GoalError(ValueError):
@@ -34,7 +36,7 @@ class PositionGoal:
     position: FloatArray
 
     def __post_init__(self) -> None:
-        if self.subject not in ('object', 'tip'):
+        if self.subject not in SUBJECTS:
             raise GoalError(f'goal subject: expected object or tip, got {self.subject!r}')
         if np.shape(self.position) != (3,) or not np.all(np.isfinite(self.position)):
             raise GoalError(f'goal position: expected 3 finite numbers (m), got {self.position}')

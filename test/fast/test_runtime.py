@@ -52,12 +52,13 @@ def make(checkpoint: Checkpoint, config: PlannerConfig) -> Planner:
 
 
 def latents(checkpoint: Checkpoint, seed: int) -> tuple[Tensor, Tensor]:
-    """(1, D) each of two noise images, one a little changed from the other."""
+    """(1, D) of a noise image and of another one before it."""
     camera, rng = checkpoint.contract.camera, np.random.default_rng(seed)
-    image = rng.integers(0, 256, (1, camera.height, camera.width, 3), dtype=np.uint8)
-    proprio = np.array(checkpoint.model.normaliser.proprio_mean, dtype=np.float32)[None]
+    images = rng.integers(0, 256, (2, camera.height, camera.width, 3), dtype=np.uint8)
+    proprio = np.array(checkpoint.model.normaliser.proprio_mean, dtype=np.float32)
     with torch.inference_mode():
-        return checkpoint.model.encode(image, proprio), checkpoint.model.encode(image, proprio)
+        z = checkpoint.model.encode(images, np.stack([proprio, proprio]))
+    return z[:1], z[1:]
 
 
 @pytest.mark.parametrize('subject', ['object', 'tip'])
@@ -276,3 +277,10 @@ def test_what_is_kept_is_used_unless_it_is_broken_or_of_other_weights(
     assert doubled() == 2.0 and len(made) == 5
     monkeypatch.setenv('XDG_CACHE_HOME', '/proc/nowhere')
     assert doubled() == doubled() == 2.0 and len(made) == 7
+
+    def homeless() -> Path:
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setenv('XDG_CACHE_HOME', '')
+    monkeypatch.setattr(Path, 'home', homeless)
+    assert doubled() == 2.0 and len(made) == 8

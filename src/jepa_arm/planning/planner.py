@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import Contract, PlannerConfig
-from ..goals import Goal, PositionGoal
+from ..goals import SUBJECTS, Goal, PositionGoal
 from .costs import ReadOut, Stages, Task
 from .heads import Heads
 from .local_search import ActorAlone, LocalSearch
@@ -22,7 +22,6 @@ from .search import Dynamics, Optimizer, Solution, Start
 
 SEARCHES = {'local': LocalSearch, 'actor': ActorAlone, 'icem': ICEM, 'cem': CEM, 'mppi': MPPI}
 NEED_HEADS = ('local', 'actor')
-SUBJECTS = ('object', 'tip')
 
 
 @dataclass(frozen=True)

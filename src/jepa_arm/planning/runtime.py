@@ -25,12 +25,13 @@ def stage_compiler(
 ) -> Callable[[Task], Stages] | None:
     """What compiles the stages of a search as ``config`` says; None: they run in torch.
 
-    Official world models always do.
+    Those of official world models, and of other searches than 'local', always do.
 
     Raises:
         ConfigError: OpenVINO is asked for and not there.
     """
-    if config.runtime == 'torch' or not isinstance(checkpoint.model, WorldModel):
+    is_ours = isinstance(checkpoint.model, WorldModel)
+    if config.runtime == 'torch' or config.optimizer != 'local' or not is_ours:
         return None
     try:
         from .compiled import StageCompiler
