@@ -61,7 +61,9 @@ def test_encoding_leaves_its_inputs_unchanged(model: WorldModel, seen) -> None:
     np.testing.assert_array_equal(proprio, seen[1])
 
 
-def test_bf16_encoding_of_all_frames_is_close_to_fp32(model: WorldModel, seen) -> None:
+def test_encoding_of_all_frames_in_mixed_precision_is_close_to_float32(
+    model: WorldModel, seen
+) -> None:
     with torch.inference_mode():
         exact = model.encode(*seen).numpy()
     fast = encode_all(model, *seen, batch=7)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ..config import Contract, ModelConfig
 from .networks import Encoder, InverseDynamics, Predictor
+from .precision import mixed_precision
 
 
 @dataclass(frozen=True)
@@ -214,14 +215,14 @@ def encode_all(
     proprio: NDArray[np.float32],
     batch: int = 512,
 ) -> NDArray[np.float32]:
-    """Latents (N, D) of all frames, in bf16 batches, by a model in eval mode.
+    """Latents (N, D) of all frames, in batches of ``mixed_precision``, by a model in eval mode.
 
     ``pixels`` (N, h, w, 3) and ``proprio`` (N, P) may be memory maps.
     """
     latents = np.empty((len(pixels), model.latent), dtype=np.float32)
     for start in range(0, len(pixels), batch):
         rows = slice(start, start + batch)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             z = model.encode(np.array(pixels[rows]), np.array(proprio[rows]))
         latents[rows] = z.numpy()
     return latents

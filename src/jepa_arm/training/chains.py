@@ -13,6 +13,7 @@ from ..data.episodes import DataError, EpisodeFile
 from ..looks import Change, changes_of
 from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads, told_by
 from ..model.checkpoint import Checkpoint
+from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel
 from ..surprise import Frame, regimes, scores
 
@@ -62,7 +63,7 @@ class LatentEpisodes:
         self._features = np.empty((len(proprio), model.config.image_width), np.float16)
         for start in range(0, len(proprio), BATCH):
             rows = slice(start, start + BATCH)
-            with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+            with torch.inference_mode(), mixed_precision():
                 z, features = model.encode_parts(np.array(episodes.pixels[rows]), proprio[rows])
             self._latents[rows], self._features[rows] = z.numpy(), features.float().numpy()
         self._proprio = proprio

@@ -31,6 +31,7 @@ from ..model.checkpoint import (
 )
 from ..model.decoder import WEIGHTS, Decoder, new_decoder
 from ..model.gates import HeldOut, windows_of
+from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel, encode_all
 from ..sim.camera import project
 from .decoder_report import Strip, write_decoder_report
@@ -185,7 +186,7 @@ def _fit(
     for i, batch in enumerate(bar):
         z = torch.from_numpy(frames.latents(batch))
         target = torch.from_numpy(one_hue(frames.images(batch))).permute(0, 3, 1, 2)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             drawn = decoder(z)
         error = (drawn.float() - target / 255.0).square().mean()
         optimizer.zero_grad()

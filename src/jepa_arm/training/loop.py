@@ -22,6 +22,7 @@ from ..data.windows import WindowSampler
 from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import round_weights, save_checkpoint
 from ..model.gates import GateError
+from ..model.precision import mixed_precision
 from ..model.world_model import encode_all
 from .cpu import prepare_cpu
 from .losses import losses
@@ -228,7 +229,7 @@ def recompute_batch_statistics(
     model.train()
     for step in range(batches):
         batch = windows.batch(first + step, size)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             z = model.encode(batch.pixels.flatten(0, 1), batch.proprio.flatten(0, 1))
             model.prediction_errors(z.view(*batch.pixels.shape[:2], -1), batch.actions)
     for norm, momentum in zip(norms, momenta, strict=True):

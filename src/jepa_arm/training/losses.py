@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..data.windows import Windows
 from ..model.architectures import AnyWorldModel
+from ..model.precision import mixed_precision
 from ..model.sigreg import sigreg
 from ..model.world_model import WorldModel
 
@@ -45,7 +46,7 @@ class Losses:
 def losses(model: AnyWorldModel, windows: Windows, train: TrainConfig, step_seed: int) -> Losses:
     """The loss terms of one batch; the encoder sees all frames of all windows at once."""
     size, length = windows.proprio.shape[:2]
-    with torch.autocast('cpu', torch.bfloat16):
+    with mixed_precision():
         z = model.encode(windows.pixels.flatten(0, 1), windows.proprio.flatten(0, 1))
         z = z.view(size, length, -1)
         rollout, teacher_forced = model.prediction_errors(z, windows.actions)
