@@ -14,6 +14,7 @@ from .model import (
     LewmConfig,
     ModelConfig,
     ModelFile,
+    PoseConfig,
     TrainConfig,
     model_config,
 )
@@ -42,6 +43,7 @@ __all__ = [
     'OPTIMIZERS',
     'ObstacleConfig',
     'PlannerConfig',
+    'PoseConfig',
     'SimConfig',
     'TaskConfig',
     'TimeConfig',

@@ -206,6 +206,51 @@ class HeadsConfig:
 
 
 @dataclass(frozen=True)
+class PoseConfig:
+    """How what pushes objects to a place and a yaw is taught; see ``training.pose``.
+
+    Attributes:
+        reader_steps, reader_batch, reader_rate: of what reads the yaw off images.
+        turn_steps, actor_steps, value_steps: of what predicts it, and plans for it.
+        batch, learning_rate, max_steps, discount, expectile, target_rate: see ``HeadsConfig``.
+        reached_within: m, and turned_within_deg: degrees, when a goal counts as reached.
+    """
+
+    reader_steps: int
+    reader_batch: int
+    reader_rate: float
+    turn_steps: int
+    actor_steps: int
+    value_steps: int
+    batch: int
+    learning_rate: float
+    max_steps: int
+    discount: float
+    expectile: float
+    target_rate: float
+    reached_within: float
+    turned_within_deg: float
+
+    def __post_init__(self) -> None:
+        least = min(
+            self.reader_steps, self.reader_batch, self.turn_steps, self.actor_steps,
+            self.value_steps, self.batch, self.max_steps,
+        )  # fmt: skip
+        if least < 1:
+            raise ConfigError(f'pose: expected steps, batches and max_steps >= 1, got {self}')
+        if not (0.0 < self.discount < 1.0 and 0.5 <= self.expectile < 1.0):
+            raise ConfigError(
+                'pose: expected discount in (0, 1) and expectile in [0.5, 1), got '
+                f'{self.discount}, {self.expectile}'
+            )
+        if not (self.reached_within > 0.0 and 0.0 < self.turned_within_deg < 45.0):
+            raise ConfigError(
+                'pose: expected reached_within > 0 and turned_within_deg in (0, 45), got '
+                f'{self.reached_within}, {self.turned_within_deg}'
+            )
+
+
+@dataclass(frozen=True)
 class BeliefConfig:
     """How the belief heads are trained on frozen latents; see ``training.belief``.
 
@@ -268,6 +313,7 @@ class ModelFile:
     model: ModelConfig | LewmConfig
     train: TrainConfig
     heads: HeadsConfig
+    pose: PoseConfig | None = None
     belief: BeliefConfig | None = None
     decoder: DecoderConfig | None = None
 

@@ -1,0 +1,220 @@
+"""What plans for an object's place and yaw need beside the world model; taught on its latents.
+
+All of it sees the plane as the object does: from its middle, with the face that is nearest the
+tip ahead. What holds for one face then holds for all four, wherever the object lies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..model.bounded import bounded
+from ..model.checkpoint import Checkpoint, load_module
+from ..model.yaw import YawReader
+from ..motion import ACTION_METRES
+
+SCALE = 10.0
+"""1/m; lengths are given in units of 10 cm."""
+FEATURES = 17
+MOTION_FEATURES = 14
+MIDDLE = 0.5, 0.0
+"""m, of the table."""
+
+
+class Face:
+    """The direction of the object's face that is nearest the tip."""
+
+    def __init__(self, yaw: Tensor, way: Tensor) -> None:
+        """``yaw`` (B,) rad of the object, ``way`` (B, 3) from its middle to the tip."""
+        cos, sin = torch.cos(yaw), torch.sin(yaw)
+        ahead = cos * way[:, 0] + sin * way[:, 1]
+        left = cos * way[:, 1] - sin * way[:, 0]
+        along = (ahead.abs() >= left.abs()).to(yaw.dtype)
+        one = torch.ones_like(yaw)
+        x = along * torch.where(ahead >= 0, one, -one)
+        y = (1.0 - along) * torch.where(left >= 0, one, -one)
+        self.cos = (cos * x - sin * y)[:, None]
+        self.sin = (sin * x + cos * y)[:, None]
+
+    def to(self, way: Tensor) -> Tensor:
+        """``way`` (B, 3), or (B, T, 3), as seen from the object."""
+        return self._turned(way, self.sin)
+
+    def back(self, way: Tensor) -> Tensor:
+        """What ``to`` makes of ``way``, undone."""
+        return self._turned(way, -self.sin)
+
+    def _turned(self, way: Tensor, sin: Tensor) -> Tensor:
+        cos = self.cos
+        if way.dim() == 3:
+            cos, sin = cos[:, None], sin[:, None]
+        x, y, z = way[..., 0:1], way[..., 1:2], way[..., 2:3]
+        return torch.cat([cos * x + sin * y, cos * y - sin * x, z], dim=-1)
+
+
+def pose_features(
+    yaw: Tensor, tip: tuple[Tensor, Tensor], thing: tuple[Tensor, Tensor], goal: Tensor
+) -> tuple[Tensor, Face]:
+    """(B, FEATURES) for actor and value, and the face they go by.
+
+    Args:
+        yaw: (B,) rad. tip, thing: where tip target and object are read to be, (B, 3) m, now and
+            a model step ago. goal: (B, 4), a place (m) and a yaw (rad).
+    """
+    face = Face(yaw, tip[0] - thing[0])
+    way = face.to(tip[0] - thing[0])
+    turn = 4.0 * (goal[:, 3] - yaw)
+    middle = thing[0][:, :2] - thing[0].new_tensor(MIDDLE)
+    parts = [
+        way * SCALE,
+        face.to(tip[0] - tip[1]) * SCALE,
+        face.to(thing[0] - thing[1])[:, :2] * SCALE,
+        face.to(goal[:, :3] - thing[0])[:, :2] * SCALE,
+        torch.stack([torch.sin(turn), torch.cos(turn)], dim=1),
+        middle * SCALE,
+        way[:, :2].norm(dim=1, keepdim=True) * SCALE,
+        face.cos,
+        face.sin,
+    ]
+    return torch.cat(parts, dim=1), face
+
+
+def motion_features(
+    yaw: Tensor, tip: tuple[Tensor, Tensor], thing: tuple[Tensor, Tensor], actions: Tensor
+) -> Tensor:
+    """(B, MOTION_FEATURES) of a model step in which the object turns.
+
+    Args:
+        yaw: (B,) rad, before it. tip: (B, 3) m, its target now and a model step ago.
+        thing: (B, 3) m, now and a model step later. actions: (B, K, 3), what is moved in it.
+    """
+    face = Face(yaw, tip[0] - thing[0])
+    path = tip[0][:, None] + ACTION_METRES * actions.cumsum(1)
+    there = torch.cat([tip[1][:, None], tip[0][:, None], path], dim=1) - thing[0][:, None]
+    moved = face.to(thing[1] - thing[0])[:, :2]
+    return torch.cat([face.to(there).flatten(1) * 2.0 * SCALE, moved * 4.0 * SCALE], dim=1)
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for size in (inputs, width, width):
+        layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+class Turn(nn.Module):
+    """By how much the object turns in a model step; mirrored motions turn it the other way."""
+
+    LARGEST = 0.2
+    """rad, the unit of its output."""
+
+    def __init__(self, block: int, width: int = 64) -> None:
+        """``block``: control steps in a model step."""
+        super().__init__()
+        self.net = _mlp(3 * (block + 2) + 2, width, 1)
+        mirror = [1.0, -1.0, 1.0] * (block + 2) + [1.0, -1.0]
+        self.register_buffer('mirror', torch.tensor(mirror), persistent=False)
+
+    mirror: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B,) rad, from ``motion_features``."""
+        both = self.net(features) - self.net(features * self.mirror)
+        return both[:, 0] * self.LARGEST / 2.0
+
+
+class PoseActor(nn.Module):
+    """Mixture density over action blocks, as the object sees them, that lead to a pose in time.
+
+    Args:
+        block: K*A, values of an action block. width: hidden size. modes: M.
+        min_log_std: floor on the log standard deviation.
+    """
+
+    def __init__(
+        self, block: int, width: int = 104, modes: int = 6, min_log_std: float = -1.6
+    ) -> None:
+        super().__init__()
+        self.block, self.modes, self.min_log_std = block, modes, min_log_std
+        self.net = _mlp(FEATURES + 1, width, modes * (2 * block + 1))
+
+    def forward(self, features: Tensor, remaining: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixture logits (B, M), means and log standard deviations (B, M, K*A).
+
+        Args:
+            features: (B, FEATURES) of ``pose_features``.
+            remaining: (B,) share of the longest hindsight left, in [0, 1].
+        """
+        out = self.net(torch.cat([features, remaining[:, None]], dim=-1))
+        size = self.modes * self.block
+        logits, mean, log_std = out.split([self.modes, size, size], dim=-1)
+        shape = (-1, self.modes, self.block)
+        log_std = self.min_log_std + nn.functional.softplus(log_std.view(shape))
+        return logits, torch.tanh(mean.view(shape)) * 1.45, log_std  # sqrt 2: a turned corner
+
+    def log_prob(self, features: Tensor, remaining: Tensor, action: Tensor) -> Tensor:
+        """(B,) log density of ``action`` (B, K*A), as the object sees it."""
+        logits, mean, log_std = self(features, remaining)
+        error = (action[:, None] - mean) * torch.exp(-log_std)
+        log_mode = (-0.5 * error**2 - log_std - 0.9189385).sum(-1)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + log_mode, -1)
+
+    def pick(
+        self, features: Tensor, face: Face, remaining: Tensor, gumbel: Tensor, noise: Tensor
+    ) -> Tensor:
+        """(B, K, A) in [-1, 1], in the base frame; see ``Actor.pick``."""
+        logits, mean, log_std = self(features, remaining)
+        mode = (logits + gumbel).argmax(-1)[:, None, None].expand(-1, 1, self.block)
+        mean, log_std = mean.gather(1, mode)[:, 0], log_std.gather(1, mode)[:, 0]
+        seen = (mean + torch.exp(log_std) * noise).view(mean.shape[0], -1, 3)
+        sample = bounded(face.back(seen), -1.0, 1.0)
+        broken = 0.0 * (log_std + logits.sum(-1, keepdim=True))  # NaN goes through
+        return sample + broken.view_as(sample)
+
+
+class PoseValue(nn.Module):
+    """Minus the discounted number of model steps to the pose; twin, the lower one counts."""
+
+    def __init__(self, width: int = 104) -> None:
+        super().__init__()
+        self.first, self.second = _mlp(FEATURES, width, 1), _mlp(FEATURES, width, 1)
+
+    def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The two estimates, (B,) each."""
+        return self.first(features)[:, 0], self.second(features)[:, 0]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B,) the lower of the two estimates."""
+        first, second = self.both(features)
+        return (first + second - (first - second).abs()) / 2.0  # compiled minima lose NaN
+
+
+class PoseHeads(nn.Module):
+    """What belongs to one world model, to push objects to a place and a yaw.
+
+    Args:
+        skip: K, control steps in a model step. width: A, of an action.
+        max_steps: control steps of the longest hindsight.
+    """
+
+    def __init__(self, skip: int, width: int, max_steps: int) -> None:
+        super().__init__()
+        self.max_steps = max_steps
+        self.reader, self.turn = YawReader(), Turn(skip)
+        self.actor, self.value = PoseActor(skip * width), PoseValue()
+
+
+def load_pose_heads(checkpoint: Checkpoint) -> PoseHeads | None:
+    """Those of a checkpoint, in eval mode; None if it has none.
+
+    Raises:
+        CheckpointError: their file is broken or belongs to another model.
+    """
+    if 'pose' not in checkpoint.info:
+        return None
+    skip = checkpoint.contract.time.frame_skip
+    width = checkpoint.contract.action_width
+    heads = PoseHeads(skip, width, int(checkpoint.info['pose']['max_steps']))
+    load_module(checkpoint.folder, 'pose', heads)
+    return heads
