@@ -24,16 +24,20 @@ from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
+from .model.yaw import yaw_error
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .orders import Orders
 from .planning.heads import load_heads
 from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan, Planner
+from .planning.pose import PoseDynamics
+from .planning.pose_heads import load_pose_heads
 from .planning.reposition import Reposition
 from .planning.runtime import stage_compiler
 from .planning.search import Optimizer
 from .recall import recall
 from .surprise import Judgement, Surprise
+from .turning import Turning
 from .types import (
     FloatArray,
     ImageArray,
@@ -46,6 +50,10 @@ SAME_RAD = 1e-9
 """What is nearer is the same place."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
+MAX_GOAL_TURN = 0.15
+"""rad, rms error to be expected of a goal's yaw that is read from an image, at most."""
+METRES_A_RADIAN = 0.1
+"""An object that is to be turned by 10 degrees yet counts as one to be pushed by 2 cm."""
 
 
 class Agent:
@@ -85,9 +93,10 @@ class Agent:
             seed,
             optimizer,
             self._probes.spread,
-            torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
+            reach := torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
             stage_compiler(checkpoint, config),
         )
+        self._turning = self._make_turning(checkpoint, seed, reach)
         self.keep_out_of(())
         self._looks = Looks(self._time)
         self._unjudged: Callable[[], Judgement | None] | None = None
@@ -96,6 +105,33 @@ class Agent:
         self.speed = 1.0
         self.effort: int | None = None
         self.reset(arm.home)
+
+    def _make_turning(
+        self, checkpoint: Checkpoint, seed: int, reach: torch.Tensor
+    ) -> Turning | None:
+        """None where the checkpoint has nothing that reads and plans for a yaw."""
+        heads, model, probes = load_pose_heads(checkpoint), self._model, self._probes
+        if heads is None or not isinstance(model, WorldModel):
+            return None
+        contract, config = model.contract, self._config
+
+        def make_planner() -> Planner:
+            poses = PoseDynamics(model, probes, heads)
+            compiler = stage_compiler(checkpoint, config, poses)
+            return Planner(
+                poses,
+                poses.read,
+                heads,
+                contract,
+                config,
+                seed,
+                None,
+                poses.spread,
+                reach,
+                compiler,
+            )
+
+        return Turning(heads.reader, contract.camera, make_planner)
 
     @property
     def deadline_ms(self) -> float:
@@ -119,7 +155,15 @@ class Agent:
         self._eraser: Eraser | None = Eraser(arm.config.camera, obstacles) if obstacles else None
 
     def check_goal(self, goal: Goal) -> None:
-        """Raises GoalError where a declared obstacle is at the place of ``goal``."""
+        """Raises GoalError for a goal that cannot be pursued.
+
+        A declared obstacle is at its place, or it asks for a yaw and the checkpoint cannot.
+        """
+        if isinstance(goal, PositionGoal) and goal.yaw is not None and self._turning is None:
+            raise GoalError(
+                'goal yaw: expected none, as this checkpoint has no pose.safetensors; teach it '
+                '(jepa-arm pose)'
+            )
         if self._planner.keep_out is not None and isinstance(goal, PositionGoal):
             self._planner.keep_out.check(goal)
 
@@ -129,6 +173,8 @@ class Agent:
         self._looks.reset()
         self._last: JointSample | None = None
         self.goal = None
+        if self._turning is not None:
+            self._turning.reset()
         self.resync(joints)
 
     def resync(self, joints: FloatArray) -> None:
@@ -136,7 +182,7 @@ class Agent:
         self._motion.reset(joints)
         self._target_before = self._motion.target
         self._orders.reset()
-        self._planner.reset()
+        self._forget_plans()
         self._belief.forget_sent()
         self._coming = torch.zeros(0, TipMotion.width)
 
@@ -178,17 +224,24 @@ class Agent:
         """Pursues ``goal`` from the next decision on; None holds."""
         self.goal = goal
         self._reposition.reset()
+        self._forget_plans()
+
+    def _forget_plans(self) -> None:
         self._planner.reset()
+        if self._turning is not None:
+            self._turning.forget_plans()
 
     @torch.inference_mode()
-    def read_goal(self, observation: Observation, subject: str) -> PositionGoal:
-        """The place of ``subject`` in a goal observation.
+    def read_goal(
+        self, observation: Observation, subject: str, with_yaw: bool = False
+    ) -> PositionGoal:
+        """The place of ``subject`` in a goal observation, and of the object the yaw if asked.
 
         The object is read from image and joints by its probe, the tip from the joints by
         forward kinematics.
 
         Raises:
-            GoalError: the object cannot be told from the image.
+            GoalError: the object, or its yaw, cannot be told from the image.
         """
         if subject == 'tip':
             return PositionGoal(subject, self._arm.tip_position(observation.joints))
@@ -199,7 +252,18 @@ class Agent:
                 f'goal image: expected the {subject} to be read to {limit * 100:g} cm, got '
                 f'{spread * 100:.1f} cm; show it unhidden, or give its place'
             )
-        return PositionGoal(subject, self._read(subject, z))
+        goal = PositionGoal(subject, self._read(subject, z))
+        if not with_yaw:
+            return goal
+        self.check_goal(asked := replace(goal, yaw=0.0))
+        assert self._turning is not None
+        yaw, spread = self._turning.read(self._image(observation)[0], goal.position)
+        if spread > MAX_GOAL_TURN:
+            raise GoalError(
+                f'goal image: expected the yaw to be read to {np.degrees(MAX_GOAL_TURN):.0f} '
+                f'degrees, got {np.degrees(spread):.0f}; show the object unhidden, or give its yaw'
+            )
+        return replace(asked, yaw=yaw)
 
     @torch.inference_mode()
     def latent_goal(self, observation: Observation) -> LatentGoal:
@@ -249,6 +313,12 @@ class Agent:
         else:
             z = self._model.encode(image, proprio)
         self._belief.see(stamp, z, proprio)
+        if self._turning is not None and self._wants_yaw:
+            self._turning.see(image[0], self._read('object', self._belief.now()[0]))
+
+    @property
+    def _wants_yaw(self) -> bool:
+        return isinstance(self.goal, PositionGoal) and self.goal.yaw is not None
 
     def sent(self, stamp: float) -> None:
         """Takes note that the newest proposal was sent at ``stamp`` (s)."""
@@ -284,10 +354,11 @@ class Agent:
         z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
         towards, left, round_left = self._detour(goal, z)
-        told, is_continued = self._motion.joints, self._planner.has_warm_start
+        planner = self._planner_for(towards)
+        told, is_continued = self._motion.joints, planner.has_warm_start
         room = self._motion_room()  # predict, plan
         target = torch.tensor(self._motion.target, dtype=torch.float32)
-        plan = self._planner.plan(
+        plan = planner.plan(
             z_then, z_prev, towards, room, late, before, self.speed, self.effort, target
         )
         self._target_before = self._motion.target
@@ -314,7 +385,21 @@ class Agent:
             is_continued=is_continued,
             left=left,
             round_left=round_left,
+            turn=self._turn(self.goal),
         )
+
+    def _planner_for(self, goal: Goal) -> Planner | Turning:
+        """What plans for ``goal`` now; the other goes on from none of its plans."""
+        turning, plain = self._turning, self._planner
+        is_pose = isinstance(goal, PositionGoal) and goal.yaw is not None
+        if turning is None or not is_pose or turning.yaw is None:
+            if turning is not None:
+                turning.forget_plans()
+            return plain
+        if plain.has_warm_start:
+            plain.reset()
+        turning.planner.deadline_ms, turning.planner.keep_out = plain.deadline_ms, plain.keep_out
+        return turning
 
     @torch.inference_mode()
     def tip_paths(self, latents: torch.Tensor) -> FloatArray:
@@ -409,10 +494,21 @@ class Agent:
         if goal.subject == 'object' and first is None:
             straight = float(np.linalg.norm((goal.position - here)[:2]))
             way = straight if keep_out is None else leg.left
+            if np.isfinite(turn := self._turn(goal)):
+                way += METRES_A_RADIAN * turn
             first = self._reposition.leg(told, here, leg.place, way)
         if first is not None:
             return self._seen_tip(first.place, z), leg.left, first.left
-        return PositionGoal(goal.subject, leg.place), leg.left, np.nan
+        return replace(goal, position=leg.place), leg.left, np.nan
+
+    def _turn(self, goal: Goal) -> float:
+        """rad, by which the object is to be turned yet; NaN where nobody asked, or can tell."""
+        turning = self._turning
+        if not isinstance(goal, PositionGoal) or goal.yaw is None:
+            return np.nan
+        if turning is None or turning.yaw is None:
+            return np.nan
+        return abs(float(yaw_error(turning.yaw, goal.yaw)))
 
     def _read(self, subject: str, z: torch.Tensor) -> FloatArray:
         return self._probes.read(subject, z)[0].numpy().astype(float)

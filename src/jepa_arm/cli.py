@@ -125,7 +125,7 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--out', default='runs/model', help='folder of data, state and checkpoint')
     p.add_argument('--seed', type=int, default=0, help='of the training')
 
-    for name in ('probes', 'heads', 'belief', 'decoder'):
+    for name in ('probes', 'heads', 'pose', 'belief', 'decoder'):
         example = f'jepa-arm {name} --data data/play.h5'
         p = _verb(parsers, name, getattr(learning, name), example)
         p.add_argument('--checkpoint', default=DEFAULT_CHECKPOINT, help=text.CHECKPOINT_TEXT)

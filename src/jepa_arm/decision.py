@@ -31,6 +31,7 @@ class Decision:
         left: m, of the way round declared obstacles that is left for the goal's subject;
             round_left: for the tip until it can push, where it goes round something first. NaN
             without obstacles, or where nothing is gone round.
+        turn: rad, by which the object is to be turned yet; NaN where no yaw was asked for.
         decided_at: s, ``time.perf_counter`` when the decision was made.
     """
 
@@ -47,6 +48,7 @@ class Decision:
     is_continued: bool = False
     left: float = np.nan
     round_left: float = np.nan
+    turn: float = np.nan
     decided_at: float = field(default_factory=time.perf_counter)
 
 

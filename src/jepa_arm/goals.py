@@ -30,16 +30,23 @@ class PositionGoal:
     Attributes:
         subject: 'object' or 'tip'.
         position: (3,) m in the base frame.
+        yaw: rad about the base frame's z axis, of the object, up to quarter turns; None: any.
     """
 
     subject: str
     position: FloatArray
+    yaw: float | None = None
 
     def __post_init__(self) -> None:
         if self.subject not in SUBJECTS:
             raise GoalError(f'goal subject: expected object or tip, got {self.subject!r}')
         if np.shape(self.position) != (3,) or not np.all(np.isfinite(self.position)):
             raise GoalError(f'goal position: expected 3 finite numbers (m), got {self.position}')
+        if self.yaw is not None and (self.subject == 'tip' or not np.isfinite(self.yaw)):
+            raise GoalError(
+                f'goal yaw: expected a finite number (rad) for the object, got {self.yaw} for '
+                f'the {self.subject}'
+            )
 
 
 @dataclass(frozen=True)

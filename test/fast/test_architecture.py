@@ -23,7 +23,7 @@ LAYERS = (
     {'model', 'data', 'sim', 'sweep'},
     {'goals', 'proposals', 'stream', 'sight', 'erasing', 'looks', 'orders'},
     {'planning', 'surprise', 'guard', 'memory'},
-    {'belief', 'decision', 'evaluation_report'},
+    {'belief', 'decision', 'evaluation_report', 'turning'},
     {'recall'},
     {'agent'},
     {'control'},

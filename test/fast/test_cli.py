@@ -32,6 +32,7 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
         (['probes', '--data', 'missing.h5'], 'missing.h5'),
         (['heads', '--data', 'missing.h5'], 'missing.h5'),
+        (['pose', '--data', 'missing.h5'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
         (['up', '--arm', 'pandora'], 'panda.yaml'),
         (['up', '--task', 'juggle'], 'push.yaml'),

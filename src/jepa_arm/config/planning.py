@@ -88,6 +88,7 @@ class PlannerConfig:
         actor, cem, mppi: of those searches.
         value_weight: per model step of value; distance_weight: per m of read distance;
             latent_weight: per mean square of the way to a goal latent, beside a value of it.
+        turn_weight: per rad between the yaw of the object and that of its goal.
         press_weight: per m that the tip would be inside the object, taken for an upright cylinder
             of press_radius, press_height (m).
         away_weight: per m that the object would be nearer than edge_room (m) to the edge of the
@@ -139,6 +140,7 @@ class PlannerConfig:
     threads: int
     timeout: float
     latent_weight: float = 1.0
+    turn_weight: float = 2.0
     runtime: str = 'openvino'
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ..types import FloatArray
@@ -23,7 +23,7 @@ LOG_VARIANCES = -7.0, 1.5
 """Bounds on the logarithm of the squared chord that is expected."""
 
 
-def yaw_error(yaw: FloatArray | float, goal: FloatArray | float) -> FloatArray:
+def yaw_error(yaw: ArrayLike, goal: ArrayLike) -> FloatArray:
     """(...) rad from ``yaw`` to ``goal``, up to quarter turns: in [-pi/4, pi/4]."""
     difference = np.asarray(goal) - np.asarray(yaw)
     return np.asarray((difference + QUARTER / 2.0) % QUARTER - QUARTER / 2.0)

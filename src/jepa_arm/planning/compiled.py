@@ -13,12 +13,13 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from ..config import PlannerConfig
-from ..model.checkpoint import Checkpoint
+from ..config import Contract, PlannerConfig
+from ..model.probes import Probes
 from ..model.world_model import WorldModel
 from .costs import Stages, Task
 from .kept_models import fingerprint, kept
 from .local_search import advance
+from .pose import PoseDynamics
 from .quiet_openvino import FrontEndManager, TorchScriptPythonDecoder, openvino
 from .search import unroll
 
@@ -130,11 +131,17 @@ class CompiledStages(Stages):
 class StageCompiler:
     """Compiles the stages of searches in one world model."""
 
-    def __init__(self, checkpoint: Checkpoint, config: PlannerConfig) -> None:
-        model = checkpoint.model
-        assert isinstance(model, WorldModel)
-        self._model, self._probes, self._threads = model, checkpoint.probes, config.threads
-        skip, width = model.contract.time.frame_skip, model.contract.action_width
+    def __init__(
+        self,
+        model: WorldModel | PoseDynamics,
+        probes: Probes,
+        contract: Contract,
+        config: PlannerConfig,
+    ) -> None:
+        self._model, self._probes, self._threads = model, probes, config.threads
+        base = model.model if isinstance(model, PoseDynamics) else model
+        self._told = f'{base.config} {contract}'
+        skip, width = contract.time.frame_skip, contract.action_width
         self._rows, self._skip = config.candidates, skip
         self._z = torch.zeros(self._rows, model.latent)
         self._z_prev = torch.zeros(self._rows, model.past * model.latent)
@@ -173,7 +180,7 @@ class StageCompiler:
         modules = nn.ModuleList([self._model, self._probes])
         if task is not None and task.heads is not None:
             modules.append(task.heads)
-        told = f'{told} {self._model.config} {self._model.contract}'
+        told = f'{told} {self._told}'
         return Compiled(function, modules, inputs, returned, self._threads, told)
 
 

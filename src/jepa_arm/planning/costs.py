@@ -19,6 +19,7 @@ from ..model.bounded import bounded
 from ..motion import ACTION_METRES
 from .heads import Heads, goal_features, latent_goal_features
 from .obstacles import BARRED, KeepOut
+from .pose_heads import PoseHeads
 
 ReadOut = Callable[[str, Tensor], Tensor]
 """(subject, latents (..., D)) -> positions (..., 3) m, or how far they may be off, (...,) m."""
@@ -61,7 +62,7 @@ class Task:
     goal: Goal
     start: Tensor
     read: ReadOut
-    heads: Heads | None
+    heads: Heads | PoseHeads | None
     config: PlannerConfig
     lag: float
     spread: ReadOut | None = None
@@ -100,6 +101,27 @@ class Task:
             return latent_goal_features(latents, place)
         return self._position_features(latents, self.read(self._subject, latents), place)
 
+    def act(
+        self,
+        now: Tensor,
+        before: Tensor,
+        place: Tensor,
+        remaining: Tensor,
+        gumbel: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the actor does in latents (C, D), and what it is told.
+
+        Args:
+            now: (C, D). before: (C, D), a model step ago. place: see ``place``.
+            remaining, gumbel, noise: see ``Actor.pick``.
+        """
+        heads = self._position_heads
+        assert heads is not None
+        features = self.features(now, place)
+        acts = heads.actor.pick(features, now - before, remaining, gumbel, noise)
+        return acts, features
+
     @property
     def goal_is_for_object(self) -> bool:
         """Whether the goal is for the object; only then is there a way round to be valued."""
@@ -113,6 +135,11 @@ class Task:
         return torch.tensor(np.asarray(place)[None], dtype=torch.float32)
 
     @property
+    def _position_heads(self) -> Heads | None:
+        assert not isinstance(self.heads, PoseHeads)
+        return self.heads
+
+    @property
     def _subject(self) -> str:
         assert not isinstance(self.goal, LatentGoal)
         return self.goal.subject
@@ -123,9 +150,10 @@ class Task:
 
     def _latent_terms(self, latents: Tensor, goal: LatentGoal) -> dict[str, Tensor]:
         distance = latent_distance(latents, goal)
-        if self.heads is None or not self.heads.know(goal):
+        heads = self._position_heads
+        if heads is None or not heads.know(goal):
             return {'latent': distance}
-        value = self.heads.value(self.features(latents.flatten(0, 1)))
+        value = heads.value(self.features(latents.flatten(0, 1)))
         value = value.view(latents.shape[:2]).mean(1)
         return {
             'latent': self.config.latent_weight * distance,
@@ -159,10 +187,11 @@ class Task:
         if self.spread is not None:  # a place that cannot be seen is no place near the goal
             squared = squared + self.spread('object', latents).square()
         terms, features = [config.distance_weight * squared.sqrt().mean(1)], read
-        if self.heads is not None:
+        heads = self._position_heads
+        if heads is not None:
             flat = latents.flatten(0, 1)
             features = self._position_features(flat, read.flatten(0, 1), place)
-            value = self.heads.value(features).view(-1, latents.shape[1])
+            value = heads.value(features).view(-1, latents.shape[1])
             terms.append(-config.value_weight * value.mean(1))
         if config.press_weight > 0.0:
             terms.append(config.press_weight * self._pressed(start, latents, read))

@@ -12,6 +12,7 @@ from ..model.world_model import shift
 from .costs import Task
 from .heads import Heads
 from .noise import coloured_noise
+from .pose_heads import PoseHeads
 from .search import Dynamics, Population, Solution, Start, effect, feasible
 
 
@@ -195,16 +196,14 @@ def advance(
         told to the actor (C, D + G).
     """
     count, (skip, width) = remaining.shape[0], known.shape[1:]
-    now = z[:count]
-    features = task.features(now, place)
-    velocity = now - z_prev[:count, : z.shape[1]]
-    acts = _heads(task).actor.pick(features, velocity, remaining, gumbel, noise)
+    last = z_prev[:count, : z.shape[1]]
+    acts, features = task.act(z[:count], last, place, remaining, gumbel, noise)
     chunk = torch.cat([acts.view(-1, skip, width), known])
     chunk = feasible(chunk, done, room, speed)
     moved = effect(chunk, late, before)
     return chunk, done + chunk.sum(1), dynamics.predict(z, z_prev, moved.flatten(1)), features
 
 
-def _heads(task: Task) -> Heads:
+def _heads(task: Task) -> Heads | PoseHeads:
     assert task.heads is not None
     return task.heads

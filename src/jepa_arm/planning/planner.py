@@ -17,6 +17,8 @@ from .costs import ReadOut, Stages, Task
 from .heads import Heads
 from .local_search import ActorAlone, LocalSearch
 from .obstacles import BARRED, KeepOut
+from .pose import PoseTask
+from .pose_heads import PoseHeads
 from .sampling import CEM, ICEM, MPPI
 from .search import Dynamics, Optimizer, Solution, Start
 
@@ -86,7 +88,7 @@ class Planner:
         self,
         dynamics: Dynamics,
         read: ReadOut,
-        heads: Heads | None,
+        heads: Heads | PoseHeads | None,
         contract: Contract,
         config: PlannerConfig,
         seed: int = 0,
@@ -112,6 +114,8 @@ class Planner:
         self._stages: dict[str, Stages] = {}
         if compile_stages is not None:
             anywhere = [PositionGoal(subject, np.zeros(3)) for subject in SUBJECTS]
+            if isinstance(heads, PoseHeads):
+                anywhere = [PositionGoal('object', np.zeros(3), yaw=0.0)]
             self._stages = {g.subject: compile_stages(self._task(g)) for g in anywhere}
         self.reset()
 
@@ -169,7 +173,8 @@ class Planner:
         )
 
     def _task(self, goal: Goal, z: Tensor | None = None, told: Tensor | None = None) -> Task:
-        return Task(
+        kind = PoseTask if isinstance(self._heads, PoseHeads) else Task
+        return kind(
             goal,
             torch.zeros(1, 0) if z is None else z,
             self._read,

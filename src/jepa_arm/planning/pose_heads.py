@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..goals import Goal, PositionGoal
 from ..model.bounded import bounded
 from ..model.checkpoint import Checkpoint, load_module
 from ..model.yaw import YawReader
@@ -203,6 +204,10 @@ class PoseHeads(nn.Module):
         self.max_steps = max_steps
         self.reader, self.turn = YawReader(), Turn(skip)
         self.actor, self.value = PoseActor(skip * width), PoseValue()
+
+    def know(self, goal: Goal) -> bool:
+        """Whether it is the kind of goal that they were trained for."""
+        return isinstance(goal, PositionGoal) and goal.yaw is not None
 
 
 def load_pose_heads(checkpoint: Checkpoint) -> PoseHeads | None:

@@ -17,21 +17,26 @@ from .costs import Stages, Task
 from .heads import load_heads
 from .noise import coloured_noise
 from .planner import Plan
+from .pose import PoseDynamics
 from .search import Population, Start
 
 
 def stage_compiler(
-    checkpoint: Checkpoint, config: PlannerConfig
+    checkpoint: Checkpoint, config: PlannerConfig, poses: PoseDynamics | None = None
 ) -> Callable[[Task], Stages] | None:
     """What compiles the stages of a search as ``config`` says; None: they run in torch.
+
+    Of a search in ``poses`` in place of the world model, if they are given.
 
     Those of official world models, and of other searches than 'local', always do.
 
     Raises:
         ConfigError: OpenVINO is asked for and not there.
     """
-    is_ours = isinstance(checkpoint.model, WorldModel)
-    if config.runtime == 'torch' or config.optimizer != 'local' or not is_ours:
+    model = checkpoint.model
+    if config.runtime == 'torch' or config.optimizer != 'local':
+        return None
+    if not isinstance(model, WorldModel):
         return None
     try:
         from .compiled import StageCompiler
@@ -40,7 +45,8 @@ def stage_compiler(
             f'runtime: expected the package openvino, got: {error}; install it '
             '(pip install openvino), or set runtime: torch in config/planner.yaml'
         ) from error
-    return StageCompiler(checkpoint, config)
+    dynamics = model if poses is None else poses
+    return StageCompiler(dynamics, checkpoint.probes, checkpoint.contract, config)
 
 
 @torch.inference_mode()

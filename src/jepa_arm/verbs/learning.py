@@ -36,6 +36,7 @@ def train(args: argparse.Namespace) -> int:
     from ..training.decoder import train_decoder
     from ..training.hindsight import train_heads
     from ..training.loop import train_world_model
+    from ..training.pose import train_pose
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
     if args.steps:
@@ -48,6 +49,8 @@ def train(args: argparse.Namespace) -> int:
     print(f'report: {out / "report.html"}')
     if not args.no_heads:
         train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
+        if config.pose is not None:
+            train_pose(folder, Path(args.data), config.pose, args.seed, progress=True)
         if config.belief is not None:
             train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
         if config.decoder is not None:
@@ -107,6 +110,21 @@ def heads(args: argparse.Namespace) -> int:
     folder = options.checkpoint(args)
     train_heads(folder, Path(args.data), config, args.seed, progress=True)
     print(f'{folder}/heads.safetensors')
+    return 0
+
+
+def pose(args: argparse.Namespace) -> int:
+    """Trains what pushes an object to a place and a yaw, on a world model's latents (minutes)."""
+    from ..training.pose import train_pose
+
+    config = load(ModelFile, config_path(f'model/{args.model}.yaml')).pose
+    if config is None:
+        raise ConfigError(f'config/model/{args.model}.yaml: expected a part pose, got none')
+    folder = options.checkpoint(args)
+    told = train_pose(folder, Path(args.data), config, args.seed, progress=True)
+    median, p90 = told['yaw_median_deg'], told['yaw_p90_deg']
+    print(f'yaw, held out: {median:.1f} degrees (median), {p90:.1f} (90th percentile)')
+    print(f'{folder}/pose.safetensors')
     return 0
 
 

@@ -1,0 +1,132 @@
+"""Plans for an object's place and yaw: the yaw goes along with the latent as one more number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..goals import PositionGoal
+from ..model.probes import Probes
+from ..model.world_model import WorldModel, shift
+from .costs import Task, beyond
+from .pose_heads import Face, PoseHeads, motion_features, pose_features
+
+
+class PoseDynamics(nn.Module):
+    """A world model beside which the object's yaw is predicted.
+
+    A latent (B, D+1) here is one of the model with the object's yaw (rad) after it.
+
+    Attributes:
+        latent: D+1.
+    """
+
+    def __init__(self, model: WorldModel, probes: Probes, heads: PoseHeads) -> None:
+        super().__init__()
+        self.model, self.probes, self.turn = model, probes, heads.turn
+        self.latent, self.past = model.latent + 1, model.past
+        self._width = model.contract.action_width
+
+    def read(self, subject: str, z: Tensor) -> Tensor:
+        """(..., 3) m, where ``subject`` is read in latents (..., D+1)."""
+        return self.probes.read(subject, z[..., :-1])
+
+    def spread(self, subject: str, z: Tensor) -> Tensor:
+        """(...,) m, see ``Probes.spread``."""
+        return self.probes.spread(subject, z[..., :-1])
+
+    def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
+        """See ``Dynamics.predict``."""
+        count = z.shape[0]
+        steps = z_prev.view(count, self.past, self.latent)[..., :-1]
+        later = self.model.predict(z[:, :-1], steps.flatten(1), action_block)
+        tip = self.read('tip', z), self.probes.read('tip', steps[:, 0])
+        thing = self.read('object', z), self.probes.read('object', later)
+        actions = action_block.view(count, -1, self._width)
+        yaw = z[:, -1] + self.turn(motion_features(z[:, -1], tip, thing, actions))
+        return torch.cat([later, yaw[:, None]], dim=1)
+
+    def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
+        """See ``Dynamics.rollout``."""
+        latents = []
+        for block in actions.unbind(1):
+            z, z_prev = self.predict(z, z_prev, block), shift(z, z_prev)
+            latents.append(z)
+        return torch.stack(latents, 1)
+
+    @staticmethod
+    def joined(z: Tensor, z_prev: Tensor, yaw: float) -> tuple[Tensor, Tensor]:
+        """(1, D+1) and (1, past*(D+1)) of ``z`` (1, D) and ``z_prev`` (1, past*D).
+
+        ``yaw`` (rad) of the object now; what it was before is asked of nobody.
+        """
+        past = z_prev.view(-1, z.shape[1])
+        angle = z.new_full((len(past), 1), yaw)
+        return torch.cat([z, angle[:1]], 1), torch.cat([past, angle], 1).view(1, -1)
+
+
+@dataclass(frozen=True)
+class PoseTask(Task):
+    """A place and a yaw for the object."""
+
+    @property
+    def place(self) -> Tensor:
+        """(1, 4): m and rad, of the goal."""
+        goal = self.goal
+        assert isinstance(goal, PositionGoal) and goal.yaw is not None
+        return torch.tensor([[*goal.position, goal.yaw]], dtype=torch.float32)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See ``Task.names``."""
+        always = ('distance', 'turn', 'value', 'press')
+        return always if self.reach is None else (*always, 'away')
+
+    def act(
+        self,
+        now: Tensor,
+        before: Tensor,
+        place: Tensor,
+        remaining: Tensor,
+        gumbel: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See ``Task.act``."""
+        features, face = self._seen(now, before, place)
+        return self._pose_heads.actor.pick(features, face, remaining, gumbel, noise), features
+
+    def appraise(self, start: Tensor, latents: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+        """See ``Task.appraise``; ``place`` (1, 4)."""
+        config, count = self.config, latents.shape[0]
+        read = self.read('object', latents)
+        squared = (read - place[:, :3]).square().sum(-1)
+        if self.spread is not None:  # a place that cannot be seen is no place near the goal
+            squared = squared + self.spread('object', latents).square()
+        path = torch.cat([start.expand(count, 1, -1), latents], dim=1)
+        flat = latents.flatten(0, 1)
+        features, _ = self._seen(flat, path[:, :-1].flatten(0, 1), place)
+        value = self._pose_heads.value(features).view(count, -1)
+        left = torch.sin(2.0 * (place[:, 3] - latents[..., -1])).abs() / 2.0
+        terms = [
+            config.distance_weight * squared.sqrt().mean(1),
+            config.turn_weight * left.mean(1),
+            -config.value_weight * value.mean(1),
+            config.press_weight * self._pressed(start, latents, read),
+        ]
+        if self.reach is not None:
+            outside = beyond(read[..., :2], self.reach, place[0, :2])
+            terms.append(config.away_weight * outside)
+        return torch.stack(terms), read, features
+
+    @property
+    def _pose_heads(self) -> PoseHeads:
+        assert isinstance(self.heads, PoseHeads)
+        return self.heads
+
+    def _seen(self, now: Tensor, before: Tensor, place: Tensor) -> tuple[Tensor, Face]:
+        """``pose_features`` of latents (B, D+1) and those of a model step ago."""
+        tip = self.read('tip', now), self.read('tip', before)
+        thing = self.read('object', now), self.read('object', before)
+        return pose_features(now[:, -1], tip, thing, place.expand(now.shape[0], 4))
