@@ -206,8 +206,7 @@ class Evaluator:
             steps += 1
             state = world.state()
             log.add(state, decision, began, self._violations())
-            is_near = self.task.distance(state, scene) <= config.tolerance
-            held = held + 1 if is_near else 0
+            held = held + 1 if self.task.is_reached(state, scene) else 0
         return EpisodeResult(
             seed=seed,
             success=held >= config.hold_steps,
@@ -225,6 +224,7 @@ class Evaluator:
             read_goal=goal.position,
             goal_image=goal_image,
             touched=world.has_touched,
+            yaw_error=self.task.yaw_error(state, scene),
         )
 
     def _violations(self) -> NDArray[np.bool_]:
