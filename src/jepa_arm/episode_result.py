@@ -27,6 +27,7 @@ class EpisodeResult:
         goal_image: what the agent was shown.
         touched: whether the arm touched an obstacle at any time (in process: by PyBullet's
             contacts; over ROS: by where the measured joints put its shapes).
+        yaw_error: rad in [0, pi/4] at the end, up to quarter turns; NaN where no yaw was asked.
     """
 
     seed: int
@@ -45,3 +46,4 @@ class EpisodeResult:
     read_goal: FloatArray
     goal_image: ImageArray
     touched: bool = False
+    yaw_error: float = float('nan')

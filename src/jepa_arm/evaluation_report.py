@@ -45,6 +45,8 @@ def summarise(
         'scripted_rate': rates.get('scripted'),
         'median_time_s': float(np.median(times)) if times else None,
         'distance_cm': _percentiles([100.0 * r.distance for r in results]),
+        'yaw_tolerance_deg': task.config.yaw_tolerance_deg,
+        'yaw_error_deg': _yaw_errors(results, task),
         'ended_within': {
             str(cm): sum(r.distance <= cm / 100.0 for r in results) / len(results)
             for cm in CURVE_CM
@@ -72,14 +74,18 @@ def format_report(report: dict[str, Any]) -> str:
     if report.get('untouched_rate') is not None:
         least, most = report['untouched_wilson95']
         untouched = f'{report["untouched_rate"]:.1%}  [{least:.1%}, {most:.1%}]'
+    asked, yaw = f'{report["tolerance_cm"]:g} cm', report.get('yaw_error_deg')
+    if yaw is not None:
+        asked += f' and {report["yaw_tolerance_deg"]:g} degrees'
     rows = [
-        ('task', f'{report["task"]} within {report["tolerance_cm"]:g} cm'),
+        ('task', f'{report["task"]} within {asked}'),
         ('success', f'{report["success_rate"]:.1%}  [{low:.1%}, {high:.1%}]  '
                     f'n={report["episodes"]} seed={report["seed"]}'),
         ('random floor', share(report['random_rate'])),
         ('scripted ceiling', share(report['scripted_rate'])),
         ('median time', '-' if time_s is None else f'{time_s:.1f} s'),
         ('distance at end', spread(report['distance_cm'], 'cm (p50 / p99)')),
+        ('yaw error at end', '-' if yaw is None else spread(yaw, 'degrees (p50 / p99)')),
         ('ended within', ', '.join(f'{cm} cm {within:.0%}'
                                    for cm, within in report['ended_within'].items())),
         ('touched nothing', untouched),
@@ -99,6 +105,13 @@ def wilson(wins: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return float((centre - half) / scale), float((centre + half) / scale)
+
+
+def _yaw_errors(results: list[EpisodeResult], task: Task) -> dict[str, float | None] | None:
+    """Percentiles of the degrees at the end; None where the task asks for no yaw."""
+    if task.config.yaw_tolerance_deg is None:
+        return None
+    return _percentiles([float(np.degrees(r.yaw_error)) for r in results])
 
 
 def _percentiles(values: list[float]) -> dict[str, float | None]:

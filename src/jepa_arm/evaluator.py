@@ -23,6 +23,7 @@ from .sim.bullet import BulletWorld
 from .sim.policies import Policy, RandomWalk, ScriptedPush, ScriptedReach
 from .sim.surroundings import Surroundings
 from .sim.tasks import Task, load_task
+from .sim.turning import ScriptedTurn
 from .sim.world import Scene, WorldState, with_obstacles
 from .types import FloatArray, ImageArray, JointSample, Observation, Proposal
 
@@ -151,13 +152,8 @@ class Evaluator:
     def run_policy(self, name: str, seed: int, keep_frames: bool = False) -> EpisodeResult:
         """One episode of 'scripted' (the ceiling) or 'random' (the floor)."""
         scene = self.prepare(seed)
-        policy: Policy
-        if name == 'random':
-            policy = RandomWalk(np.random.default_rng(seed))
-        elif self.task.subject == 'tip':
-            policy = ScriptedReach(scene.goal, self._around(scene))
-        else:
-            policy = ScriptedPush(scene.goal, around=self._around(scene), thing=scene.thing)
+        is_random = name == 'random'
+        policy = RandomWalk(np.random.default_rng(seed)) if is_random else self._scripted(scene)
         goal = PositionGoal(self.task.subject, scene.goal)
         shown = np.zeros((1, 1, 3), dtype=np.uint8)
         if keep_frames:
@@ -168,12 +164,17 @@ class Evaluator:
 
         return self._run(seed, scene, start, goal, shown, keep_frames)
 
-    def _around(self, scene: Scene) -> Surroundings | None:
-        """What a policy that sees ground truth knows of obstacles; None without any."""
-        if not scene.obstacles:
-            return None
+    def _scripted(self, scene: Scene) -> Policy:
+        """The policy that sees ground truth and knows how ``scene`` is solved."""
         workspace = np.array([self.arm.workspace_min, self.arm.workspace_max])
-        return Surroundings(scene.obstacles, workspace, self.task.region)
+        if scene.goal_yaw is not None:
+            return ScriptedTurn(scene.goal, scene.goal_yaw, workspace)
+        around = None
+        if scene.obstacles:
+            around = Surroundings(scene.obstacles, workspace, self.task.region)
+        if self.task.subject == 'tip':
+            return ScriptedReach(scene.goal, around)
+        return ScriptedPush(scene.goal, around=around, thing=scene.thing)
 
     def _run(
         self,
@@ -206,8 +207,7 @@ class Evaluator:
             steps += 1
             state = world.state()
             log.add(state, decision, began, self._violations())
-            is_near = self.task.distance(state, scene) <= config.tolerance
-            held = held + 1 if is_near else 0
+            held = held + 1 if self.task.is_reached(state, scene) else 0
         return EpisodeResult(
             seed=seed,
             success=held >= config.hold_steps,
@@ -225,6 +225,7 @@ class Evaluator:
             read_goal=goal.position,
             goal_image=goal_image,
             touched=world.has_touched,
+            yaw_error=self.task.yaw_error(state, scene),
         )
 
     def _violations(self) -> NDArray[np.bool_]:

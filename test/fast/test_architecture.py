@@ -118,6 +118,7 @@ WITHOUT_TORCH = (
     'sim.bullet',
     'sim.tasks',
     'sim.policies',
+    'sim.turning',
     'data.episodes',
     'data.mcap_file',
     'data.recording_reader',

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from jepa_arm.config import ArmConfig, ConfigError, SimConfig, TimeConfig, from_dict, load, to_dict
+from jepa_arm.config import (
+    ArmConfig,
+    ConfigError,
+    SimConfig,
+    TaskConfig,
+    TimeConfig,
+    from_dict,
+    load,
+    to_dict,
+)
 from jepa_arm.resources import config_path
 
 
@@ -53,3 +62,25 @@ def test_config_survives_a_round_trip(arm_config: ArmConfig) -> None:
 def test_limits_cannot_be_widened(arm_config: ArmConfig) -> None:
     with pytest.raises(ConfigError, match='velocity_scale'):
         replace(arm_config, velocity_scale=1.2)
+
+
+def test_a_number_that_may_be_left_out_is_a_number() -> None:
+    values = to_dict(load(TaskConfig, config_path('tasks/push_yaw.yaml')))
+    assert from_dict(TaskConfig, values | {'yaw_tolerance_deg': 8}).yaw_tolerance_deg == 8.0
+    assert from_dict(TaskConfig, values | {'yaw_tolerance_deg': None}).yaw_tolerance_deg is None
+    with pytest.raises(ConfigError, match="yaw_tolerance_deg: expected float, got 'ten'"):
+        from_dict(TaskConfig, values | {'yaw_tolerance_deg': 'ten'})
+
+
+@pytest.mark.parametrize('degrees', [0.0, -5.0, 45.0, float('nan')])
+def test_a_yaw_tolerance_that_asks_for_nothing_or_too_much_is_refused(degrees: float) -> None:
+    task = load(TaskConfig, config_path('tasks/push_yaw.yaml'))
+    with pytest.raises(ConfigError, match='yaw_tolerance_deg: expected more than 0 and less'):
+        replace(task, yaw_tolerance_deg=degrees)
+
+
+@pytest.mark.parametrize('name', ['reach', 'avoid_push'])
+def test_a_yaw_is_for_pushes_without_obstacles(name: str) -> None:
+    task = load(TaskConfig, config_path(f'tasks/{name}.yaml'))
+    with pytest.raises(ConfigError, match='expected kind push without obstacles'):
+        replace(task, yaw_tolerance_deg=10.0)

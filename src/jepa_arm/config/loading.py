@@ -101,9 +101,14 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def _best_match(kind: types.UnionType, value: Any) -> Any:
-    """The dataclass of a union that shares most keys with ``value``; errors then speak of it."""
+    """The dataclass of a union that shares most keys with ``value``; errors then speak of it.
+
+    The first type of a union without dataclasses, such as ``float | None``.
+    """
     keys = set(value) if isinstance(value, dict) else set()
     classes = [c for c in kind.__args__ if dataclasses.is_dataclass(c)]
+    if not classes:
+        return kind.__args__[0]
     return max(classes, key=lambda c: len(keys & {f.name for f in dataclasses.fields(c)}))
 
 

@@ -35,6 +35,7 @@ class TaskConfig:
             workspace allows.
         distance_min, distance_max: m, from start to goal.
         obstacles: 1 where a post or a wall stands in the straight way from start to goal, or 0.
+        yaw_tolerance_deg: degrees, of the object's yaw up to quarter turns; None: any yaw will do.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskConfig:
     distance_min: float
     distance_max: float
     obstacles: int = 0
+    yaw_tolerance_deg: float | None = None
 
     def __post_init__(self) -> None:
         if self.obstacles not in (0, 1):
@@ -57,6 +59,20 @@ class TaskConfig:
             raise ConfigError(
                 f'{self.name}.distance_min: expected at least twice the tolerance '
                 f'({2 * self.tolerance} m), got {self.distance_min}'
+            )
+        if self.yaw_tolerance_deg is not None:
+            self._check_yaw(self.yaw_tolerance_deg)
+
+    def _check_yaw(self, tolerance: float) -> None:
+        if not 0.0 < tolerance < 45.0:
+            raise ConfigError(
+                f'{self.name}.yaw_tolerance_deg: expected more than 0 and less than 45 (a cube '
+                f'looks the same after a quarter turn), got {tolerance}'
+            )
+        if self.kind != 'push' or self.obstacles:
+            raise ConfigError(
+                f'{self.name}.yaw_tolerance_deg: expected kind push without obstacles, got kind '
+                f'{self.kind} with obstacles {self.obstacles}'
             )
 
 

@@ -204,7 +204,8 @@ class BulletWorld:
         self.reset(scene)
         self._place_arm(scene.goal_joints)
         if subject == 'object':
-            self.move_object(scene.goal[:2], scene.object_yaw)
+            yaw = scene.object_yaw if scene.goal_yaw is None else scene.goal_yaw
+            self.move_object(scene.goal[:2], yaw)
         return self.observe()
 
     def _standard(self) -> Thing:

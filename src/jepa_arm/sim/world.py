@@ -54,6 +54,7 @@ class Scene:
         goal_joints: (J,) rad, the arm as it stands in the goal image.
         thing: the object; None: the cube of ``config/sim.yaml``.
         obstacles: what stands fixed; obstacle_rgb: (N, 3) in [0, 1], None: grey.
+        goal_yaw: rad, of the object at its goal; None: any will do.
     """
 
     joints: FloatArray
@@ -65,6 +66,7 @@ class Scene:
     thing: Thing | None = None
     obstacles: tuple[ObstacleConfig, ...] = ()
     obstacle_rgb: FloatArray | None = None
+    goal_yaw: float | None = None
 
 
 def with_obstacles(scene: Scene, declared: tuple[ObstacleConfig, ...]) -> Scene:
