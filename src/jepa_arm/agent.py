@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from .angles import yaw_error
 from .arm import Arm
 from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
@@ -24,7 +25,6 @@ from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
 from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
-from .model.yaw import yaw_error
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .orders import Orders
 from .planning.heads import load_heads

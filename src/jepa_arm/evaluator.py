@@ -135,7 +135,8 @@ class Evaluator:
         agent.keep_out_of(scene.obstacles)
         goal: Goal | None
         try:
-            goal = read(shown) if read else agent.read_goal(shown, subject)
+            with_yaw = scene.goal_yaw is not None
+            goal = read(shown) if read else agent.read_goal(shown, subject, with_yaw)
         except GoalError:  # counts as failed: the arm stands still
             goal = None
 

@@ -6,6 +6,7 @@ A message is anything with the fields of its type. What cannot be converted rais
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ NANOSECONDS = 1_000_000_000
 ENCODINGS = ('rgb8', 'bgr8')
 LONGEST_TEXT = 500
 """Characters of an error; it goes into logs and status messages."""
+
+
+UNIT_SLACK, MOST_TILT = 0.01, 0.05
+"""By which the length of a quaternion may be off, and (half of it, rad) the z axis tilted."""
 
 
 class ConversionError(ValueError):
@@ -88,6 +93,21 @@ def joints_from_msg(msg: Message, names: Sequence[str]) -> JointSample:
         velocity=np.zeros_like(position) if velocity is None else velocity,
         stamp=to_seconds(msg.header.stamp),
     )
+
+
+def yaw_from_msg(turn: Message) -> float:
+    """rad about the z axis, of an upright orientation (``geometry_msgs/Quaternion``).
+
+    Raises:
+        ConversionError: it is no unit quaternion, or tilts the z axis.
+    """
+    norm, tilt = math.hypot(turn.x, turn.y, turn.z, turn.w), math.hypot(turn.x, turn.y)
+    if not (abs(norm - 1.0) < UNIT_SLACK and tilt < MOST_TILT):
+        raise ConversionError(
+            'orientation: expected a unit quaternion that turns about z alone (x = y = 0), got '
+            f'({turn.x}, {turn.y}, {turn.z}, {turn.w})'
+        )
+    return 2.0 * math.atan2(turn.z, turn.w)
 
 
 def proposal_from_msg(msg: Message, valid_for: float) -> Proposal:

@@ -154,9 +154,9 @@ class Replay:
 
     def _read(self, asked: Asked) -> PositionGoal:
         if asked.place is not None:
-            return PositionGoal(asked.subject, asked.place)
+            return PositionGoal(asked.subject, asked.place, asked.yaw)
         assert asked.shown is not None
-        goal = self._agent.read_goal(asked.shown, asked.subject)
+        goal = self._agent.read_goal(asked.shown, asked.subject, asked.wants_yaw)
         if goal.subject == 'tip':
             return PositionGoal('tip', self._arm.clip_to_workspace(goal.position))
         return goal

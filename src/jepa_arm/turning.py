@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .angles import QUARTER, yaw_error
 from .config import CameraConfig
 from .goals import Goal
-from .model.yaw import QUARTER, YawReader, yaw_error
+from .model.yaw import YawReader
 from .planning.planner import Plan, Planner
 from .planning.pose import PoseDynamics
 from .sim.camera import project

@@ -23,7 +23,6 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['bench', 'peers', '--only', 'nobody'], 'local, actor, icem'),
         (['bench', 'peers', '--table', '--out', 'nowhere'], 'nowhere'),
         (['eval', '--task', 'push', '--ros', '--planner', 'cem'], '--planner'),
-        (['eval', '--task', 'push_yaw', '--ros'], 'asks for a yaw'),
         (['eval', '--task', 'push', '--planner', 'random', '--blackout', '1', '1'], '--blackout'),
         (['eval', '--task', 'push', '--blackout', '100%', '1'], '1% to 99%'),
         (['eval', '--task', 'push', '--blackout', 'soon', '1'], 'FROM > 0 s'),

@@ -12,7 +12,7 @@ from jepa_arm.config import ArmConfig, GuardConfig, SimConfig
 from jepa_arm.evaluation_report import format_report, summarise
 from jepa_arm.evaluator import Evaluator
 from jepa_arm.sim.bullet import BulletWorld
-from jepa_arm.sim.tasks import EVALUATION_SEED, QUARTER, Task, load_task, yaw_error
+from jepa_arm.sim.tasks import EVALUATION_SEED, Task, load_task
 from jepa_arm.sim.turning import STEP, cost, seen_from, slide
 from jepa_arm.sim.world import Scene, WorldState
 
@@ -108,16 +108,6 @@ def test_the_goal_image_shows_the_yaw_of_the_goal(world: BulletWorld, task: Task
         as_it_was, world.image_of(replace(scene, goal_yaw=None), 'object').image
     )
     assert np.abs(shown.astype(int) - as_it_was).max() > 40
-
-
-def test_yaw_errors_count_up_to_quarter_turns() -> None:
-    yaws = np.linspace(-7.0, 7.0, 101)
-    errors = yaw_error(yaws, 0.3)
-    assert errors.min() >= 0.0 and errors.max() <= QUARTER / 2.0 + 1e-12
-    np.testing.assert_allclose(yaw_error(yaws + QUARTER, 0.3), errors, atol=1e-12)
-    np.testing.assert_allclose(yaw_error(0.3, yaws), errors, atol=1e-12)
-    assert yaw_error(3.0, 3.2 - np.pi) == pytest.approx(0.2)
-    assert yaw_error(0.0, QUARTER / 2.0) == pytest.approx(QUARTER / 2.0)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ class Asked:
         published: s of the system clock, when its pursuit began.
         subject: 'object' or 'tip'.
         place: (3,) m, base frame, if it was asked for as a place; else None.
+        yaw: rad, of that place, if one was asked for. wants_yaw: whether any was.
         shown: with image and joints if it was asked for so; only joints count for the tip.
         reach: m, read distance that counted as reached; NaN if it is not known.
         read_place: (3,) m, where the recorded planner took it to be; None if it is not known.
@@ -108,3 +109,5 @@ class Asked:
     reach: float
     read_place: FloatArray | None
     outcome: str
+    yaw: float | None = None
+    wants_yaw: bool = False

@@ -16,6 +16,7 @@ from ..messages import (
     joints_from_msg,
     proposal_from_msg,
     to_seconds,
+    yaw_from_msg,
 )
 from ..types import FloatArray, JointSample, Observation
 from .mcap_file import RecordingError
@@ -224,7 +225,8 @@ def _asked(
     names: Sequence[str],
     camera: CameraConfig,
 ) -> Asked:
-    place = shown = None
+    place = shown = yaw = None
+    wants_yaw = getattr(msg, 'yaw_tolerance', 0.0) > 0.0  # recordings of before have none
     subject = 'object' if msg.subject == 0 else 'tip'
     if msg.kind == 0:  # IMAGE
         pixels = image_from_msg(msg.image, (camera.width, camera.height))
@@ -232,6 +234,7 @@ def _asked(
     elif msg.kind in (2, 3):  # OBJECT_POSE, TIP_POSE
         subject, p = ('object', 'tip')[msg.kind - 2], msg.pose.pose.position
         place = np.array([p.x, p.y, p.z])
+        yaw = yaw_from_msg(msg.pose.pose.orientation) if wants_yaw else None
     elif msg.kind == 4:  # JOINTS
         subject, position = 'tip', joints_from_msg(msg.joints, names).position
         blank = np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
@@ -240,7 +243,7 @@ def _asked(
         raise ConversionError(f'goal: expected kind 0, 2, 3 or 4, got {msg.kind}')
     reach, read_place = _drawn(topics['planner/plan_markers'], at, end)
     outcome = _outcome(topics['move_to_goal/_action/status'], at)
-    return Asked(at, subject, place, shown, reach, read_place, outcome)
+    return Asked(at, subject, place, shown, reach, read_place, outcome, yaw, wants_yaw)
 
 
 def _drawn(markers: Timed, start: float, end: float) -> tuple[float, FloatArray | None]:

@@ -6,27 +6,17 @@ wide, predicts little. What reads it is taught after the world model, never with
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..types import FloatArray
 
-QUARTER = math.pi / 2.0
-"""rad; after so much of a turn a cube of one colour looks the same."""
 PIXELS, SAMPLES = 20.0, 24
 """Side of the piece of an image that is looked at, in its pixels and in samples."""
 LOG_VARIANCES = -7.0, 1.5
 """Bounds on the logarithm of the squared chord that is expected."""
-
-
-def yaw_error(yaw: ArrayLike, goal: ArrayLike) -> FloatArray:
-    """(...) rad from ``yaw`` to ``goal``, up to quarter turns: in [-pi/4, pi/4]."""
-    difference = np.asarray(goal) - np.asarray(yaw)
-    return np.asarray((difference + QUARTER / 2.0) % QUARTER - QUARTER / 2.0)
 
 
 class YawReader(nn.Module):

@@ -22,7 +22,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ..config import CameraConfig
 from ..goals import GoalError, PositionGoal
-from ..messages import NANOSECONDS, ConversionError
+from ..messages import NANOSECONDS, ConversionError, yaw_from_msg
 from ..messages import image_from_msg as image_from_msg
 from ..messages import joints_from_msg as joints_from_msg
 from ..messages import proposal_from_msg as proposal_from_msg
@@ -230,7 +230,8 @@ def position_goal_to_msg(goal: PositionGoal, frame_id: str, stamp: Time) -> Goal
     msg.subject = Goal.SUBJECT_OBJECT if goal.subject == 'object' else Goal.SUBJECT_TIP
     msg.pose.header.frame_id, msg.pose.header.stamp = frame_id, stamp
     msg.pose.pose.position = point_to_msg(goal.position)
-    msg.pose.pose.orientation.w = 1.0
+    half = 0.0 if goal.yaw is None else goal.yaw / 2.0
+    msg.pose.pose.orientation.w, msg.pose.pose.orientation.z = math.cos(half), math.sin(half)
     return msg
 
 
@@ -264,8 +265,10 @@ def position_goal_from_msg(msg: Goal, base_frame: str) -> PositionGoal:
     if frame not in ('', base_frame):
         raise ConversionError(f'goal: expected a pose in frame {base_frame}, got {frame!r}')
     position = msg.pose.pose.position
+    yaw = yaw_from_msg(msg.pose.pose.orientation) if msg.yaw_tolerance else None
+    place = np.array([position.x, position.y, position.z])
     try:
-        return PositionGoal(subjects[msg.kind], np.array([position.x, position.y, position.z]))
+        return PositionGoal(subjects[msg.kind], place, yaw)
     except GoalError as error:
         raise ConversionError(str(error)) from None
 

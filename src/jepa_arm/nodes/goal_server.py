@@ -16,7 +16,8 @@ from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, Serv
 from rclpy.node import Node
 from rclpy.task import Future
 
-from ..agent import Agent
+from ..agent import METRES_A_RADIAN, Agent
+from ..angles import QUARTER
 from ..arm import Arm
 from ..config import CameraConfig
 from ..goals import HOLD_STEPS, GoalError, PositionGoal
@@ -39,7 +40,7 @@ class Pursuit:
 
     Attributes:
         request: as it came. goal: what it was read into; None until then.
-        reach: m, read distance that counts as reached.
+        reach: m, read distance that counts as reached. turn_reach: rad, likewise of the yaw.
         distance: m, read last; NaN before. replans: plans made.
         progress: towards the goal.
         ended: done once there is an outcome. outcome, message: of ``MoveToGoal``, then.
@@ -48,21 +49,29 @@ class Pursuit:
     def __init__(self, request: MoveToGoal.Goal, handle: ServerGoalHandle | None = None) -> None:
         self.request, self.handle = request, handle
         self.goal: PositionGoal | None = None
-        self.reach = 0.0
+        self.reach, self.turn_reach = 0.0, np.inf
         self.distance = np.nan
         self.replans = 0
         self.ended: Future = Future()
         self._lock = Lock()
 
-    def begin(self, goal: PositionGoal, reach: float, timeout: float, patience: float) -> None:
+    def begin(
+        self,
+        goal: PositionGoal,
+        reach: float,
+        timeout: float,
+        patience: float,
+        turn_reach: float = np.inf,
+    ) -> None:
         """Says where to go; the clock starts with the first plan.
 
         Args:
             goal: where to.
-            reach: m, read distance that counts as reached.
+            reach: m, read distance that counts as reached. turn_reach: rad, read turn that does.
             timeout: s in all; patience: s of moving at full speed without coming nearer.
         """
         self.goal, self.reach, self._timeout = goal, reach, timeout
+        self.turn_reach = turn_reach
         self._held, self.progress = 0, Progress(patience)
         self.restart_clock()
 
@@ -71,15 +80,24 @@ class Pursuit:
         self._began: float | None = None
         self.progress.restart_clock()
 
-    def judge(self, stamp: float, distance: float, cost: float, **how: float) -> None:
-        """Counts one plan, and ends it all if due; see ``Progress.see``."""
+    def judge(
+        self, stamp: float, distance: float, cost: float, turn: float = np.nan, **how: float
+    ) -> None:
+        """Counts one plan, and ends it all if due; see ``Progress.see``.
+
+        ``turn``: rad, by which the object is to be turned yet; NaN where no yaw counts.
+        """
         self._began = stamp if self._began is None else self._began
-        self.progress.see(stamp, distance, cost, **how)
+        centimetres, is_turned = f'{distance * 100:.1f} cm', True
+        way = distance
+        if self.goal is not None and self.goal.yaw is not None:
+            centimetres += f' and {np.degrees(turn):.0f} degrees'
+            is_turned, way = bool(turn <= self.turn_reach), distance + METRES_A_RADIAN * turn
+        self.progress.see(stamp, way, cost, **how)
         self.distance = distance
         self.replans += 1
-        self._held = self._held + 1 if distance <= self.reach else 0
+        self._held = self._held + 1 if distance <= self.reach and is_turned else 0
         took = stamp - self._began
-        centimetres = f'{distance * 100:.1f} cm'
         if self._held >= HOLD_STEPS:
             self.end(Outcome.SUCCEEDED, f'{centimetres} from the goal after {took:.1f} s')
         elif took >= self._timeout:
@@ -238,7 +256,7 @@ class GoalReader:
         else:
             raise GoalError(f'goal kind: expected 0 (IMAGE) to 4 (JOINTS), got {msg.kind}')
         self._check_place(goal, MARGIN_M[goal.subject])
-        return goal
+        return self._check_turn(msg, goal)
 
     def spelled_out(self, msg: Goal) -> Goal:
         """``msg`` as one that needs no memory: a saved state becomes the image that was saved."""
@@ -258,10 +276,22 @@ class GoalReader:
         subjects = {Goal.SUBJECT_OBJECT: 'object', Goal.SUBJECT_TIP: 'tip'}
         if msg.subject not in subjects:
             raise GoalError(f'goal subject: expected 0 (object) or 1 (tip), got {msg.subject}')
-        goal = self._agent.read_goal(shown, subjects[msg.subject])
+        with_yaw = msg.yaw_tolerance != 0.0 and msg.subject == Goal.SUBJECT_OBJECT
+        goal = self._agent.read_goal(shown, subjects[msg.subject], with_yaw)
         self._check_place(goal, READ_MARGIN_M)
         if goal.subject == 'tip':
             goal = replace(goal, position=self._arm.clip_to_workspace(goal.position))
+        return self._check_turn(msg, goal)
+
+    @staticmethod
+    def _check_turn(msg: Goal, goal: PositionGoal) -> PositionGoal:
+        """``goal``, if what ``msg`` says of the yaw makes sense."""
+        tolerance = msg.yaw_tolerance
+        if not 0.0 <= tolerance < QUARTER / 2.0 or (tolerance and goal.yaw is None):
+            raise GoalError(
+                'goal yaw_tolerance: expected 0, or less than an eighth of a turn (0.785 rad) for '
+                f'the object, got {tolerance} for the {goal.subject}'
+            )
         return goal
 
     def _shown(self, msg: Goal) -> Observation:

@@ -238,7 +238,7 @@ class PlanningLoop:
         self._agent.check_goal(goal)
         reach, timeout = self._limits(pursuit, goal.subject)
         stuck_for = np.inf if self._send is None else self._patience.stuck
-        pursuit.begin(goal, reach, timeout, stuck_for)
+        pursuit.begin(goal, reach, timeout, stuck_for, self._turn_limit(pursuit))
         takes_over = self._goals.active is not None
         self._goals.activate(pursuit)
         self._view.goal(self._reader.spelled_out(pursuit.request.goal))
@@ -250,8 +250,12 @@ class PlanningLoop:
         self._agent.set_goal(goal)
         self._guard.begin()
         self._calm_at = max(self._calm_at, self._stepped_at)
-        place = np.round(goal.position, 3).tolist()
-        self._logger.info(f'goal: {goal.subject} to {place} m, to be read within {reach:.3f} m')
+        place, turned = np.round(goal.position, 3).tolist(), ''
+        if goal.yaw is not None:
+            turned = f' and {np.degrees(goal.yaw):.0f} degrees'
+        self._logger.info(
+            f'goal: {goal.subject} to {place} m{turned}, to be read within {reach:.3f} m'
+        )
 
     def _limits(self, pursuit: Pursuit, subject: str) -> tuple[float, float]:
         """m, read distance that counts as reached, and s, the time limit.
@@ -272,6 +276,14 @@ class PlanningLoop:
         if subject == 'object':
             error = self._checkpoint.info['gates']['probes']['object_position']['p90_cm'] / 100.0
         return max(tolerance - error, tolerance / 2.0), timeout or self._config.timeout
+
+    def _turn_limit(self, pursuit: Pursuit) -> float:
+        """rad, read turn that counts as reached: less than is tolerated by what is misread."""
+        tolerance = pursuit.request.goal.yaw_tolerance
+        if tolerance == 0.0:
+            return np.inf
+        misread = np.radians(self._checkpoint.info['pose']['yaw_p90_deg'])
+        return max(tolerance - misread, tolerance / 2.0)
 
     def _drop_ended_goal(self) -> None:
         pursuit = self._goals.active
@@ -366,6 +378,7 @@ class PlanningLoop:
                 speed=self._freedom(pursuit),
                 left=decision.left,
                 round_left=decision.round_left,
+                turn=decision.turn,
             )
         is_over = pursuit is None or pursuit.ended.done()
         is_sent = not (is_over or pursuit is None or pursuit.progress.is_waiting)

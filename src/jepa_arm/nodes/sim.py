@@ -8,6 +8,7 @@ topic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -292,6 +293,8 @@ class SimNode(Node):
         response.goal = convert.image_goal_to_msg(
             task.subject, goal.image, goal.joints, names, frame, stamp
         )
+        if task.config.yaw_tolerance_deg is not None:
+            response.goal.yaw_tolerance = math.radians(task.config.yaw_tolerance_deg)
         response.object_position = convert.point_to_msg(state.object_position)
         response.goal_position = convert.point_to_msg(self._virtual.scene.goal)
         response.tip_position = convert.point_to_msg(state.tip_position)

@@ -100,6 +100,7 @@ class Telling:
         pursuit.feedback(
             distance=decision.distance,
             predicted_distance=decision.predicted_distance,
+            turn=decision.turn,
             surprise=decision.surprise,
             risk=decision.contact,
             plan_ms=latency_ms,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..angles import yaw_error
 from ..arm import Arm
 from ..config import ConfigError, ObstacleConfig, SimConfig, TaskConfig, load
 from ..resources import config_path
@@ -31,8 +32,6 @@ EVALUATION_SEED = 1_000_000
 ROOM = 0.04
 """m, least horizontal distance of an object's centre from the edge of the tip's workspace."""
 MOST_TRIES = 100_000
-QUARTER = np.pi / 2.0
-"""rad, the turn after which a cube looks the same."""
 TIP_CLEARANCE = 0.075
 """m, least horizontal distance between a low tip and the object at reset."""
 
@@ -186,18 +185,13 @@ class Task:
         """rad in [0, pi/4] from the object's yaw to the scene's; NaN where none is asked."""
         if scene.goal_yaw is None:
             return float('nan')
-        return float(yaw_error(state.object_yaw, scene.goal_yaw))
+        return abs(float(yaw_error(state.object_yaw, scene.goal_yaw)))
 
     def is_reached(self, state: WorldState, scene: Scene) -> bool:
         """Whether the distance, and the yaw where one is asked, are within the tolerances."""
         is_there = self.distance(state, scene) <= self.config.tolerance
         most = self.config.yaw_tolerance_deg
         return is_there and (most is None or self.yaw_error(state, scene) <= np.radians(most))
-
-
-def yaw_error(yaw: FloatArray | float, goal: FloatArray | float) -> FloatArray:
-    """(...) rad in [0, pi/4] between yaws of a cube, which counts up to quarter turns."""
-    return np.abs((np.asarray(yaw) - goal + QUARTER / 2.0) % QUARTER - QUARTER / 2.0)
 
 
 def object_region(arm: Arm, low: Sequence[float], high: Sequence[float]) -> FloatArray:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..angles import QUARTER, yaw_error
 from ..motion import ACTION_METRES
 from ..types import FloatArray
 from .policies import PUSH_HEIGHT, SAFE_HEIGHT, STANDARD_HALF
-from .tasks import QUARTER, yaw_error
 from .world import WorldState
 
 TURN_ARM = 0.027
@@ -87,7 +87,7 @@ def seen_from(poses: FloatArray, pose: FloatArray) -> FloatArray:
 def cost(poses: FloatArray, goal: FloatArray) -> FloatArray:
     """(...) how far ``poses`` (..., 3) are from ``goal`` (3,), in cm and in 5 degrees."""
     away = np.hypot(poses[..., 0] - goal[..., 0], poses[..., 1] - goal[..., 1])
-    return away / CM + yaw_error(poses[..., 2], goal[..., 2]) / DEGREES
+    return away / CM + np.abs(yaw_error(poses[..., 2], goal[..., 2])) / DEGREES
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class ScriptedTurn:
         """Action of the current phase: rest, choose, go behind, or push."""
         pose = np.array([*state.object_position[:2], state.object_yaw])
         away = float(np.linalg.norm(pose[:2] - self._wanted[:2]))
-        if away < DONE[0] and yaw_error(pose[2], self._wanted[2]) < DONE[1]:
+        if away < DONE[0] and abs(yaw_error(pose[2], self._wanted[2])) < DONE[1]:
             self._push, self._is_pushing = None, False
             return np.zeros(3)
         if self._is_pushing:

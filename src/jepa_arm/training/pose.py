@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..angles import QUARTER, yaw_error
 from ..config import PoseConfig, to_dict
 from ..data.augment import shift_colours
 from ..data.episodes import EpisodeFile
@@ -32,7 +33,7 @@ from ..model.checkpoint import (
 )
 from ..model.precision import mixed_precision
 from ..model.world_model import encode_all
-from ..model.yaw import QUARTER, YawReader, pieces_of, yaw_error
+from ..model.yaw import YawReader, pieces_of
 from ..planning.pose_heads import (
     PoseActor,
     PoseHeads,
