@@ -33,7 +33,8 @@ class Plan:
         latents: (H, D) predicted, one a model step.
         cost: of the plan; terms: each cost term's share.
         source: 'actor', 'warm_start' or 'search'.
-        candidates: sequences priced; latency_ms: wall-clock time the plan took.
+        candidates, sweeps: sequences priced, in how many sweeps.
+        latency_ms: wall-clock time the plan took.
         others: (N, H, D) predicted under the next best ones.
     """
 
@@ -43,6 +44,7 @@ class Plan:
     terms: dict[str, float]
     source: str
     candidates: int
+    sweeps: int
     latency_ms: float
     others: Tensor
 
@@ -164,6 +166,7 @@ class Planner:
             found.terms,
             found.source,
             found.candidates,
+            found.sweeps,
             latency,
             found.others,
         )
