@@ -123,6 +123,16 @@ class Planner:
         self._warm: Tensor | None = None
 
     @property
+    def sweep_sizes(self) -> range:
+        """Numbers of candidates in a sweep that it could be made for as well, see the config.
+
+        Without heads for places, or with another optimizer than that, there is no choice.
+        """
+        heads = self._heads
+        is_open = self._needs_heads and heads is not None and not heads.of_latents
+        return self.config.sweep_sizes if is_open else range(0)
+
+    @property
     def has_warm_start(self) -> bool:
         """Whether the next plan goes on from one before."""
         return self._warm is not None
