@@ -27,6 +27,7 @@ from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .orders import Orders
+from .planning.fitting import Fit, fitted
 from .planning.heads import load_heads
 from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan, Planner
@@ -64,6 +65,7 @@ class Agent:
         latency: s from an observation to the first command of its proposal; 0 in lock-step.
         speed: share of the tip's full speed to plan with, in (0, 1].
         effort: candidates priced for a plan at most, whatever the time; None: until the deadline.
+        sweep_sizes: what ``sweep_size`` may be set to.
     """
 
     def __init__(
@@ -84,18 +86,25 @@ class Agent:
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
         low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
-        self._planner = Planner(
-            self._model,
-            self._probes.read,
-            load_heads(checkpoint),
-            self._model.contract,
-            config,
-            seed,
-            optimizer,
-            self._probes.spread,
-            reach := torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32),
-            stage_compiler(checkpoint, config),
-        )
+        reach = torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32)
+        heads = load_heads(checkpoint)
+
+        def make(config: PlannerConfig) -> Planner:
+            return Planner(
+                self._model,
+                self._probes.read,
+                heads,
+                self._model.contract,
+                config,
+                seed,
+                optimizer,
+                self._probes.spread,
+                reach,
+                stage_compiler(checkpoint, config),
+            )
+
+        self._make_planner, self._planner = make, make(config)
+        self.sweep_sizes = self._planner.sweep_sizes
         self._turning = self._make_turning(checkpoint, seed, reach)
         self.keep_out_of(())
         self._looks = Looks(self._time)
@@ -113,9 +122,10 @@ class Agent:
         heads, model, probes = load_pose_heads(checkpoint), self._model, self._probes
         if heads is None or not isinstance(model, WorldModel):
             return None
-        contract, config = model.contract, self._config
+        contract = model.contract
 
         def make_planner() -> Planner:
+            config = replace(self._config, candidates=self.sweep_size)
             poses = PoseDynamics(model, probes, heads)
             compiler = stage_compiler(checkpoint, config, poses)
             return Planner(
@@ -142,6 +152,38 @@ class Agent:
     def deadline_ms(self, deadline: float) -> None:
         self._planner.deadline_ms = deadline
 
+    @property
+    def sweep_size(self) -> int:
+        """Candidates priced in a sweep. With another number plans begin anew, with the seed.
+
+        To set it takes seconds where plans run compiled.
+
+        Raises:
+            ValueError: it is none of ``sweep_sizes``.
+        """
+        return self._planner.config.candidates
+
+    @sweep_size.setter
+    def sweep_size(self, candidates: int) -> None:
+        before = self._planner
+        if candidates == self.sweep_size:
+            return
+        if candidates not in self.sweep_sizes:
+            raise ValueError(f'sweep_size: expected one of {self.sweep_sizes}, got {candidates}')
+        planner = self._make_planner(replace(self._config, candidates=candidates))
+        planner.keep_out, planner.deadline_ms = before.keep_out, before.deadline_ms
+        self._planner = planner
+        if self._turning is not None:
+            self._turning.renew()
+
+    def fitted(self) -> Fit | None:
+        """How many candidates a sweep may price in time here, see ``planning.fitting``.
+
+        Plans begin anew; what they are made with stays.
+        """
+        z = torch.zeros(1, self._model.latent)
+        return fitted(self._planner, z, torch.zeros(1, self._model.past * self._model.latent))
+
     def keep_out_of(self, obstacles: Sequence[ObstacleConfig]) -> None:
         """From now on plans lead tip and object round ``obstacles`` (base frame)."""
         arm, config = self._arm, self._config
@@ -157,13 +199,16 @@ class Agent:
     def check_goal(self, goal: Goal) -> None:
         """Raises GoalError for a goal that cannot be pursued.
 
-        A declared obstacle is at its place, or it asks for a yaw and the checkpoint cannot.
+        A declared obstacle is at its place, or it asks for a yaw and the checkpoint cannot. What
+        plans for yaws is made ready for the first one that asks, which takes seconds.
         """
-        if isinstance(goal, PositionGoal) and goal.yaw is not None and self._turning is None:
-            raise GoalError(
-                'goal yaw: expected none, as this checkpoint has no pose.safetensors; teach it '
-                '(jepa-arm pose)'
-            )
+        if isinstance(goal, PositionGoal) and goal.yaw is not None:
+            if self._turning is None:
+                raise GoalError(
+                    'goal yaw: expected none, as this checkpoint has no pose.safetensors; teach '
+                    'it (jepa-arm pose)'
+                )
+            self._turning.make_ready()
         if self._planner.keep_out is not None and isinstance(goal, PositionGoal):
             self._planner.keep_out.check(goal)
 

@@ -36,6 +36,8 @@ def bench_plan(
     """Plan latency in the closed loop of the push task, in process.
 
     Where plans run compiled, in turns with torch, and how alike both price the same candidates.
+    They are made with the configured number of candidates; how many a planner node would make
+    do with here is told.
     """
     torch.set_num_threads(planner.threads)
     evaluator = Evaluator(arm, sim, guard, 'push')
@@ -43,6 +45,7 @@ def bench_plan(
         runtime: Agent(checkpoint, evaluator.arm, replace(planner, runtime=runtime))
         for runtime in dict.fromkeys((planner.runtime, 'torch'))
     }
+    fit = agents[planner.runtime].fitted()
     made: dict[str, list[Plan]] = {runtime: [] for runtime in agents}
     seed = BENCH_SEED
     while len(made['torch']) < plans:
@@ -70,6 +73,7 @@ def bench_plan(
         'runtime': planner.runtime,
         'plans': len(told),
         'candidates': float(np.mean([plan.candidates for plan in told])),
+        'fitted_candidates': planner.candidates if fit is None else fit.candidates,
         'from_actor': sources.count('actor') / len(sources),
         'from_warm_start': sources.count('warm_start') / len(sources),
         'from_search': sources.count('search') / len(sources),

@@ -54,15 +54,17 @@ def examine_checkpoint(
         return
     made = checkpoint.info.get('git', 'unknown')
     yield Finding('checkpoint', Level.OK, f'{folder.name} fits {arm.name}; made by commit {made}')
-    median, worst = plan_latency(folder, arm, planner)
+    median, worst, candidates = plan_latency(folder, arm, planner)
     threads = f'{planner.threads} thread{"s" * (planner.threads != 1)} of {planner.runtime}'
     text = f'{median:.0f} ms (median), {worst:.0f} ms (95th percentile) with {threads}'
+    if candidates < planner.candidates:
+        text += f', {candidates} candidates a sweep: {planner.candidates} take too long here'
     period = sim.time.control_dt * 1000.0
     if worst <= 0.6 * period:
         yield Finding('plan latency', Level.OK, text)
     else:
         level = Level.WARN if worst <= period else Level.FAIL
-        advice = 'lower deadline_ms or candidates in config/planner.yaml, or free a core'
+        advice = 'lower deadline_ms or fewest_candidates in config/planner.yaml, or free a core'
         yield Finding('plan latency', level, f'{text}; expected <= {0.6 * period:.0f} ms', advice)
 
 
@@ -76,8 +78,11 @@ def camera_of(folder: Path) -> CameraConfig | None:
         return None
 
 
-def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[float, float]:
-    """Median and 95th percentile, ms, of whole decisions on noise images; nothing moves."""
+def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[float, float, int]:
+    """Median and 95th percentile, ms, of whole decisions on noise images; nothing moves.
+
+    With as many candidates a sweep as the planner node takes here, which is told too.
+    """
     import torch
 
     from .agent import Agent
@@ -88,6 +93,9 @@ def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[
     torch.set_num_threads(planner.threads)
     model = Arm(arm)
     agent = Agent(load_checkpoint(folder), model, planner)
+    fit = agent.fitted()
+    if fit is not None:
+        agent.sweep_size = fit.candidates
     centre = (model.workspace_min + model.workspace_max) / 2.0
     agent.set_goal(PositionGoal('object', centre))
     rng = np.random.default_rng(0)
@@ -98,7 +106,8 @@ def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[
         began = time.perf_counter()
         agent.decide(Observation(image, model.home, 0.1 * step))
         took.append((time.perf_counter() - began) * 1000.0)
-    return float(np.median(took[5:])), float(np.percentile(took[5:], 95))
+    worst = float(np.percentile(took[5:], 95))
+    return float(np.median(took[5:])), worst, agent.sweep_size
 
 
 def _home(arm: Arm, scene: Scene) -> Finding:

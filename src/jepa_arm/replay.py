@@ -77,7 +77,8 @@ class Replay:
 
         Args:
             recording: of an arm and camera as in the agent's contract.
-            agent: that decides anew; it is reset.
+            agent: that decides anew; it is reset, and prices as many candidates a sweep as were
+                recorded, if its configuration leaves that to the machine.
             arm: its kinematics.
         """
         self._recording, self._agent, self._arm = recording, agent, arm
@@ -92,6 +93,8 @@ class Replay:
         self._seen_at, self._is_timed = -np.inf, False
         self._doubt, self._excused = ('', -np.inf), ''
         agent.reset(_joints(recording.steps[0]))
+        planned = (step for step in recording.steps if step.has_plan)
+        self._search_as(next(planned, recording.steps[0]))  # to change that later takes seconds
 
     def run(self, speed: float | None = None) -> list[Redone]:
         """Every step of the recording, decided anew.
@@ -122,6 +125,7 @@ class Replay:
             self._agent.set_goal(None)
         self._look_back(step)
         self._notice_jump(step)
+        self._search_as(step)
         if step.told is not None:
             self._agent.start_from(step.told, step.is_continued or self._takes_over(step.told))
             self._is_in_step = self._is_in_step or not step.is_continued
@@ -139,6 +143,14 @@ class Replay:
         self._last, self._is_new_goal = step, False
         excuse = self._excuse(step, decision)
         return Redone(step, self._goal, decision, problem, self._is_comparable(step), excuse)
+
+    def _search_as(self, step: Step) -> None:
+        """Prices as many candidates a sweep as at ``step``, where the planner has the choice."""
+        if not step.sweeps:
+            return
+        candidates, rest = divmod(step.candidates, step.sweeps)
+        if not rest and candidates in self._agent.sweep_sizes:
+            self._agent.sweep_size = candidates
 
     def _begin(self, index: int, asked: Asked) -> None:
         """Reads a goal and pursues it, as the planner does."""

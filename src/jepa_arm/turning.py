@@ -67,6 +67,14 @@ class Turning:
         """That plans for poses."""
         return self._make_planner()
 
+    def make_ready(self) -> None:
+        """Makes what plans, if it is not there."""
+        assert self.planner is not None
+
+    def renew(self) -> None:
+        """Makes what plans anew when it is next needed."""
+        self.__dict__.pop('planner', None)
+
     def reset(self) -> None:
         """Forgets the yaw."""
         self._memory = YawMemory()

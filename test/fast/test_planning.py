@@ -59,6 +59,7 @@ def fine(config: PlannerConfig, optimizer: str) -> PlannerConfig:
         optimizer=optimizer,
         icem_sweeps=12,
         candidates=256,
+        fewest_candidates=0,
         elites=20,
         mppi=replace(config.mppi, candidates=256, sweeps=20, temperature=0.2),
     )

@@ -64,7 +64,7 @@ STEPS, BEGAN_S = 8, 1_700_000_000.0
 PLACE, OTHER = np.array([0.5, 0.1, 0.1]), np.array([0.45, -0.15, 0.15])
 BLIND, TURN = 3, 6
 """Steps of a rough session: that whose image comes late, and the first towards another goal."""
-NEWER = ('joints', 'seen_late')
+NEWER = 'float64[] joints ', 'builtin_interfaces/Time[] seen_late ', 'uint32 sweeps '
 """Fields of a status that older recordings lack."""
 
 
@@ -89,7 +89,7 @@ class Tape:
         package, name = kind.split('/')
         lines = separator.join([PARTS[kind], *parts]).splitlines()
         dropped = NEWER if self._is_old else ()
-        text = '\n'.join(row for row in lines if not any(f'[] {n} ' in row for n in dropped))
+        text = '\n'.join(row for row in lines if not row.startswith(tuple(dropped)))
         return self._writer.register_msgdef(f'{package}/msg/{name}', text)
 
     def say(self, name, seconds, message):
@@ -127,16 +127,28 @@ def goal_at(place):
     return {'kind': 3, 'pose': {'pose': {'position': {'x': x, 'y': y, 'z': z}}}}
 
 
-def write_session(path, arm, checkpoint, config, is_rough=False, blind=1, loses=(), **options):
+def write_session(
+    path,
+    arm,
+    checkpoint,
+    config,
+    is_rough=False,
+    blind=1,
+    loses=(),
+    candidates=None,
+    **options,
+):
     """An agent plans from noise; what it sees and decides is what the file holds.
 
     ``is_rough``: every image surprises, one comes late, and one goal takes the place of another.
     ``blind``: steps without an image, until that of the first comes; the others' never do.
     ``loses``: (topic, step) of messages that the recorder did not get.
+    ``candidates``: a sweep's, in place of the configured ones.
     """
     camera, rng = checkpoint.contract.camera, np.random.default_rng(0)
     agent, tape = Agent(checkpoint, arm, config, seed=0), Tape(path, **options)
-    agent.latency, agent.effort = 0.15, 2 * config.candidates
+    agent.sweep_size = candidates or config.candidates
+    agent.latency, agent.effort = 0.15, 2 * agent.sweep_size
     agent.reset(arm.home)
     agent.set_goal(PositionGoal('tip', PLACE))
     names, seen, late = list(arm.joint_names), [], []
@@ -187,6 +199,7 @@ def write_session(path, arm, checkpoint, config, is_rough=False, blind=1, loses=
             'surprise': decision.surprise,
             'plan_ms': 20.0,
             'candidates': decision.plan.candidates,
+            'sweeps': decision.plan.sweeps,
             'replans': i - TURN + 1 if is_rough and i >= TURN else i + 1,
             'told': decision.told.tolist(),
             'is_continued': decision.is_continued,
@@ -338,6 +351,7 @@ def test_an_older_recording_says_not_when_late_images_were_seen(
     path = tmp_path / 'old.mcap'
     write_session(path, arm, checkpoint, config, is_rough=True, blind=2, is_old=True)
     recording = read_recording(path, arm.joint_names, arm_config.camera)
+    assert {step.sweeps for step in recording.steps} == {0}
     redone = Replay(recording, Agent(checkpoint, arm, config, 0), arm).run()
     assert [bool(done.excuse) for done in redone] == [i > BLIND for i in range(STEPS)]
     assert redone[-1].excuse == 'when a late image was seen is not in the recording'
@@ -353,6 +367,24 @@ def test_plans_cut_short_by_the_clock_are_told_apart_only_where_it_decides(
     fewer = replace(config, candidates=config.candidates // 2)
     untimed = replayed(session[0], arm, arm_config, checkpoint, fewer)
     assert not untimed['excused'] and not untimed['passed']
+
+
+def test_with_as_many_candidates_as_the_recording_machine_priced_decisions_are_alike(
+    tmp_path, arm, arm_config, checkpoint, config
+):
+    """32 candidates may be one sweep of 32 or two of 16, which are other plans."""
+    path, old = tmp_path / 'slow.mcap', tmp_path / 'old.mcap'
+    fewest = config.fewest_candidates
+    assert fewest < config.candidates
+    write_session(path, arm, checkpoint, config, candidates=fewest)
+    report = replayed(path, arm, arm_config, checkpoint, config)
+    assert report['equal'] == report['compared'] == STEPS and report['tip_cm']['max'] < 0.01
+    timed = replayed(path, arm, arm_config, checkpoint, replace(config, deadline_ms=1e4), speed=5)
+    assert timed['equal'] == timed['compared'] == STEPS and not timed['excused']
+    fixed = replace(config, fewest_candidates=config.candidates)
+    assert not replayed(path, arm, arm_config, checkpoint, fixed)['passed'], 'asked for another'
+    write_session(old, arm, checkpoint, config, candidates=fewest, is_old=True)
+    assert not replayed(old, arm, arm_config, checkpoint, config)['passed'], 'it is not told'
 
 
 @pytest.fixture

@@ -229,6 +229,9 @@ def test_status_comes_with_every_image_and_says_what_was_planned(fresh):
     last = planned[-1]
     assert last.candidates > 0 and last.plan_ms > 0.0 and last.distance > 0.0
     assert 0.0 < last.observation_age_ms < 1000.0
+    (size,) = {m.candidates / m.sweeps for m in planned}
+    log = fresh.graph.log_file('planner').read_text()
+    assert f'plans: {size:.0f} candidates a sweep, ' in log
 
 
 def places(points):

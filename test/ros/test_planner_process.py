@@ -15,9 +15,11 @@ from lifecycle_msgs.srv import GetState
 from planner_bench import AT_REST, FAR, Bench, Outcome, pose, save_untrained, usable_checkpoint
 from trajectory_msgs.msg import JointTrajectory
 
+from jepa_arm.config import PlannerConfig, load
 from jepa_arm.nodes import conversions as convert
 from jepa_arm.nodes.description import SETTING_REFUSED
 from jepa_arm.nodes.parameters import COMMAND, STATUS
+from jepa_arm.resources import config_path
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -159,6 +161,32 @@ def test_sudden_death_of_the_planner_stops_the_arm_in_time(bench, arm, monkeypat
         'a planner that waits to be activated',
     )
     assert bench.speed() < AT_REST
+
+
+def test_a_machine_too_slow_for_the_deadline_prices_fewer_candidates_and_says_so(
+    harness, arm, checkpoint, tmp_path
+):
+    config = load(PlannerConfig, config_path('planner.yaml'))
+    most, fewest = config.candidates, config.fewest_candidates
+    assert fewest < most
+    told = harness.record(DiagnosticArray, '/diagnostics', STATUS)
+    bench = Bench(harness, arm, checkpoint, tmp_path, deadline_ms=1.0)
+    try:
+        bench.go()
+        planned = [m for _, m in bench.status if m.state == PlannerStatus.PLANNING]
+        assert planned and {(m.candidates, m.sweeps) for m in planned} == {(fewest, 1)}
+        log = bench.graph.log_file('planner').read_text()
+        assert log.count('plans: ') == 1
+        assert f'plans: {fewest} candidates a sweep, not {most}' in log
+
+        def said():
+            of = [s for _, msg in told for s in msg.status if s.name == 'planner']
+            return {v.key: v.value for v in of[-1].values} if of else {}
+
+        value = f'{fewest} of {most}'
+        harness.wait(lambda: said().get('candidates a sweep') == value, 'diagnostics')
+    finally:
+        bench.close()
 
 
 def test_a_guard_that_is_stopped_passes_its_deadline_and_a_dead_one_is_missed(bench):

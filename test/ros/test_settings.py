@@ -112,23 +112,24 @@ def test_deadline_and_tolerance_of_a_planner_change_while_it_works(bench):
     bench.reset()
     harness = bench.harness
 
-    def candidates(deadline):
-        """The most of a few plans: one after a stop begins with half of them."""
+    def sweeps(deadline):
+        """The most of a few plans."""
         assert set_parameter(harness, 'planner', 'deadline_ms', deadline).successful
         bench.go(next(places))
         begin = len(bench.status) + 2  # after what was under way
 
         def planned():
             new = [m for _, m in bench.status[begin:] if m.state == PlannerStatus.PLANNING]
-            return [m.candidates for m in new]
+            return [m.sweeps for m in new]
 
         harness.wait(lambda: len(planned()) > 4, 'plans')
         return max(planned())
 
     places = cycle(FAR)
-    one_sweep = load(PlannerConfig, config_path('planner.yaml')).candidates
-    assert 0 < candidates(0.1) <= one_sweep < candidates(1000.0)
-    assert candidates(0.1) <= one_sweep
+    most = load(PlannerConfig, config_path('planner.yaml')).sweeps
+    assert [sweeps(ms) for ms in (0.1, 1000.0, 0.1)] == [1, most, 1]
+    sizes = {m.candidates // m.sweeps for _, m in bench.status if m.sweeps}
+    assert len(sizes) == 1, 'measured once, for the deadline of the start'
     assert not set_parameter(harness, 'planner', 'deadline_ms', -1.0).successful
     assert set_parameter(harness, 'planner', 'deadline_ms', 0.0).successful
     assert set_parameter(harness, 'planner', 'goal_tolerance', 0.2).successful

@@ -80,6 +80,8 @@ class PlannerConfig:
             'mppi'. Where goal or model have no heads, the first two give way to iCEM.
         horizon: H, model steps looked ahead.
         candidates: action sequences priced in a sweep; sweeps: how many at most.
+        fewest_candidates: that a planner node may price in a sweep instead, where a search of all
+            sweeps would outlast the deadline on its machine; 0: ``candidates``, whatever it takes.
         elites: the best, around which the next sweep searches.
         noise_min, noise_std: finest and coarsest strength of the coloured noise on actions;
             noise_exponent: of its power spectrum.
@@ -142,6 +144,7 @@ class PlannerConfig:
     latent_weight: float = 1.0
     turn_weight: float = 2.0
     runtime: str = 'openvino'
+    fewest_candidates: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -160,5 +163,17 @@ class PlannerConfig:
                 f'elites: expected at most half of the {self.candidates} candidates, got '
                 f'{self.elites}'
             )
+        fewest = self.fewest_candidates or self.candidates
+        if not 2 * self.elites <= fewest <= self.candidates:
+            raise ConfigError(
+                f'fewest_candidates: expected 0, or {2 * self.elites} (twice the elites) to '
+                f'{self.candidates} (the candidates), got {self.fewest_candidates}'
+            )
         if min(self.deadline_ms, self.valid_for, self.max_goal_spread) <= 0:
             raise ConfigError('deadline_ms, valid_for, max_goal_spread: expected positive numbers')
+
+    @property
+    def sweep_sizes(self) -> range:
+        """Numbers of candidates in a sweep that are left to choose from on the machine."""
+        is_open = self.fewest_candidates and self.optimizer == 'local'
+        return range(self.fewest_candidates if is_open else self.candidates, self.candidates + 1)

@@ -51,7 +51,8 @@ class Step:
         told, is_continued, latency_s: what it started from; see ``decision.Decision``. ``told`` is
             None where nothing was decided. speed: share of the full speed it was planned with.
         seen: that it was made from; joints alone where no image had come in time.
-        state: of the planner. source: of its plan. candidates: priced for it.
+        state: of the planner. source: of its plan. candidates: priced for it, in how many sweeps:
+            0 where the recording does not say.
         distance: m, read distance to the goal; surprise: see ``decision.Decision``.
         proposal: what was sent to the guard; None: nothing.
     """
@@ -68,6 +69,7 @@ class Step:
     state: PlannerState
     source: str
     candidates: int
+    sweeps: int
     distance: float
     surprise: float
     proposal: Proposal | None

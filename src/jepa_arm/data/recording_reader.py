@@ -153,6 +153,7 @@ def _steps(
                 PlannerState(status.state),
                 status.source,
                 status.candidates,
+                getattr(status, 'sweeps', 0),  # older recordings have none
                 status.distance,
                 status.surprise,
                 None if sent is None else proposal_from_msg(sent, 0.0),

@@ -119,6 +119,7 @@ class PlanView:
             observation_age_ms=age * 1000.0,
             replans=replans,
             candidates=0 if plan is None else plan.candidates,
+            sweeps=0 if plan is None else plan.sweeps,
             observation_stamp=convert.to_time(stamp),
             told=[] if decision is None or decision.told is None else decision.told.tolist(),
             is_continued=decision is not None and decision.is_continued,

@@ -311,6 +311,7 @@ class PlannerPart:
             'joint states read Hz': f'{self._observer.joint_rate.hz():.0f}',
             'guard status Hz': f'{self._guard.rate.hz():.0f}',
             'plan p50 / p99 ms': percentiles(latencies),
+            'candidates a sweep': self._loop.candidates,
             'deadline ms': f'{deadline:g}',
             'of the deadline p50 / p99 %': percentiles(100.0 * ms / deadline for ms in latencies),
             'late plans': self._loop.telling.late_plans,

@@ -13,7 +13,10 @@ from .parameters import declare, declare_arm, declare_seed, declare_sim_config
 TOLERANCE_TEXT = 'm, of goals that name none; 0: that of the task (config/tasks)'
 GUARD_TEXT = 'of the guard, for its obstacles, which plans lead round: config/<file>, or a path'
 LEVEL_TEXT = 'surprise that counts; 1: a false alarm in 10 minutes was meant'
-DEADLINE_TEXT = 'ms, of each plan; 0: that of planner_config; not in lock-step'
+DEADLINE_TEXT = (
+    'ms, of each plan; 0: that of planner_config; not in lock-step; the candidates of a sweep are '
+    'fitted to that of the start'
+)
 PROGRESS_TEXT = 's of moving at full speed without progress end a goal'
 LONGEST_S = 3600.0
 BELIEF_TEXT = (

@@ -136,6 +136,11 @@ class PlanningLoop:
         return list(self._seen.recent)
 
     @property
+    def candidates(self) -> str:
+        """How many a sweep prices, of how many that are meant to be."""
+        return f'{self._agent.sweep_size} of {self._config.candidates}'
+
+    @property
     def deadline_ms(self) -> float:
         """ms, of each plan."""
         return self._agent.deadline_ms
@@ -209,10 +214,24 @@ class PlanningLoop:
         return 0.0 < passed < IDLE_STEPS * self._time.model_dt - self._time.control_dt / 2.0
 
     def _warm_up(self) -> None:
-        """The first plans of a process take long: they are made before anybody waits for one."""
+        """The first plans of a process take long: they are made before anybody waits for one.
+
+        They tell how many candidates can be priced on this machine.
+        """
+        self._rehearse()
+        fit = self._agent.fitted()
+        if fit is None:
+            return
+        self._logger.info(f'plans: {fit}')
+        if fit.candidates != self._agent.sweep_size:
+            self._agent.sweep_size = fit.candidates
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Makes some plans that nobody hears of."""
         contract, home = self._checkpoint.contract, self._arm.home
         black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
-        self._agent.effort = self._config.candidates * self._config.sweeps
+        self._agent.effort = self._agent.sweep_size * self._config.sweeps
         for i, subject in enumerate(('tip', 'tip', 'object', 'object')):
             self._agent.set_goal(PositionGoal(subject, self._arm.tip_position(home)))
             with suppress(PlanningError):

@@ -35,7 +35,8 @@ class Plan:
         latents: (H, D) predicted, one a model step.
         cost: of the plan; terms: each cost term's share.
         source: 'actor', 'warm_start' or 'search'.
-        candidates: sequences priced; latency_ms: wall-clock time the plan took.
+        candidates, sweeps: sequences priced, in how many sweeps.
+        latency_ms: wall-clock time the plan took.
         others: (N, H, D) predicted under the next best ones.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     terms: dict[str, float]
     source: str
     candidates: int
+    sweeps: int
     latency_ms: float
     others: Tensor
 
@@ -125,6 +127,16 @@ class Planner:
         self._warm: Tensor | None = None
 
     @property
+    def sweep_sizes(self) -> range:
+        """Numbers of candidates in a sweep that it could be made for as well, see the config.
+
+        Without heads for places, or with another optimizer than that, there is no choice.
+        """
+        heads = self._heads
+        is_open = self._needs_heads and heads is not None and not heads.of_latents
+        return self.config.sweep_sizes if is_open else range(0)
+
+    @property
     def has_warm_start(self) -> bool:
         """Whether the next plan goes on from one before."""
         return self._warm is not None
@@ -168,6 +180,7 @@ class Planner:
             found.terms,
             found.source,
             found.candidates,
+            found.sweeps,
             latency,
             found.others,
         )
