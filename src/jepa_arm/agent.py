@@ -27,18 +27,13 @@ from .model.checkpoint import Checkpoint
 from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .orders import Orders
-from .planning.fitting import Fit, fitted
-from .planning.heads import load_heads
+from .planners import Planners
 from .planning.obstacles import KeepOut, Leg
-from .planning.planner import Plan, Planner
-from .planning.pose import PoseDynamics
-from .planning.pose_heads import load_pose_heads
+from .planning.planner import Plan
 from .planning.reposition import Reposition
-from .planning.runtime import stage_compiler
 from .planning.search import Optimizer
 from .recall import recall
 from .surprise import Judgement, Surprise
-from .turning import Turning
 from .types import (
     FloatArray,
     ImageArray,
@@ -65,7 +60,7 @@ class Agent:
         latency: s from an observation to the first command of its proposal; 0 in lock-step.
         speed: share of the tip's full speed to plan with, in (0, 1].
         effort: candidates priced for a plan at most, whatever the time; None: until the deadline.
-        sweep_sizes: what ``sweep_size`` may be set to.
+        planners: that it plans by.
     """
 
     def __init__(
@@ -85,27 +80,7 @@ class Agent:
         self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
-        low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
-        reach = torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32)
-        heads = load_heads(checkpoint)
-
-        def make(config: PlannerConfig) -> Planner:
-            return Planner(
-                self._model,
-                self._probes.read,
-                heads,
-                self._model.contract,
-                config,
-                seed,
-                optimizer,
-                self._probes.spread,
-                reach,
-                stage_compiler(checkpoint, config),
-            )
-
-        self._make_planner, self._planner = make, make(config)
-        self.sweep_sizes = self._planner.sweep_sizes
-        self._turning = self._make_turning(checkpoint, seed, reach)
+        self.planners = Planners(checkpoint, arm, config, seed, optimizer)
         self.keep_out_of(())
         self._looks = Looks(self._time)
         self._unjudged: Callable[[], Judgement | None] | None = None
@@ -114,75 +89,6 @@ class Agent:
         self.speed = 1.0
         self.effort: int | None = None
         self.reset(arm.home)
-
-    def _make_turning(
-        self, checkpoint: Checkpoint, seed: int, reach: torch.Tensor
-    ) -> Turning | None:
-        """None where the checkpoint has nothing that reads and plans for a yaw."""
-        heads, model, probes = load_pose_heads(checkpoint), self._model, self._probes
-        if heads is None or not isinstance(model, WorldModel):
-            return None
-        contract = model.contract
-
-        def make_planner() -> Planner:
-            config = replace(self._config, candidates=self.sweep_size)
-            poses = PoseDynamics(model, probes, heads)
-            compiler = stage_compiler(checkpoint, config, poses)
-            return Planner(
-                poses,
-                poses.read,
-                heads,
-                contract,
-                config,
-                seed,
-                None,
-                poses.spread,
-                reach,
-                compiler,
-            )
-
-        return Turning(heads.reader, contract.camera, make_planner)
-
-    @property
-    def deadline_ms(self) -> float:
-        """ms, of each plan."""
-        return self._planner.deadline_ms
-
-    @deadline_ms.setter
-    def deadline_ms(self, deadline: float) -> None:
-        self._planner.deadline_ms = deadline
-
-    @property
-    def sweep_size(self) -> int:
-        """Candidates priced in a sweep. With another number plans begin anew, with the seed.
-
-        To set it takes seconds where plans run compiled.
-
-        Raises:
-            ValueError: it is none of ``sweep_sizes``.
-        """
-        return self._planner.config.candidates
-
-    @sweep_size.setter
-    def sweep_size(self, candidates: int) -> None:
-        before = self._planner
-        if candidates == self.sweep_size:
-            return
-        if candidates not in self.sweep_sizes:
-            raise ValueError(f'sweep_size: expected one of {self.sweep_sizes}, got {candidates}')
-        planner = self._make_planner(replace(self._config, candidates=candidates))
-        planner.keep_out, planner.deadline_ms = before.keep_out, before.deadline_ms
-        self._planner = planner
-        if self._turning is not None:
-            self._turning.renew()
-
-    def fitted(self) -> Fit | None:
-        """How many candidates a sweep may price in time here, see ``planning.fitting``.
-
-        Plans begin anew; what they are made with stays.
-        """
-        z = torch.zeros(1, self._model.latent)
-        return fitted(self._planner, z, torch.zeros(1, self._model.past * self._model.latent))
 
     def keep_out_of(self, obstacles: Sequence[ObstacleConfig]) -> None:
         """From now on plans lead tip and object round ``obstacles`` (base frame)."""
@@ -193,7 +99,7 @@ class Agent:
         bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
         keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
         self._reposition = Reposition(keep_out, config.lead, self._time.control_dt)
-        self._planner.keep_out = keep_out if obstacles else None
+        self.planners.keep_out = keep_out if obstacles else None
         self._eraser: Eraser | None = Eraser(arm.config.camera, obstacles) if obstacles else None
 
     def check_goal(self, goal: Goal) -> None:
@@ -202,15 +108,7 @@ class Agent:
         A declared obstacle is at its place, or it asks for a yaw and the checkpoint cannot. What
         plans for yaws is made ready for the first one that asks, which takes seconds.
         """
-        if isinstance(goal, PositionGoal) and goal.yaw is not None:
-            if self._turning is None:
-                raise GoalError(
-                    'goal yaw: expected none, as this checkpoint has no pose.safetensors; teach '
-                    'it (jepa-arm pose)'
-                )
-            self._turning.make_ready()
-        if self._planner.keep_out is not None and isinstance(goal, PositionGoal):
-            self._planner.keep_out.check(goal)
+        self.planners.check(goal)
 
     def reset(self, joints: FloatArray) -> None:
         """Forgets belief, goal and warm start; the arm stands at ``joints`` (J,)."""
@@ -218,8 +116,8 @@ class Agent:
         self._looks.reset()
         self._last: JointSample | None = None
         self.goal = None
-        if self._turning is not None:
-            self._turning.reset()
+        if self.planners.turning is not None:
+            self.planners.turning.reset()
         self.resync(joints)
 
     def resync(self, joints: FloatArray) -> None:
@@ -227,7 +125,7 @@ class Agent:
         self._motion.reset(joints)
         self._target_before = self._motion.target
         self._orders.reset()
-        self._forget_plans()
+        self.planners.forget_plans()
         self._belief.forget_sent()
         self._coming = torch.zeros(0, TipMotion.width)
 
@@ -269,12 +167,7 @@ class Agent:
         """Pursues ``goal`` from the next decision on; None holds."""
         self.goal = goal
         self._reposition.reset()
-        self._forget_plans()
-
-    def _forget_plans(self) -> None:
-        self._planner.reset()
-        if self._turning is not None:
-            self._turning.forget_plans()
+        self.planners.forget_plans()
 
     @torch.inference_mode()
     def read_goal(
@@ -301,8 +194,8 @@ class Agent:
         if not with_yaw:
             return goal
         self.check_goal(asked := replace(goal, yaw=0.0))
-        assert self._turning is not None
-        yaw, spread = self._turning.read(self._image(observation)[0], goal.position)
+        assert self.planners.turning is not None
+        yaw, spread = self.planners.turning.read(self._image(observation)[0], goal.position)
         if spread > MAX_GOAL_TURN:
             raise GoalError(
                 f'goal image: expected the yaw to be read to {np.degrees(MAX_GOAL_TURN):.0f} '
@@ -358,8 +251,8 @@ class Agent:
         else:
             z = self._model.encode(image, proprio)
         self._belief.see(stamp, z, proprio)
-        if self._turning is not None and self._wants_yaw:
-            self._turning.see(image[0], self._read('object', self._belief.now()[0]))
+        if self.planners.turning is not None and self._wants_yaw:
+            self.planners.turning.see(image[0], self._read('object', self._belief.now()[0]))
 
     @property
     def _wants_yaw(self) -> bool:
@@ -399,7 +292,7 @@ class Agent:
         z_then, z_prev, before = self._belief.ahead()
         goal = self._seen_goal(z)
         towards, left, round_left = self._detour(goal, z)
-        planner = self._planner_for(towards)
+        planner = self.planners.plans_for(towards)
         told, is_continued = self._motion.joints, planner.has_warm_start
         room = self._motion_room()  # predict, plan
         target = torch.tensor(self._motion.target, dtype=torch.float32)
@@ -432,19 +325,6 @@ class Agent:
             round_left=round_left,
             turn=self._turn(self.goal),
         )
-
-    def _planner_for(self, goal: Goal) -> Planner | Turning:
-        """What plans for ``goal`` now; the other goes on from none of its plans."""
-        turning, plain = self._turning, self._planner
-        is_pose = isinstance(goal, PositionGoal) and goal.yaw is not None
-        if turning is None or not is_pose or turning.yaw is None:
-            if turning is not None:
-                turning.forget_plans()
-            return plain
-        if plain.has_warm_start:
-            plain.reset()
-        turning.planner.deadline_ms, turning.planner.keep_out = plain.deadline_ms, plain.keep_out
-        return turning
 
     @torch.inference_mode()
     def tip_paths(self, latents: torch.Tensor) -> FloatArray:
@@ -527,7 +407,7 @@ class Agent:
         Returns:
             The goal to plan for, and what ``Decision`` tells of the ways left to go.
         """
-        keep_out, told, lead = self._planner.keep_out, self._motion.target, self._config.lead
+        keep_out, told, lead = self.planners.keep_out, self._motion.target, self._config.lead
         if isinstance(goal, LatentGoal) or (keep_out is None and goal.subject == 'tip'):
             return goal, np.nan, np.nan
         here = told if goal.subject == 'tip' else self._read('object', z)
@@ -548,7 +428,7 @@ class Agent:
 
     def _turn(self, goal: Goal) -> float:
         """rad, by which the object is to be turned yet; NaN where nobody asked, or can tell."""
-        turning = self._turning
+        turning = self.planners.turning
         if not isinstance(goal, PositionGoal) or goal.yaw is None:
             return np.nan
         if turning is None or turning.yaw is None:

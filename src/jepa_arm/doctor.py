@@ -93,9 +93,9 @@ def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[
     torch.set_num_threads(planner.threads)
     model = Arm(arm)
     agent = Agent(load_checkpoint(folder), model, planner)
-    fit = agent.fitted()
+    fit = agent.planners.fitted()
     if fit is not None:
-        agent.sweep_size = fit.candidates
+        agent.planners.sweep_size = fit.candidates
     centre = (model.workspace_min + model.workspace_max) / 2.0
     agent.set_goal(PositionGoal('object', centre))
     rng = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def plan_latency(folder: Path, arm: ArmConfig, planner: PlannerConfig) -> tuple[
         agent.decide(Observation(image, model.home, 0.1 * step))
         took.append((time.perf_counter() - began) * 1000.0)
     worst = float(np.percentile(took[5:], 95))
-    return float(np.median(took[5:])), worst, agent.sweep_size
+    return float(np.median(took[5:])), worst, agent.planners.sweep_size
 
 
 def _home(arm: Arm, scene: Scene) -> Finding:

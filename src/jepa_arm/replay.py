@@ -149,8 +149,8 @@ class Replay:
         if not step.sweeps:
             return
         candidates, rest = divmod(step.candidates, step.sweeps)
-        if not rest and candidates in self._agent.sweep_sizes:
-            self._agent.sweep_size = candidates
+        if not rest and candidates in self._agent.planners.sweep_sizes:
+            self._agent.planners.sweep_size = candidates
 
     def _begin(self, index: int, asked: Asked) -> None:
         """Reads a goal and pursues it, as the planner does."""

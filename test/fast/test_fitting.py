@@ -48,12 +48,12 @@ def plans(agent: Agent, arm: Arm) -> list[FloatArray]:
     rng, found = np.random.default_rng(0), []
     agent.reset(arm.home)
     agent.set_goal(PositionGoal('object', np.array([0.5, 0.1, 0.025])))
-    agent.effort = agent.sweep_size * 2
+    agent.effort = agent.planners.sweep_size * 2
     for step in range(3):
         image = rng.integers(40, 200, (64, 80, 3), dtype=np.uint8)
         decision = agent.decide(Observation(image, arm.home, 0.1 * step))
         assert decision.proposal is not None and decision.plan is not None
-        assert decision.plan.candidates == agent.sweep_size * decision.plan.sweeps
+        assert decision.plan.candidates == agent.planners.sweep_size * decision.plan.sweeps
         assert decision.plan.sweeps == 2
         found.append(decision.proposal.positions)
     agent.effort = None
@@ -109,32 +109,32 @@ def test_a_machine_too_slow_for_the_deadline_gets_fewer_and_any_other_does_not(
 )
 def test_where_nothing_is_to_be_chosen_nothing_is(changes: dict[str, object], make: Make) -> None:
     agent = make(**{'deadline_ms': 0.01, **changes})
-    assert agent.fitted() is None and agent.sweep_size == 32
+    assert agent.planners.fitted() is None and agent.planners.sweep_size == 32
 
 
 def test_an_agent_that_was_measured_plans_as_if_it_had_not_been(make: Make, arm: Arm) -> None:
     agent, fresh = make(deadline_ms=0.01), make(deadline_ms=0.01)
     plans(agent, arm)
-    agent.fitted()
+    agent.planners.fitted()
     for ours, theirs in zip(plans(agent, arm), plans(fresh, arm), strict=True):
         assert np.array_equal(ours, theirs)
 
 
 def test_with_other_candidates_an_agent_is_as_if_made_with_them(make: Make, arm: Arm) -> None:
     agent, other = make(), make(candidates=16)
-    agent.deadline_ms = 1234.0
+    agent.planners.deadline_ms = 1234.0
     box = ObstacleConfig('box', shape='box', size=(0.05, 0.05, 0.1), xyz=(0.5, 0.05, 0.05))
     for one in (agent, other):
         one.keep_out_of([box])
-    agent.sweep_size = 16
-    assert agent.sweep_size == 16 and agent.deadline_ms == 1234.0
+    agent.planners.sweep_size = 16
+    assert agent.planners.sweep_size == 16 and agent.planners.deadline_ms == 1234.0
     for ours, theirs in zip(plans(agent, arm), plans(other, arm), strict=True):
         assert np.array_equal(ours, theirs)
-    agent.sweep_size = 32
-    assert agent.sweep_size == 32
+    agent.planners.sweep_size = 32
+    assert agent.planners.sweep_size == 32
     for refused in (15, 33):
         with pytest.raises(ValueError, match='sweep_size: expected one of'):
-            agent.sweep_size = refused
+            agent.planners.sweep_size = refused
 
 
 def test_what_was_compiled_for_other_candidates_is_freed_at_once(make: Make) -> None:
@@ -142,5 +142,5 @@ def test_what_was_compiled_for_other_candidates_is_freed_at_once(make: Make) -> 
     agent = make(runtime='openvino')
     before = weakref.ref(agent._planner._stages['object'])
     assert before() is not None
-    agent.sweep_size = 16
+    agent.planners.sweep_size = 16
     assert before() is None

@@ -147,8 +147,8 @@ def write_session(
     """
     camera, rng = checkpoint.contract.camera, np.random.default_rng(0)
     agent, tape = Agent(checkpoint, arm, config, seed=0), Tape(path, **options)
-    agent.sweep_size = candidates or config.candidates
-    agent.latency, agent.effort = 0.15, 2 * agent.sweep_size
+    agent.planners.sweep_size = candidates or config.candidates
+    agent.latency, agent.effort = 0.15, 2 * agent.planners.sweep_size
     agent.reset(arm.home)
     agent.set_goal(PositionGoal('tip', PLACE))
     names, seen, late = list(arm.joint_names), [], []

@@ -138,16 +138,16 @@ class PlanningLoop:
     @property
     def candidates(self) -> str:
         """How many a sweep prices, of how many that are meant to be."""
-        return f'{self._agent.sweep_size} of {self._config.candidates}'
+        return f'{self._agent.planners.sweep_size} of {self._config.candidates}'
 
     @property
     def deadline_ms(self) -> float:
         """ms, of each plan."""
-        return self._agent.deadline_ms
+        return self._agent.planners.deadline_ms
 
     @deadline_ms.setter
     def deadline_ms(self, deadline: float) -> None:
-        self._agent.deadline_ms = deadline
+        self._agent.planners.deadline_ms = deadline
 
     def put(self, job: Callable[[], None]) -> None:
         """Has ``job`` done on the planning thread, between two plans."""
@@ -219,19 +219,19 @@ class PlanningLoop:
         They tell how many candidates can be priced on this machine.
         """
         self._rehearse()
-        fit = self._agent.fitted()
+        fit = self._agent.planners.fitted()
         if fit is None:
             return
         self._logger.info(f'plans: {fit}')
-        if fit.candidates != self._agent.sweep_size:
-            self._agent.sweep_size = fit.candidates
+        if fit.candidates != self._agent.planners.sweep_size:
+            self._agent.planners.sweep_size = fit.candidates
             self._rehearse()
 
     def _rehearse(self) -> None:
         """Makes some plans that nobody hears of."""
         contract, home = self._checkpoint.contract, self._arm.home
         black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
-        self._agent.effort = self._agent.sweep_size * self._config.sweeps
+        self._agent.effort = self._agent.planners.sweep_size * self._config.sweeps
         for i, subject in enumerate(('tip', 'tip', 'object', 'object')):
             self._agent.set_goal(PositionGoal(subject, self._arm.tip_position(home)))
             with suppress(PlanningError):

@@ -82,7 +82,7 @@ class Telling:
         """Tells of a step with a plan for ``pursuit``, see ``step``; ``note``: how it was seen."""
         assert pursuit.goal is not None and decision.plan is not None
         latency_ms = decision.plan.latency_ms
-        self.late_plans += latency_ms > self._agent.deadline_ms
+        self.late_plans += latency_ms > self._agent.planners.deadline_ms
         self.latencies_ms.append(latency_ms)
         self.slowest_ms = max(self.slowest_ms, latency_ms)
         state, reason = PlannerStatus.HOLDING, 'dry run: nothing is sent'
