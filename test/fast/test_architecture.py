@@ -16,8 +16,8 @@ PACKAGE = 'jepa_arm'
 # A module may import from layers above its line, never from its own line or below. A part is a
 # module or a subpackage of jepa_arm; inside a subpackage imports are free.
 LAYERS = (
-    {'types', 'resources', 'installation', 'angles'},
-    {'config', 'messages', 'robot', 'episode_result'},
+    {'types', 'resources', 'installation'},
+    {'angles', 'config', 'messages', 'robot', 'episode_result'},
     {'arm'},
     {'motion', 'collision', 'joint_watch', 'routes'},
     {'model', 'data', 'sim', 'sweep'},

@@ -96,7 +96,7 @@ def test_the_most_of_a_ladder_that_end_in_time_are_taken(
 def test_a_machine_too_slow_for_the_deadline_gets_fewer_and_any_other_does_not(
     make: Make,
 ) -> None:
-    slow, fast = make(deadline_ms=0.01).fitted(), make(deadline_ms=1e6).fitted()
+    slow, fast = make(deadline_ms=0.01).planners.fitted(), make(deadline_ms=1e6).planners.fitted()
     assert slow is not None and fast is not None
     assert (slow.candidates, fast.candidates) == (16, 32)
     assert slow.whole_ms > 0.01 and fast.whole_ms > 0.01
@@ -140,7 +140,7 @@ def test_with_other_candidates_an_agent_is_as_if_made_with_them(make: Make, arm:
 def test_what_was_compiled_for_other_candidates_is_freed_at_once(make: Make) -> None:
     """The node freezes what there is once it is active: what only a collection frees stays."""
     agent = make(runtime='openvino')
-    before = weakref.ref(agent._planner._stages['object'])
+    before = weakref.ref(agent.planners.plain._stages['object'])
     assert before() is not None
     agent.planners.sweep_size = 16
     assert before() is None
