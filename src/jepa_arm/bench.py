@@ -45,7 +45,7 @@ def bench_plan(
         runtime: Agent(checkpoint, evaluator.arm, replace(planner, runtime=runtime))
         for runtime in dict.fromkeys((planner.runtime, 'torch'))
     }
-    fit = agents[planner.runtime].fitted()
+    fit = agents[planner.runtime].planners.fitted()
     made: dict[str, list[Plan]] = {runtime: [] for runtime in agents}
     seed = BENCH_SEED
     while len(made['torch']) < plans:

@@ -60,8 +60,10 @@ def usable_checkpoint(folder, arm_config, sim_config):
     return save_untrained(folder / 'untrained', arm_config, sim_config)
 
 
-def pose(x, y, z, frame='', kind=Goal.TIP_POSE):
-    goal = Goal(kind=kind)
+def pose(x, y, z, frame='', kind=Goal.TIP_POSE, yaw_tolerance=0.0, turn=(0.0, 0.0, 0.0, 1.0)):
+    goal = Goal(kind=kind, yaw_tolerance=yaw_tolerance)
+    q = goal.pose.pose.orientation
+    q.x, q.y, q.z, q.w = turn
     goal.pose.header.frame_id = frame
     goal.pose.pose.position.x, goal.pose.pose.position.y, goal.pose.pose.position.z = x, y, z
     return goal

@@ -25,15 +25,17 @@ from jepa_arm.types import JointSample
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim]
 GOAL = np.array([0.5, 0.0, 0.025])
+YAW_SCENE = 70_000
+"""Of development; no figure is of it."""
 
 
-def watch(arm, sim_config, distances, first=3.7, dt=0.1):
+def watch(arm, sim_config, distances, first=3.7, dt=0.1, task='push', goal_yaw=None):
     """What a push is judged to be when the object is seen at ``distances`` (m) of the goal."""
-    task = load_task('push', arm, sim_config)
+    task = load_task(task, arm, sim_config)
     scene = ResetScene.Response(goal_position=convert.point_to_msg(GOAL))
     pixels = np.zeros((64, 80, 3), dtype=np.uint8)
     scene.goal.image = convert.image_to_msg(pixels, convert.to_time(0.0), '')
-    seen = Watch(arm, task, task.config, scene, sim_config.time.control_dt)
+    seen = Watch(arm, task, task.config, scene, sim_config.time.control_dt, (), goal_yaw)
     for i, distance in enumerate(distances):
         place = GOAL + np.array([distance, 0.0, 0.0])
         poses = [(place, np.array([0.0, 0.0, 0.0, 1.0]))]
@@ -57,6 +59,23 @@ def test_the_goal_must_be_reached_in_time(arm, sim_config):
     assert seen.is_over and not seen.is_solved
     result = seen.result(5)
     assert not result.success and result.time_s == limit
+
+
+@pytest.mark.parametrize(('off', 'is_solved'), [(0.1, True), (np.pi / 2.0, True), (0.3, False)])
+def test_where_a_yaw_is_asked_for_it_counts(arm, sim_config, off, is_solved):
+    seen = watch(arm, sim_config, [0.1, 0.01, 0.01, 0.01], task='push_yaw', goal_yaw=-off)
+    assert seen.is_solved == is_solved
+    yaw_error = 0.0 if off > 1.0 else off
+    assert seen.result(5).yaw_error == pytest.approx(yaw_error, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_an_object_is_pushed_to_a_place_and_a_yaw():
+    report, _ = evaluate_over_ros(
+        'push_yaw', 1, YAW_SCENE, None, checkpoint_path('compact'), False, lock_step=True
+    )
+    assert report['success_rate'] == 1.0, report['failures']
+    assert report['yaw_error_deg']['p50'] <= 10.0
 
 
 def test_a_session_whose_first_try_discovers_no_action_joins_anew(harness, monkeypatch):

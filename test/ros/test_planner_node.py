@@ -64,6 +64,19 @@ BAD_GOALS = {
         lambda arm: shown(names=[f'other{i}' for i in range(7)], arm=arm),
         'panda_joint1',
     ),
+    'a yaw of the tip': (lambda arm: pose(0.5, 0.0, 0.1, yaw_tolerance=0.2), 'for the tip'),
+    'a tilted object': (
+        lambda arm: pose(0.5, 0.0, 0.02, '', Goal.OBJECT_POSE, 0.2, turn=(0.6, 0.0, 0.0, 0.8)),
+        'about z alone',
+    ),
+    'any yaw': (
+        lambda arm: pose(0.5, 0.0, 0.02, '', Goal.OBJECT_POSE, 1.0),
+        'eighth of a turn',
+    ),
+    'a yaw that the checkpoint cannot': (
+        lambda arm: pose(0.5, 0.0, 0.02, '', Goal.OBJECT_POSE, 0.2),
+        'jepa-arm pose',
+    ),
     'unknown kind': (lambda arm: Goal(kind=77), '77'),
 }
 

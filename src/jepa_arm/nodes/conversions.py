@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, PoseArray
+from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion
 from jepa_arm_msgs.msg import Goal, GuardStatus
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -271,6 +271,12 @@ def position_goal_from_msg(msg: Goal, base_frame: str) -> PositionGoal:
         return PositionGoal(subjects[msg.kind], place, yaw)
     except GoalError as error:
         raise ConversionError(str(error)) from None
+
+
+def heading_from_msg(turn: Quaternion) -> float:
+    """rad about the z axis, of any orientation (ZYX Euler angles)."""
+    x, y, z, w = turn.x, turn.y, turn.z, turn.w
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
 def point_to_msg(position: FloatArray) -> Point:

@@ -151,8 +151,8 @@ class Session:
         reset = self._reset(seed)
         config = self.task.config
         config = replace(config, time_limit=min(limit, config.time_limit))
-        dt = self._sim.time.control_dt
-        watch = Watch(self._arm, self.task, config, reset, dt, self._obstacles)
+        dt, yaw = self._sim.time.control_dt, self.task.sample(seed).goal_yaw
+        watch = Watch(self._arm, self.task, config, reset, dt, self._obstacles, yaw)
         self._watch = watch
         goal = MoveToGoal.Goal(
             goal=reset.goal, tolerance=config.tolerance, timeout=config.time_limit

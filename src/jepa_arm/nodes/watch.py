@@ -13,6 +13,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
+from ..angles import yaw_error
 from ..arm import Arm
 from ..collision import Scene
 from ..config import ObstacleConfig, TaskConfig
@@ -46,16 +47,19 @@ class Watch:
         scene: ResetScene.Response,
         dt: float,
         obstacles: tuple[ObstacleConfig, ...] = (),
+        goal_yaw: float | None = None,
     ) -> None:
         """See the attributes.
 
         Args:
             arm, task, config: what is judged, and by what. scene: as the simulator drew it.
             dt: s, a control step. obstacles: that stand in the scene, base frame.
+            goal_yaw: rad, of the object, where one is asked for.
         """
         self._arm, self._task, self._config, self._dt = arm, task, config, dt
         self._obstacles, self._motion = obstacles, list[FloatArray]()
-        self._goal = _array(scene.goal_position)
+        self._goal, self._goal_yaw = _array(scene.goal_position), goal_yaw
+        self._turn = float('nan')
         self._goal_image = convert.image_from_msg(scene.goal.image)
         self._read_goal = self._goal
         self.plan_ms: list[float] = []
@@ -151,6 +155,7 @@ class Watch:
             read_goal=self._read_goal,
             goal_image=self._goal_image,
             touched=self._has_touched(),
+            yaw_error=self._turn,
         )
 
     def _has_touched(self) -> bool:
@@ -169,6 +174,9 @@ class Watch:
             tip = min(self._samples, key=lambda sample: abs(sample[0] - stamp))[1]
             poses = self._truth.popleft().poses
             thing = _array(poses[0].position) if poses else self._objects[-1]
+            if poses and self._goal_yaw is not None:
+                yaw = convert.heading_from_msg(poses[0].orientation)
+                self._turn = abs(float(yaw_error(yaw, self._goal_yaw)))
             self._count_step(stamp, tip, thing)
 
     def _count_step(self, stamp: float, tip: FloatArray, thing: FloatArray) -> None:
@@ -181,8 +189,11 @@ class Watch:
         self._time_s = round((stamp - self._began) / self._dt) * self._dt
         self._tips.append(tip)
         self._objects.append(thing)
-        is_near = self._distance(tip, thing) <= self._config.tolerance
-        self._held = self._held + 1 if is_near else 0
+        is_near, most = self._distance(tip, thing) <= self._config.tolerance, np.inf
+        if self._config.yaw_tolerance_deg is not None:
+            most = np.radians(self._config.yaw_tolerance_deg)
+        is_turned = self._goal_yaw is None or self._turn <= most
+        self._held = self._held + 1 if is_near and is_turned else 0
 
     def _distance(self, tip: FloatArray, thing: FloatArray) -> float:
         if self._task.subject == 'object':
