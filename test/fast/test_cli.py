@@ -34,6 +34,7 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
         (['probes', '--data', 'missing.h5'], 'missing.h5'),
         (['heads', '--data', 'missing.h5'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
+        (['demo', '--task', 'push_yaw'], 'asks for a yaw'),
         (['up', '--arm', 'pandora'], 'panda.yaml'),
         (['up', '--task', 'juggle'], 'push.yaml'),
         (['up', '--checkpoint', 'nowhere'], 'nowhere'),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import CollectConfig, ConfigError, PlannerConfig, TaskConfig, load
+from ..config import CollectConfig, ConfigError, PlannerConfig, load
 from ..resources import checkpoint_path, config_path
 from . import options
 
@@ -45,12 +45,8 @@ def _check_evaluation(args: argparse.Namespace) -> None:
         if args.ros and getattr(args, option):
             name = option.replace('_', '-')
             raise ConfigError(f'--{name} is for episodes in process: expected no --ros')
-    task = load(TaskConfig, config_path(f'tasks/{args.task}.yaml'))
-    if args.ros and task.yaw_tolerance_deg is not None:
-        raise ConfigError(
-            f'--task {args.task} asks for a yaw, which goals over ROS 2 do not have: expected no '
-            '--ros'
-        )
+    if args.ros:
+        options.check_goals_over_ros(args.task)
     if args.unknown_delay and not args.delay:
         raise ConfigError('--unknown-delay: expected a --delay with it')
     if args.planner in POLICIES and (args.blackout or args.delay):

@@ -8,7 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import OPTIMIZERS, ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
+from ..config import (
+    OPTIMIZERS,
+    ArmConfig,
+    ConfigError,
+    GuardConfig,
+    PlannerConfig,
+    SimConfig,
+    TaskConfig,
+    load,
+)
 from ..resources import arm_path, checkpoint_path, config_path
 
 DEFAULT_CHECKPOINT = 'compact'
@@ -38,6 +47,15 @@ def planner(args: argparse.Namespace) -> PlannerConfig:
 def checkpoint(args: argparse.Namespace) -> Path:
     """Folder of ``--checkpoint``."""
     return checkpoint_path(args.checkpoint)
+
+
+def check_goals_over_ros(task: str) -> None:
+    """Raises ConfigError where goals over ROS 2 cannot say what ``task`` asks for."""
+    if load(TaskConfig, config_path(f'tasks/{task}.yaml')).yaw_tolerance_deg is not None:
+        raise ConfigError(
+            f'--task {task} asks for a yaw, which goals over ROS 2 do not have: expected another '
+            f'task, or jepa-arm eval --task {task} without --ros'
+        )
 
 
 def write_json(path: str | None, values: dict[str, Any]) -> None:

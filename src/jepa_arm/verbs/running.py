@@ -30,6 +30,7 @@ What next?
 
 def demo(args: argparse.Namespace) -> int:
     """The main job over real ROS 2, with a page of pictures; fails if no goal is reached."""
+    options.check_goals_over_ros(args.task)
     from ..nodes.environment import prepare_ros
 
     prepare_ros()
