@@ -201,6 +201,17 @@ def test_position_goal_round_trips():
         np.testing.assert_array_equal(back.position, goal.position)
 
 
+def test_the_yaw_of_a_goal_goes_along_where_it_counts():
+    msg = convert.position_goal_to_msg(PositionGoal('object', np.ones(3), -0.6), 'base', STAMP)
+    assert convert.position_goal_from_msg(msg, 'base').yaw is None
+    msg.yaw_tolerance = 0.1
+    assert convert.position_goal_from_msg(msg, 'base').yaw == pytest.approx(-0.6)
+    assert convert.heading_from_msg(msg.pose.pose.orientation) == pytest.approx(-0.6)
+    msg.pose.pose.orientation.w = 0.0
+    with pytest.raises(ConversionError, match='unit quaternion'):
+        convert.position_goal_from_msg(msg, 'base')
+
+
 @pytest.mark.parametrize(
     ('kind', 'frame', 'x', 'what'),
     [

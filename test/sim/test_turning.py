@@ -174,7 +174,7 @@ def test_reports_of_other_tasks_have_no_yaw(
     assert 'degrees' not in format_report(report)
 
 
-@pytest.mark.parametrize('seed', [SEED + 1, SEED + 2, SEED + 19])
+@pytest.mark.parametrize('seed', [SEED + 1, SEED + 19, SEED + 87])
 def test_the_scripted_policy_solves_scenes(evaluator: Evaluator, seed: int) -> None:
     result = evaluator.run_policy('scripted', seed)
     assert result.success and result.time_s < 15.0

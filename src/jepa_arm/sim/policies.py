@@ -127,7 +127,7 @@ class ScriptedPush:
             outward = offset / max(radius, 1e-6)
             return self._to_action(target, target[:2] + 0.025 * outward, target[2])
         way = behind - target[:2]
-        if _distance_to_segment(centre, target[:2], behind) < stand_off - 0.012:
+        if distance_to_segment(centre, target[:2], behind) < stand_off - 0.012:
             angle = np.arctan2(offset[1], offset[0])
             goal_angle = np.arctan2(-heading[1], -heading[0])
             turn = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
@@ -335,7 +335,8 @@ def _turned(way: FloatArray, angle: float) -> FloatArray:
     return np.array([cos * way[0] - sin * way[1], sin * way[0] + cos * way[1]])
 
 
-def _distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
+def distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
+    """m from ``point`` to the line from ``start`` to ``end``, (2,) m each."""
     way = end - start
     share = np.clip((point - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
     return float(np.linalg.norm(point - start - share * way))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..angles import QUARTER, yaw_error
 from ..motion import ACTION_METRES
 from ..types import FloatArray
-from .policies import PUSH_HEIGHT, SAFE_HEIGHT, STANDARD_HALF
+from .policies import PUSH_HEIGHT, SAFE_HEIGHT, STANDARD_HALF, distance_to_segment
 from .world import WorldState
 
 TURN_ARM = 0.027
@@ -26,6 +26,8 @@ MOST_SLANT = 0.55
 """Most sideways motion of a cube that sticks to the tip, as a share of that ahead."""
 TOUCH, BEHIND = 0.038, 0.060
 """m from the cube's middle to the tip, along the face's normal: in contact, and before it."""
+CLEAR = 0.056
+"""m from the cube's middle at which the tip goes past it."""
 STEP = 0.005
 """m of pushing between two predicted poses."""
 STEPS = 54
@@ -186,6 +188,7 @@ class ScriptedTurn:
     workspace: FloatArray
     _push: Push | None = field(default=None, init=False)
     _is_pushing: bool = field(default=False, init=False)
+    _goes_over: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._book = PushBook(self.workspace)
@@ -205,12 +208,13 @@ class ScriptedTurn:
             self._push, self._is_pushing = None, False
         if self._push is None:
             self._push = self._book.choose(pose, self._wanted)
+            self._goes_over = False
         place = self._place(pose, self._push)
         is_low = state.tip_position[2] < PUSH_HEIGHT + 0.008
         if is_low and np.linalg.norm(state.tip_position[:2] - place) < 0.006:
             self._is_pushing = True
             return np.zeros(3)
-        return self._go_to(place, pose, target)
+        return self._go_to(place, pose, state.tip_position, target)
 
     def _go_on(self, pose: FloatArray, state: WorldState, target: FloatArray) -> FloatArray | None:
         """Action of the push; None when it is over."""
@@ -241,19 +245,26 @@ class ScriptedTurn:
         place = pose[:2] + rotated(np.array([-BEHIND, push.offset]), pose[2] + push.face)
         return np.clip(place, self.workspace[0, :2], self.workspace[1, :2])
 
-    def _go_to(self, place: FloatArray, pose: FloatArray, target: FloatArray) -> FloatArray:
-        """Action towards ``place`` (2,) m at the table, over the cube where it is in the way."""
-        way, outward = place - target[:2], target[:2] - pose[:2]
-        radius = float(np.linalg.norm(outward))
-        share = np.clip(outward @ -way / max(float(way @ way), 1e-9), 0.0, 1.0)
-        nearest = float(np.linalg.norm(outward + share * way))
-        if np.linalg.norm(way) < 0.008 or (target[2] < SAFE_HEIGHT and nearest > 0.054):
+    def _go_to(
+        self, place: FloatArray, pose: FloatArray, tip: FloatArray, target: FloatArray
+    ) -> FloatArray:
+        """Action towards ``place`` (2,) m at the table, over the cube where it is in the way.
+
+        Once it goes over the cube it does not turn back: the tip lags behind its target.
+        """
+        centre, way = pose[:2], place - target[:2]
+        ways = [distance_to_segment(centre, begin[:2], place) for begin in (tip, target)]
+        is_near = bool(np.linalg.norm(way) < 0.008)
+        self._goes_over = self._goes_over or not (is_near or min(ways) > CLEAR)
+        if is_near or not self._goes_over:
             return self._action(target, way, PUSH_HEIGHT)
-        if target[2] < SAFE_HEIGHT - 0.002:
-            away = outward / max(radius, 1e-6) * (0.015 if radius < 0.058 else 0.0)
-            is_clear = radius > 0.052 or target[2] > 0.06
-            return self._action(target, away, SAFE_HEIGHT if is_clear else target[2])
-        return self._action(target, way, max(float(target[2]), SAFE_HEIGHT))
+        if target[2] > SAFE_HEIGHT - 0.002:
+            return self._action(target, way, float(target[2]))
+        outward = target[:2] - centre
+        radius = float(np.linalg.norm(outward))
+        away = outward / max(radius, 1e-6) * (0.015 if radius < CLEAR else 0.0)
+        is_off = radius > CLEAR - 0.002 or target[2] > 0.06
+        return self._action(target, away, SAFE_HEIGHT if is_off else float(target[2]))
 
     @staticmethod
     def _action(target: FloatArray, way: FloatArray, height: float) -> FloatArray:

@@ -8,7 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import OPTIMIZERS, ArmConfig, GuardConfig, PlannerConfig, SimConfig, load
+from ..config import (
+    OPTIMIZERS,
+    ArmConfig,
+    GuardConfig,
+    PlannerConfig,
+    SimConfig,
+    load,
+)
 from ..resources import arm_path, checkpoint_path, config_path
 
 DEFAULT_CHECKPOINT = 'compact'
