@@ -50,7 +50,7 @@ def test_each_shipped_row_changes_what_it_says_and_nothing_else(
     [
         ('model.latent', 'part.key=value'),
         ('model.width=3', 'part.key=value'),
-        ('nothing.latent=3', "'heads', 'model', 'planner', 'time', 'train'"),
+        ('nothing.latent=3', "'heads', 'model', 'planner', 'pose', 'time', 'train'"),
         ('model.latent=wide', "row odd: model.latent: expected int, got 'wide'"),
         ('train.window=2', 'train.window: expected >= 3'),
         ('model.history=4', 'history 1..3'),

@@ -1,7 +1,6 @@
 """Variants of the compact world model keep its verbs' promises."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import synthetic
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.goals import PositionGoal
-from jepa_arm.model.checkpoint import Checkpoint
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel, before, shift
 from jepa_arm.planning.compiled import StageCompiler
@@ -135,10 +133,10 @@ def test_variants_plan_compiled_as_in_torch(name: str) -> None:
     heads = Heads(model.latent, model.block_width, 40).eval().requires_grad_(False)
     probes = Probes(model.latent).eval().requires_grad_(False)
     config = load(PlannerConfig, config_path('planner.yaml'))
-    checkpoint = Checkpoint(Path(), model.requires_grad_(False), probes, model.contract, {})
+    model.requires_grad_(False)
     goal, z = PositionGoal('object', np.array([0.3, 0.1, 0.0])), torch.randn(1, model.latent)
     task = Task(goal, z, probes.read, heads, config, 0.5, probes.spread)
-    stages = StageCompiler(checkpoint, config)(task)
+    stages = StageCompiler(model, probes, model.contract, config)(task)
     start = Start(z, torch.randn(1, model.past * model.latent), None)
     skip, width = model.contract.time.frame_skip, model.contract.action_width
     actions = torch.rand(config.candidates, config.horizon * skip, width) * 2 - 1

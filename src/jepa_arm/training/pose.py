@@ -25,6 +25,7 @@ from ..data.augment import shift_colours
 from ..data.episodes import EpisodeFile
 from ..model.checkpoint import (
     Checkpoint,
+    CheckpointError,
     add_module,
     check_contract,
     git_hash,
@@ -46,6 +47,7 @@ from ..sim.camera import project
 from .cpu import prepare_cpu
 from .hindsight import FIRST_FRAMES, frames_with_next
 
+SPACE = 3
 RIM = 2.0
 """Pixels beyond the image within which an object's middle may be."""
 MISREAD = 0.3
@@ -76,6 +78,11 @@ def train_pose(
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
+    if checkpoint.contract.action_width != SPACE:
+        raise CheckpointError(
+            f'{folder}: expected actions that move the tip in {SPACE} directions, got '
+            f'{checkpoint.contract.action_width}; yaws are not planned for in others'
+        )
     jobs = [(job, folder, data, config, seed, progress) for job in (_teach_reader, _teach_heads)]
     with multiprocessing.get_context('spawn').Pool(2) as pool:
         results = pool.map(_run, jobs, chunksize=1)
