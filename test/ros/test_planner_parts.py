@@ -332,6 +332,40 @@ def test_a_way_of_the_tip_round_an_obstacle_is_progress_but_not_for_ever():
     assert go_round(9, push=0.02).stuck < 0.5
 
 
+@pytest.mark.parametrize(
+    ('turns', 'rounds', 'is_over'), [(True, 3, False), (False, 3, True), (True, 9, True)]
+)
+def test_an_object_that_is_to_be_turned_is_gone_round_again_but_not_for_ever(
+    turns, rounds, is_over
+):
+    """Turns by a few degrees were given up, 1.5 cm from the goal, while the tip went round."""
+    progress, stamp = Progress(patience=2.0, turns=turns), 100.0
+    for _ in range(rounds):
+        for cost in np.linspace(4.0, 0.0, 30):
+            progress.see(stamp, 0.015, cost)
+            stamp += 0.1
+    assert progress.is_over == is_over
+
+
+def turned(turns):
+    """A goal for place and yaw after plans with ``turns`` (rad) left, at its place."""
+    pursuit = Pursuit(MoveToGoal.Goal())
+    goal = PositionGoal('object', np.array([0.5, 0.0, 0.025]), yaw=0.2)
+    pursuit.begin(goal, 0.015, 9.0, 2.0, turn_reach=0.1)
+    for i, turn in enumerate(turns):
+        pursuit.judge(100.0 + 0.1 * i, 0.01, 5.0, turn)
+    return pursuit
+
+
+def test_a_goal_with_a_yaw_is_reached_once_the_object_is_turned_too():
+    assert turned([0.3, 0.05, 0.05]).ended.done() is False
+    assert turned([0.05, 0.2, 0.05, 0.05]).ended.done() is False
+    assert turned([np.nan] * 5).ended.done() is False
+    pursuit = turned([0.3, 0.05, 0.05, 0.05])
+    assert pursuit.outcome == MoveToGoal.Result.SUCCEEDED
+    assert '1.0 cm and 3 degrees' in pursuit.message
+
+
 def test_one_place_misread_near_the_goal_is_not_the_measure_of_all_that_comes():
     """A push was given up as no nearer than 0.5 cm, 2.8 cm from its goal and coming nearer."""
     progress = Progress(patience=2.0)

@@ -72,8 +72,13 @@ class Pursuit:
         """
         self.goal, self.reach, self._timeout = goal, reach, timeout
         self.turn_reach = turn_reach
-        self._held, self.progress = 0, Progress(patience)
+        self._held, self.progress = 0, Progress(patience, turns=self.wants_yaw)
         self.restart_clock()
+
+    @property
+    def wants_yaw(self) -> bool:
+        """Whether the goal asks for a yaw."""
+        return self.goal is not None and self.goal.yaw is not None
 
     def restart_clock(self) -> None:
         """Counts time from the next plan on."""
@@ -90,7 +95,7 @@ class Pursuit:
         self._began = stamp if self._began is None else self._began
         centimetres, is_turned = f'{distance * 100:.1f} cm', True
         way = distance
-        if self.goal is not None and self.goal.yaw is not None:
+        if self.wants_yaw:
             centimetres += f' and {np.degrees(turn):.0f} degrees'
             is_turned, way = bool(turn <= self.turn_reach), distance + METRES_A_RADIAN * turn
         self.progress.see(stamp, way, cost, **how)

@@ -59,10 +59,18 @@ class Progress:
         stuck: s without coming nearer, as at full speed. nearest: m, of all distances so far.
     """
 
-    def __init__(self, patience: float) -> None:
-        """Waits for plans; ``patience``: s, of moving at full speed without coming nearer."""
+    def __init__(self, patience: float, turns: bool = False) -> None:
+        """Waits for plans.
+
+        Args:
+            patience: s, of moving at full speed without coming nearer.
+            turns: whether the object is to be turned, too: the tip goes round it to push it at
+                another face, again and again, and each such way begins at a higher cost.
+        """
         self._patience = patience
         self._way, self._cost = Descent(PROGRESS_M), Descent(PROGRESS_COST)
+        if turns:
+            self._cost = Descent(PROGRESS_COST, ANOTHER_COST, MOST_COST)
         self._again = Descent(PROGRESS_M, FARTHER_M, MOST_AGAIN_M)
         self._leg = Descent(PROGRESS_COST, ANOTHER_COST, MOST_COST)
         self._round = Descent(PROGRESS_M, ANOTHER_M, MOST_ROUND_M)
@@ -110,7 +118,7 @@ class Progress:
         is_free = np.isnan(left)
         way = distance if is_free else left
         if self._way.falls(way):
-            for other in (self._again, self._leg, self._round):
+            for other in (self._again, self._leg, self._round, self._cost):
                 other.forgive()
             self.stuck = 0.0
         if self._again.falls(way):
