@@ -165,7 +165,9 @@ class Agent:
 
     def set_goal(self, goal: Goal | None) -> None:
         """Pursues ``goal`` from the next decision on; None holds."""
-        self.goal = goal
+        wanted_yaw, self.goal = self._wants_yaw, goal
+        if self.planners.turning is not None and not (wanted_yaw and self._wants_yaw):
+            self.planners.turning.reset()  # nobody watched how the object turned meanwhile
         self._reposition.reset()
         self.planners.forget_plans()
 

@@ -66,6 +66,25 @@ def test_objects_are_pushed_to_a_place_and_a_yaw(
     assert all(r.yaw_error <= np.radians(10.0) for r in results)
 
 
+def test_a_yaw_that_nobody_watched_is_forgotten(
+    agent: Agent, evaluator: Evaluator, one_thread
+) -> None:
+    scene = evaluator.prepare(DEVELOPMENT)
+    evaluator.world.reset(scene)
+    place = np.array([*scene.object_position, 0.025])
+    seen = evaluator.world.observe()
+    turning = agent.planners.turning
+    assert turning is not None
+    agent.set_goal(PositionGoal('object', place, yaw=0.0))
+    agent.observe(seen)
+    assert turning.yaw is not None
+    agent.set_goal(PositionGoal('object', place, yaw=0.5))
+    assert turning.yaw is not None
+    for goal in (PositionGoal('object', place), PositionGoal('object', place, yaw=0.5)):
+        agent.set_goal(goal)
+        assert turning.yaw is None
+
+
 def test_a_checkpoint_without_it_says_so(
     agent: Agent, evaluator: Evaluator, tmp_path: Path, checkpoint: Checkpoint
 ) -> None:

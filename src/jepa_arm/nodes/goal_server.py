@@ -109,9 +109,10 @@ class Pursuit:
             self.end(Outcome.TIMED_OUT, f'{centimetres} from the goal after {took:.1f} s')
         elif self.progress.is_over:
             nearest, stuck = self.progress.nearest, self.progress.stuck
+            counted = f' ({METRES_A_RADIAN * 100:.0f} cm for each rad)' if self.wants_yaw else ''
             self.end(
                 Outcome.UNREACHABLE,
-                f'no nearer than {nearest * 100:.1f} cm for {stuck:.1f} s; try '
+                f'no nearer than {nearest * 100:.1f} cm{counted} for {stuck:.1f} s; try '
                 'another goal, or a longer progress_timeout',
             )
 

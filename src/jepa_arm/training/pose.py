@@ -48,6 +48,7 @@ from .cpu import prepare_cpu
 from .hindsight import FIRST_FRAMES, frames_with_next
 
 SPACE = 3
+"""Directions in which actions move the tip."""
 RIM = 2.0
 """Pixels beyond the image within which an object's middle may be."""
 MISREAD = 0.3
@@ -132,7 +133,8 @@ def _teach_reader(
     training, held_out = _split(checkpoint, episodes)
     of_frame = episodes.episode_of_frames()
     rows = np.flatnonzero(in_view & np.isin(of_frame, training))
-    reader = YawReader().to(memory_format=torch.channels_last)
+    reader = YawReader()
+    reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(reader.parameters(), config.reader_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.reader_rate, config.reader_steps, pct_start=0.1
