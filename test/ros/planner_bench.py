@@ -69,6 +69,11 @@ def pose(x, y, z, frame='', kind=Goal.TIP_POSE, yaw_tolerance=0.0, turn=(0.0, 0.
     return goal
 
 
+START_S = 60.0
+"""For which a planner that is ready may still compile its plans, for fewer candidates again where the
+machine is slow."""
+
+
 class Bench:
     """Simulator, guard and planner, and a client of the planner."""
 
@@ -90,7 +95,7 @@ class Bench:
         self.client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
         harness.cleanup.append(lambda: harness.make(self.client.destroy))
         assert self.client.wait_for_server(20.0)
-        self.wait_status(PlannerStatus.IDLE)
+        self.wait_status(PlannerStatus.IDLE, START_S)
 
     def close(self):
         self.graph.stop()
@@ -116,14 +121,14 @@ class Bench:
         self.harness.wait(lambda: self.speed() > 5 * AT_REST, 'motion')
         return handle
 
-    def wait_status(self, state):
+    def wait_status(self, state, timeout=10.0):
         count = len(self.status)
 
         def is_there():
             return any(msg.state == state for _, msg in self.status[count:])
 
         try:
-            return self.harness.wait(is_there, f'state {state}')
+            return self.harness.wait(is_there, f'state {state}', timeout)
         except GraphError as error:
             planner, guard = self.status[-1][1], self.guard[-1][1]
             raise GraphError(

@@ -73,10 +73,6 @@ BAD_GOALS = {
         lambda arm: pose(0.5, 0.0, 0.02, '', Goal.OBJECT_POSE, 1.0),
         'eighth of a turn',
     ),
-    'a yaw that the checkpoint cannot': (
-        lambda arm: pose(0.5, 0.0, 0.02, '', Goal.OBJECT_POSE, 0.2),
-        'jepa-arm pose',
-    ),
     'unknown kind': (lambda arm: Goal(kind=77), '77'),
 }
 
