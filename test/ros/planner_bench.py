@@ -70,8 +70,8 @@ def pose(x, y, z, frame='', kind=Goal.TIP_POSE, yaw_tolerance=0.0, turn=(0.0, 0.
 
 
 START_S = 60.0
-"""For which a planner that is ready may still compile its plans, for fewer candidates again where the
-machine is slow."""
+"""For which a planner that is ready may still compile its plans, for fewer candidates where it is
+on a slow machine."""
 
 
 class Bench:
