@@ -172,5 +172,6 @@ class Planners:
             return plain
         if plain.has_warm_start:
             plain.reset()
-        turning.planner.deadline_ms, turning.planner.keep_out = plain.deadline_ms, plain.keep_out
+        poses = turning.make_ready()
+        poses.deadline_ms, poses.keep_out = plain.deadline_ms, plain.keep_out
         return turning

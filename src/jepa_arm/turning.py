@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,20 +59,18 @@ class Turning:
     ) -> None:
         """``make_planner``: of a search in ``PoseDynamics``; called when first needed."""
         self._reader, self._camera, self._make_planner = reader, camera, make_planner
+        self._planner: Planner | None = None
         self.reset()
 
-    @cached_property
-    def planner(self) -> Planner:
-        """That plans for poses."""
-        return self._make_planner()
-
-    def make_ready(self) -> None:
-        """Makes what plans, if it is not there."""
-        assert self.planner is not None
+    def make_ready(self) -> Planner:
+        """What plans for poses, which takes seconds the first time."""
+        if self._planner is None:
+            self._planner = self._make_planner()
+        return self._planner
 
     def renew(self) -> None:
         """Makes what plans anew when it is next needed."""
-        self.__dict__.pop('planner', None)
+        self._planner = None
 
     def reset(self) -> None:
         """Forgets the yaw."""
@@ -97,16 +94,16 @@ class Turning:
     @property
     def has_warm_start(self) -> bool:
         """See ``Planner.has_warm_start``."""
-        return 'planner' in self.__dict__ and self.planner.has_warm_start
+        return self._planner is not None and self._planner.has_warm_start
 
     def forget_plans(self) -> None:
         """The next plan goes on from none before it."""
-        if 'planner' in self.__dict__:
-            self.planner.reset()
+        if self._planner is not None:
+            self._planner.reset()
 
     def plan(self, z: Tensor, z_prev: Tensor, goal: Goal, *others: Any) -> Plan:
         """See ``Planner.plan``: from ``z`` (1, D) and ``z_prev`` with the yaw beside them."""
         assert self.yaw is not None
         poses = PoseDynamics.joined(z, z_prev, self.yaw)
-        found = self.planner.plan(*poses, goal, *others)
+        found = self.make_ready().plan(*poses, goal, *others)
         return replace(found, latents=found.latents[..., :-1], others=found.others[..., :-1])

@@ -144,9 +144,13 @@ def make(checkpoint: Checkpoint, poses: PoseDynamics, heads: PoseHeads, runtime:
 
 
 def plan_of(planner: Planner, yaw: float, goal: PositionGoal) -> Plan:
-    rng = np.random.default_rng(3)
-    z = torch.from_numpy(rng.normal(size=(2, 1, 64)).astype(np.float32))
-    return planner.plan(*PoseDynamics.joined(z[0], z[0] + 0.1 * z[1], yaw), goal)
+    return planner.plan(*start_at(yaw), goal)
+
+
+def start_at(yaw: float) -> tuple[Tensor, Tensor]:
+    """A latent that moves, and the one before it, with ``yaw`` (rad) beside them."""
+    z, other = some(1, 64, seed=3), some(1, 64, seed=4)
+    return PoseDynamics.joined(z, z + 0.1 * other, yaw)
 
 
 def test_compiled_plans_for_a_pose_are_those_of_torch(
@@ -158,6 +162,10 @@ def test_compiled_plans_for_a_pose_are_those_of_torch(
     assert set(plain.terms) == {'distance', 'turn', 'value', 'press', 'away'}
     assert compiled.candidates == plain.candidates
     assert compiled.cost == pytest.approx(plain.cost, abs=0.3)  # bfloat16 on some processors
+    start, blocks = start_at(0.1), compiled.actions.view(1, 5, 6)
+    with torch.inference_mode():
+        expected = poses.rollout(*start, blocks)[0]
+    torch.testing.assert_close(compiled.latents, expected, rtol=0, atol=0.1)
 
 
 def test_the_goals_yaw_decides(

@@ -96,7 +96,7 @@ def test_a_checkpoint_without_it_says_so(
     agent.check_goal(goal)
 
 
-def test_what_reads_and_plans_for_yaws_is_taught(
+def test_what_is_taught_for_yaws_loads_and_is_the_same_for_a_seed(
     checkpoint: Checkpoint, arm_config, sim_config, tmp_path: Path
 ) -> None:
     folder, data = tmp_path / 'checkpoint', tmp_path / 'play.h5'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .loading import ConfigError, convert
 from .robot import LARGEST
@@ -195,58 +195,43 @@ class HeadsConfig:
     target_rate: float
     reached_within: float
 
+    PART: ClassVar[str] = 'heads'
+
     def __post_init__(self) -> None:
         if min(self.actor_steps, self.value_steps, self.batch, self.max_steps) < 1:
-            raise ConfigError(f'heads: expected steps, batch and max_steps >= 1, got {self}')
+            raise ConfigError(f'{self.PART}: expected steps, batch and max_steps >= 1, got {self}')
         if not (0.0 < self.discount < 1.0 and 0.5 <= self.expectile < 1.0):
             raise ConfigError(
-                'heads: expected discount in (0, 1) and expectile in [0.5, 1), got '
+                f'{self.PART}: expected discount in (0, 1) and expectile in [0.5, 1), got '
                 f'{self.discount}, {self.expectile}'
             )
 
 
 @dataclass(frozen=True)
-class PoseConfig:
+class PoseConfig(HeadsConfig):
     """How what pushes objects to a place and a yaw is taught; see ``training.pose``.
 
     Attributes:
         reader_steps, reader_batch, reader_rate: of what reads the yaw off images.
-        turn_steps, actor_steps, value_steps: of what predicts it, and plans for it.
-        batch, learning_rate, max_steps, discount, expectile, target_rate: see ``HeadsConfig``.
-        reached_within: m, and turned_within_deg: degrees, when a goal counts as reached.
+        turn_steps: of what predicts it. turned_within_deg: when a goal counts as reached, beside
+            ``reached_within``. The others are of actor and value.
     """
 
     reader_steps: int
     reader_batch: int
     reader_rate: float
     turn_steps: int
-    actor_steps: int
-    value_steps: int
-    batch: int
-    learning_rate: float
-    max_steps: int
-    discount: float
-    expectile: float
-    target_rate: float
-    reached_within: float
     turned_within_deg: float
 
+    PART: ClassVar[str] = 'pose'
+
     def __post_init__(self) -> None:
-        least = min(
-            self.reader_steps, self.reader_batch, self.turn_steps, self.actor_steps,
-            self.value_steps, self.batch, self.max_steps,
-        )  # fmt: skip
-        if least < 1:
-            raise ConfigError(f'pose: expected steps, batches and max_steps >= 1, got {self}')
-        if not (0.0 < self.discount < 1.0 and 0.5 <= self.expectile < 1.0):
+        super().__post_init__()
+        if min(self.reader_steps, self.reader_batch, self.turn_steps) < 1:
+            raise ConfigError(f'pose: expected steps and reader_batch >= 1, got {self}')
+        if not 0.0 < self.turned_within_deg < 45.0:
             raise ConfigError(
-                'pose: expected discount in (0, 1) and expectile in [0.5, 1), got '
-                f'{self.discount}, {self.expectile}'
-            )
-        if not (self.reached_within > 0.0 and 0.0 < self.turned_within_deg < 45.0):
-            raise ConfigError(
-                'pose: expected reached_within > 0 and turned_within_deg in (0, 45), got '
-                f'{self.reached_within}, {self.turned_within_deg}'
+                f'pose.turned_within_deg: expected in (0, 45), got {self.turned_within_deg}'
             )
 
 

@@ -181,12 +181,11 @@ class Task:
         """
         config = self.config
         read = self.read(self._subject, latents)
-        squared = (read - place).square().sum(-1)
         if not self.goal_is_for_object:
-            return config.distance_weight * squared.sqrt().mean(1)[None], read
-        if self.spread is not None:  # a place that cannot be seen is no place near the goal
-            squared = squared + self.spread('object', latents).square()
-        terms, features = [config.distance_weight * squared.sqrt().mean(1)], read
+            distance = (read - place).square().sum(-1).sqrt()
+            return config.distance_weight * distance.mean(1)[None], read
+        terms = [config.distance_weight * self._far(latents, read, place).mean(1)]
+        features = read
         heads = self._position_heads
         if heads is not None:
             flat = latents.flatten(0, 1)
@@ -199,6 +198,16 @@ class Task:
             outside = beyond(read[..., :2], self.reach, place[0, :2])
             terms.append(config.away_weight * outside)
         return torch.stack(terms), read, features
+
+    def _far(self, latents: Tensor, read: Tensor, place: Tensor) -> Tensor:
+        """(S, H) m from where the object is ``read`` (S, H, 3) m to ``place`` (1, 3) m.
+
+        A place that cannot be seen is no place near the goal.
+        """
+        squared = (read - place).square().sum(-1)
+        if self.spread is not None:
+            squared = squared + self.spread('object', latents).square()
+        return squared.sqrt()
 
     def _entered(
         self, keep_out: KeepOut, latents: Tensor, actions: Tensor, read: Tensor | None

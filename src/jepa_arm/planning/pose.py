@@ -101,16 +101,13 @@ class PoseTask(Task):
         """See ``Task.appraise``; ``place`` (1, 4)."""
         config, count = self.config, latents.shape[0]
         read = self.read('object', latents)
-        squared = (read - place[:, :3]).square().sum(-1)
-        if self.spread is not None:  # a place that cannot be seen is no place near the goal
-            squared = squared + self.spread('object', latents).square()
         path = torch.cat([start.expand(count, 1, -1), latents], dim=1)
         flat = latents.flatten(0, 1)
         features, _ = self._seen(flat, path[:, :-1].flatten(0, 1), place)
         value = self._pose_heads.value(features).view(count, -1)
         left = torch.sin(2.0 * (place[:, 3] - latents[..., -1])).abs() / 2.0
         terms = [
-            config.distance_weight * squared.sqrt().mean(1),
+            config.distance_weight * self._far(latents, read, place[:, :3]).mean(1),
             config.turn_weight * left.mean(1),
             -config.value_weight * value.mean(1),
             config.press_weight * self._pressed(start, latents, read),

@@ -14,6 +14,7 @@ from ..model.bounded import bounded
 from ..model.checkpoint import Checkpoint, load_module
 from ..model.yaw import YawReader
 from ..motion import ACTION_METRES
+from .heads import Mixture, Twin, mlp
 
 SCALE = 10.0
 """1/m; lengths are given in units of 10 cm."""
@@ -97,13 +98,6 @@ def motion_features(
     return torch.cat([face.to(there).flatten(1) * 2.0 * SCALE, moved * 4.0 * SCALE], dim=1)
 
 
-def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for size in (inputs, width, width):
-        layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
-
-
 class Turn(nn.Module):
     """By how much the object turns in a model step; mirrored motions turn it the other way."""
 
@@ -113,7 +107,7 @@ class Turn(nn.Module):
     def __init__(self, block: int, width: int = 64) -> None:
         """``block``: control steps in a model step."""
         super().__init__()
-        self.net = _mlp(3 * (block + 2) + 2, width, 1)
+        self.net = mlp(3 * (block + 2) + 2, width, 1)
         mirror = [1.0, -1.0, 1.0] * (block + 2) + [1.0, -1.0]
         self.register_buffer('mirror', torch.tensor(mirror), persistent=False)
 
@@ -125,70 +119,40 @@ class Turn(nn.Module):
         return both[:, 0] * self.LARGEST / 2.0
 
 
-class PoseActor(nn.Module):
-    """Mixture density over action blocks, as the object sees them, that lead to a pose in time.
+class PoseActor(Mixture):
+    """Action blocks, as the object sees them, that lead to a pose in a given time.
 
     Args:
-        block: K*A, values of an action block. width: hidden size. modes: M.
-        min_log_std: floor on the log standard deviation.
+        block: K*A, values of an action block. width: hidden size.
     """
 
-    def __init__(
-        self, block: int, width: int = 104, modes: int = 6, min_log_std: float = -1.6
-    ) -> None:
-        super().__init__()
-        self.block, self.modes, self.min_log_std = block, modes, min_log_std
-        self.net = _mlp(FEATURES + 1, width, modes * (2 * block + 1))
+    def __init__(self, block: int, width: int = 104) -> None:
+        super().__init__(FEATURES + 1, block, width, largest=1.45)  # sqrt 2: a turned corner
 
-    def forward(self, features: Tensor, remaining: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixture logits (B, M), means and log standard deviations (B, M, K*A).
+    def log_prob(self, features: Tensor, remaining: Tensor, action: Tensor) -> Tensor:
+        """(B,) log density of ``action`` (B, K*A), as the object sees it.
 
         Args:
             features: (B, FEATURES) of ``pose_features``.
             remaining: (B,) share of the longest hindsight left, in [0, 1].
         """
-        out = self.net(torch.cat([features, remaining[:, None]], dim=-1))
-        size = self.modes * self.block
-        logits, mean, log_std = out.split([self.modes, size, size], dim=-1)
-        shape = (-1, self.modes, self.block)
-        log_std = self.min_log_std + nn.functional.softplus(log_std.view(shape))
-        return logits, torch.tanh(mean.view(shape)) * 1.45, log_std  # sqrt 2: a turned corner
-
-    def log_prob(self, features: Tensor, remaining: Tensor, action: Tensor) -> Tensor:
-        """(B,) log density of ``action`` (B, K*A), as the object sees it."""
-        logits, mean, log_std = self(features, remaining)
-        error = (action[:, None] - mean) * torch.exp(-log_std)
-        log_mode = (-0.5 * error**2 - log_std - 0.9189385).sum(-1)
-        return torch.logsumexp(torch.log_softmax(logits, -1) + log_mode, -1)
+        return self.log_density(torch.cat([features, remaining[:, None]], dim=-1), action)
 
     def pick(
         self, features: Tensor, face: Face, remaining: Tensor, gumbel: Tensor, noise: Tensor
     ) -> Tensor:
-        """(B, K, A) in [-1, 1], in the base frame; see ``Actor.pick``."""
-        logits, mean, log_std = self(features, remaining)
-        mode = (logits + gumbel).argmax(-1)[:, None, None].expand(-1, 1, self.block)
-        mean, log_std = mean.gather(1, mode)[:, 0], log_std.gather(1, mode)[:, 0]
-        seen = (mean + torch.exp(log_std) * noise).view(mean.shape[0], -1, 3)
-        sample = bounded(face.back(seen), -1.0, 1.0)
-        broken = 0.0 * (log_std + logits.sum(-1, keepdim=True))  # NaN goes through
-        return sample + broken.view_as(sample)
+        """(B, K, A) in [-1, 1], in the base frame; see ``Mixture.draw``."""
+        told = torch.cat([features, remaining[:, None]], dim=-1)
+        seen, broken = self.draw(told, gumbel, noise)
+        sample = bounded(face.back(seen.view(seen.shape[0], -1, 3)), -1.0, 1.0)
+        return sample + broken.view_as(sample)  # NaN goes through
 
 
-class PoseValue(nn.Module):
-    """Minus the discounted number of model steps to the pose; twin, the lower one counts."""
+class PoseValue(Twin):
+    """Of a pose, told by ``pose_features``."""
 
     def __init__(self, width: int = 104) -> None:
-        super().__init__()
-        self.first, self.second = _mlp(FEATURES, width, 1), _mlp(FEATURES, width, 1)
-
-    def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The two estimates, (B,) each."""
-        return self.first(features)[:, 0], self.second(features)[:, 0]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B,) the lower of the two estimates."""
-        first, second = self.both(features)
-        return (first + second - (first - second).abs()) / 2.0  # compiled minima lose NaN
+        super().__init__(FEATURES, width)
 
 
 class PoseHeads(nn.Module):

@@ -32,6 +32,7 @@ from ..model.checkpoint import (
 )
 from ..model.world_model import encode_all
 from ..planning.heads import Heads, goal_features
+from ..planning.pose_heads import PoseHeads
 
 
 def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progress: bool) -> None:
@@ -235,7 +236,7 @@ def train_actor(heads: Heads, data: Samples, config: HeadsConfig, progress: bool
     """Fits ``heads.actor``; returns the mean negative log-likelihood of the last 200 steps."""
     actor = heads.actor.train()
     losses: list[float] = []
-    for _ in _schedule(actor, config.actor_steps, config, 'actor', progress, losses):
+    for _ in schedule(actor, config.actor_steps, config, 'actor', progress, losses):
         rows = data.sample(config.batch, heads.max_steps, random_goals=0.0)
         loss = -actor.log_prob(
             data.features(rows),
@@ -249,12 +250,14 @@ def train_actor(heads: Heads, data: Samples, config: HeadsConfig, progress: bool
     return float(np.mean(losses[-200:]))
 
 
-def train_value(heads: Heads, data: Samples, config: HeadsConfig, progress: bool) -> float:
+def train_value(
+    heads: Heads | PoseHeads, data: Samples, config: HeadsConfig, progress: bool
+) -> float:
     """Fits ``heads.value``; returns the mean loss of the last 200 steps."""
     value = heads.value.train()
     target = copy.deepcopy(value).requires_grad_(False)
     losses: list[float] = []
-    for _ in _schedule(value, config.value_steps, config, 'value', progress, losses):
+    for _ in schedule(value, config.value_steps, config, 'value', progress, losses):
         rows = data.sample(config.batch, heads.max_steps, random_goals=0.5)
         now, later = data.features(rows), data.features(rows, later=True)
         with torch.no_grad():
@@ -277,7 +280,7 @@ def _expectile(error: Tensor, expectile: float) -> Tensor:
     return (weight * error**2).mean()
 
 
-def _schedule(
+def schedule(
     module: torch.nn.Module,
     steps: int,
     config: HeadsConfig,

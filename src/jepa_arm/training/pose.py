@@ -7,9 +7,7 @@ places and yaws that the same episode came to.
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +36,13 @@ from ..model.yaw import YawReader, pieces_of
 from ..planning.pose_heads import (
     PoseActor,
     PoseHeads,
-    PoseValue,
     Turn,
     motion_features,
     pose_features,
 )
 from ..sim.camera import project
 from .cpu import prepare_cpu
-from .hindsight import FIRST_FRAMES, frames_with_next
+from .hindsight import FIRST_FRAMES, frames_with_next, schedule, train_value
 
 SPACE = 3
 """Directions in which actions move the tip."""
@@ -151,7 +148,8 @@ def _teach_reader(
         true = torch.stack([torch.sin(truth), torch.cos(truth)], dim=1)
         chord = (direction.float() - true).square().sum(1)
         loss = (chord * torch.exp(-log_chord.float()) + log_chord.float()).mean()
-        _check('yaw', step, loss)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f'yaw: the loss is not finite at step {step}')
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -181,22 +179,24 @@ def _teach_heads(
     model = checkpoint.model
     proprio = episodes.proprioception(model.sees_velocity)
     latents = encode_all(model, episodes.pixels, proprio)
-    samples = PoseHindsight(checkpoint, episodes, latents, np.random.default_rng(seed))
-    turn, turn_error = _teach_turn(samples, config, progress)
-    actor, actor_loss = _teach_actor(samples, config, progress)
-    value, value_loss = _teach_value(samples, config, progress)
-    told = {'turn_error_deg': turn_error, 'actor_loss': actor_loss, 'value_loss': value_loss}
-    parts = {'turn': turn, 'actor': actor, 'value': value}
-    return {name: _state(part) for name, part in parts.items()}, told
+    rng = np.random.default_rng(seed)
+    samples = PoseHindsight(checkpoint, episodes, latents, config.turned_within_deg, rng)
+    heads = PoseHeads(samples.skip, checkpoint.contract.action_width, config.max_steps)
+    told = {
+        'turn_error_deg': _teach_turn(heads.turn, samples, config, progress),
+        'actor_loss': _teach_actor(heads.actor, samples, config, progress),
+        'value_loss': round(train_value(heads, samples, config, progress), 4),
+    }
+    return {name: _state(getattr(heads, name)) for name in ('turn', 'actor', 'value')}, told
 
 
 class PoseHindsight:
     """Samples what happened in a model step, with a pose as goal.
 
-    Half of what is drawn is mirrored: the arm's workspace is, too.
+    Half of what is drawn is mirrored: the arm's workspace is, too. These are ``Samples``.
 
     Attributes:
-        skip: K, control steps in a model step. block: K*A, values of an action block.
+        skip: K, control steps in a model step.
     """
 
     def __init__(
@@ -204,18 +204,22 @@ class PoseHindsight:
         checkpoint: Checkpoint,
         episodes: EpisodeFile,
         latents: NDArray[np.float32],
+        turned_within_deg: float,
         rng: np.random.Generator,
     ) -> None:
-        """Of the training split of ``episodes``, read in their ``latents`` (N, D)."""
+        """Of the training split of ``episodes``, read in their ``latents`` (N, D).
+
+        ``turned_within_deg``: degrees, when the yaw of a goal counts as reached.
+        """
         self._rng, self.skip = rng, checkpoint.contract.time.frame_skip
-        self.block = self.skip * checkpoint.contract.action_width
+        self._turned_within = float(np.radians(turned_within_deg))
         z = torch.from_numpy(latents)
         with torch.inference_mode():
             reads = [checkpoint.probes.read(s, z).numpy().copy() for s in ('tip', 'object')]
         self._tip, self._thing = reads
         self._truth = np.asarray(episodes.object_position)
         self._yaw = np.asarray(episodes.object_yaw)
-        self._actions = np.nan_to_num(np.asarray(episodes.action))
+        self._actions = np.asarray(episodes.action)
         training, _ = _split(checkpoint, episodes)
         starts, lengths = episodes.ep_offset[training], episodes.ep_len[training]
         now, start, end = frames_with_next(starts, lengths, self.skip)
@@ -250,6 +254,14 @@ class PoseHindsight:
         rows['remaining'] = torch.from_numpy(steps.astype(np.float32))
         rows['is_near'] = torch.tensor(np.column_stack([gap, left]), dtype=torch.float32)
         return rows
+
+    def features(self, rows: dict[str, Tensor], later: bool = False) -> Tensor:
+        """See ``Samples.features``."""
+        return rows['later' if later else 'now']
+
+    def is_reached(self, rows: dict[str, Tensor], within: float) -> Tensor:
+        """See ``Samples.is_reached``."""
+        return (rows['is_near'] < torch.tensor([within, self._turned_within])).all(dim=1)
 
     def _at_random(
         self, now: NDArray, place: NDArray, yaw: NDArray, share: float
@@ -299,71 +311,26 @@ class PoseHindsight:
         }
 
 
-def _teach_turn(samples: PoseHindsight, config: PoseConfig, progress: bool) -> tuple[Turn, float]:
-    turn, errors = Turn(samples.skip), []
-    for step in _steps(turn, config, config.turn_steps, 'turn', progress):
-        rows = samples.sample(config.batch, config.max_steps, 0.0)
+def _teach_turn(turn: Turn, samples: PoseHindsight, config: PoseConfig, progress: bool) -> float:
+    """Fits ``turn``; returns the mean error (degrees) of the last 200 steps."""
+    errors: list[float] = []
+    for _ in schedule(turn, config.turn_steps, config, 'turn', progress, errors):
+        rows = samples.sample(config.batch, config.max_steps, random_goals=0.0)
         error = (turn(rows['motion']) - rows['turned']).abs().mean()
-        _check('turn', step, error)
         error.backward()
         errors.append(error.item())
-    return turn.eval(), round(float(np.degrees(np.mean(errors[-200:]))), 3)
+    return round(float(np.degrees(np.mean(errors[-200:]))), 3)
 
 
 def _teach_actor(
-    samples: PoseHindsight, config: PoseConfig, progress: bool
-) -> tuple[PoseActor, float]:
-    actor, losses = PoseActor(samples.block), []
-    for step in _steps(actor, config, config.actor_steps, 'pose actor', progress):
-        rows = samples.sample(config.batch, config.max_steps, 0.0)
+    actor: PoseActor, samples: PoseHindsight, config: PoseConfig, progress: bool
+) -> float:
+    """Fits ``actor``; returns the mean negative log-likelihood of the last 200 steps."""
+    losses: list[float] = []
+    for _ in schedule(actor, config.actor_steps, config, 'pose actor', progress, losses):
+        rows = samples.sample(config.batch, config.max_steps, random_goals=0.0)
         remaining = rows['remaining'] / config.max_steps
-        loss = -actor.log_prob(rows['now'], remaining, rows['action']).mean()
-        _check('pose actor', step, loss)
+        loss = -actor.log_prob(samples.features(rows), remaining, rows['action']).mean()
         loss.backward()
         losses.append(loss.item())
-    return actor.eval(), round(float(np.mean(losses[-200:])), 4)
-
-
-def _teach_value(
-    samples: PoseHindsight, config: PoseConfig, progress: bool
-) -> tuple[PoseValue, float]:
-    value, losses = PoseValue(), []
-    target = copy.deepcopy(value).requires_grad_(False)
-    within = torch.tensor([config.reached_within, np.radians(config.turned_within_deg)])
-    for step in _steps(value, config, config.value_steps, 'pose value', progress):
-        rows = samples.sample(config.batch, config.max_steps, 0.5)
-        with torch.no_grad():
-            is_reached = (rows['is_near'] < within).all(dim=1)
-            follow = -1.0 + config.discount * target(rows['later'])
-            wanted = torch.where(is_reached, torch.zeros_like(follow), follow)
-        loss = torch.zeros(())
-        for told in value.both(rows['now']):
-            error = wanted - told
-            weight = torch.where(error > 0, config.expectile, 1.0 - config.expectile)
-            loss = loss + (weight * error**2).mean()
-        _check('pose value', step, loss)
-        loss.backward()
-        losses.append(loss.item())
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), value.parameters(), strict=True):
-                slow.lerp_(fast, config.target_rate)
-    return value.eval(), round(float(np.mean(losses[-200:])), 4)
-
-
-def _steps(
-    module: nn.Module, config: PoseConfig, steps: int, name: str, progress: bool
-) -> Iterator[int]:
-    """Counts steps; before each the gradients are forgotten, after each the optimiser steps."""
-    optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in tqdm(range(steps), desc=name, disable=not progress, mininterval=2.0):
-        optimizer.zero_grad()
-        yield step
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        plan.step()
-
-
-def _check(name: str, step: int, loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise RuntimeError(f'{name}: the loss is not finite at step {step}')
+    return round(float(np.mean(losses[-200:])), 4)
