@@ -18,11 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_arm.comparison import PLACE, Contender, MakeOptimizer
+from jepa_arm.comparison import PLACE, Contender
 from jepa_arm.config import PlannerConfig
 from jepa_arm.goals import LatentGoal
 from jepa_arm.planning.costs import Task
-from jepa_arm.planning.search import Dynamics, Optimizer, Population, Solution, Start
+from jepa_arm.planning.search import (
+    Dynamics,
+    MakeOptimizer,
+    Optimizer,
+    Population,
+    Solution,
+    Start,
+)
 
 
 class LastLatent(Task):

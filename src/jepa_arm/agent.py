@@ -31,7 +31,7 @@ from .planners import Planners
 from .planning.obstacles import KeepOut, Leg
 from .planning.planner import Plan
 from .planning.reposition import Reposition
-from .planning.search import Optimizer
+from .planning.search import MakeOptimizer
 from .recall import recall
 from .surprise import Judgement, Surprise
 from .types import (
@@ -69,9 +69,9 @@ class Agent:
         arm: Arm,
         config: PlannerConfig,
         seed: int = 0,
-        optimizer: Optimizer | None = None,
+        optimizer: MakeOptimizer | None = None,
     ) -> None:
-        """``optimizer`` takes the place of the configured one."""
+        """``optimizer`` makes what takes the configured one's place."""
         self._arm, self._config = arm, config
         self._model, self._probes = checkpoint.model, checkpoint.probes
         self._time = checkpoint.model.contract.time

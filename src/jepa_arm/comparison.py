@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from .goals import Goal, PositionGoal
 from .metering import MeteredAgent, Rapl, count_flops, peak_memory_mb
 from .model.checkpoint import Checkpoint, check_contract
 from .motion import make_contract
-from .planning.search import Dynamics, Optimizer
+from .planning.search import MakeOptimizer
 from .resources import git_hash, machine, share_dir
 from .sim.tasks import EVALUATION_SEED
 from .types import FloatArray
@@ -48,15 +48,16 @@ TOLERANCES_CM = {
     'reach': (1.0, 2.0),
     'push': (2.0, 3.0, 4.0),
     'push_long': (3.0, 4.0),
+    'push_yaw': (2.0, 3.0, 4.0),
     'avoid_reach': (1.0, 2.0),
     'avoid_push': (3.0, 4.0),
 }
-"""Of which success is told; an episode ends when the first is held, or at its time limit."""
+"""Of which success is told; an episode ends when the first is held, or at its time limit.
+
+Where a yaw is asked for, it is to be held, too.
+"""
 FLOPS_SEED = EVALUATION_SEED + 950_000
 INSTALL = "pip install -e '.[peers]' (docs/dependencies.md)"
-
-MakeOptimizer = Callable[[Dynamics, PlannerConfig, int, int], Optimizer]
-"""(dynamics, planner configuration, frame skip, width of an action) -> a search."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +179,12 @@ class Run:
         self._evaluator = Evaluator(scene.arm, scene.sim, scene.guard, task, tightest)
         self._agent: MeteredAgent | None = None
         self._planner = planner = replace(planner, deadline_ms=float('inf'))
+        self._search: MakeOptimizer | None = None
         if contender.search is not None:
-            search = None
             if isinstance(contender.search, str):
                 self._planner = replace(planner, optimizer=contender.search)
             else:
-                time = checkpoint.contract.time
-                width = checkpoint.contract.action_width
-                search = contender.search(checkpoint.model, planner, time.frame_skip, width)
-            self._search = search
+                self._search = contender.search
             self._agent = self._make_agent(self._planner)
             self._agent.rapl = rapl
 
@@ -224,11 +222,11 @@ class Run:
         agent = self._agent
         if agent is None:
             result = self._evaluator.run_policy(self._contender.name, seed)
-            return self._told(result)
+            return self.told(result)
         agent.forget()
         read = agent.latent_goal if self._contender.is_latent else None
         result = self._evaluator.run_agent(agent, seed, read=read)
-        return self._told(result) | {
+        return self.told(result) | {
             'is_refused': not result.plan_ms,
             'plan_ms': [round(ms, 2) for ms in result.plan_ms],
             'candidates': sum(agent.candidates),
@@ -241,15 +239,19 @@ class Run:
         assert self._agent is not None
         task, world = self._evaluator.task, self._evaluator.world
         scene = task.sample(FLOPS_SEED)
-        goal: Goal = PositionGoal(task.subject, scene.goal)
+        goal: Goal = PositionGoal(task.subject, scene.goal, yaw=scene.goal_yaw)
         if self._contender.is_latent:
             goal = self._agent.latent_goal(world.image_of(scene, task.subject))
         agent = self._make_agent(replace(self._planner, runtime='torch'))  # which can be counted
         return round(count_flops(agent, self._evaluator, goal, FLOPS_SEED) * 1e-9, 6)
 
-    def _told(self, result: EpisodeResult) -> dict[str, Any]:
+    def told(self, result: EpisodeResult) -> dict[str, Any]:
+        """What is kept of an episode, but for what its decisions cost."""
         task, dt = self._evaluator.task, self._evaluator.world.config.time.control_dt
         distances = task.distances(result.tip_path, result.object_path, result.goal)[1:]
+        if task.config.yaw_tolerance_deg is not None:
+            is_turned = np.degrees(result.yaw_errors[1:]) <= task.config.yaw_tolerance_deg
+            distances = np.where(is_turned, distances, np.inf)
         steps = {
             f'{cm:g}': first_held(distances, cm / 100.0, task.config.hold_steps)
             for cm in self._tolerances

@@ -12,7 +12,14 @@ from .evaluation_report import wilson
 
 Result = dict[str, Any]
 
-MAIN_CM = {'reach': 1.0, 'push': 3.0, 'push_long': 3.0, 'avoid_reach': 1.0, 'avoid_push': 3.0}
+MAIN_CM = {
+    'reach': 1.0,
+    'push': 3.0,
+    'push_long': 3.0,
+    'push_yaw': 2.0,
+    'avoid_reach': 1.0,
+    'avoid_push': 3.0,
+}
 """Tolerance at which times, paths and what a solved task costs are told."""
 NOTES = """\
 All planners meet the same scenes with the same weights; a row with fewer episodes has the first

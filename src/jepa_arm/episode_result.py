@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from .types import FloatArray, ImageArray
 
@@ -27,7 +29,8 @@ class EpisodeResult:
         goal_image: what the agent was shown.
         touched: whether the arm touched an obstacle at any time (in process: by PyBullet's
             contacts; over ROS: by where the measured joints put its shapes).
-        yaw_error: rad in [0, pi/4] at the end, up to quarter turns; NaN where no yaw was asked.
+        yaw_errors: (N,) rad in [0, pi/4] along ``object_path``, up to quarter turns; NaN where no
+            yaw was asked.
     """
 
     seed: int
@@ -46,4 +49,9 @@ class EpisodeResult:
     read_goal: FloatArray
     goal_image: ImageArray
     touched: bool = False
-    yaw_error: float = float('nan')
+    yaw_errors: FloatArray = field(default_factory=lambda: np.array([np.nan]))
+
+    @property
+    def yaw_error(self) -> float:
+        """rad, at the end."""
+        return float(self.yaw_errors[-1])

@@ -194,7 +194,7 @@ class Evaluator:
         decider = start()
         blackout, whole, dark = self._conditions.blackout, self.task.distance(state, scene), np.inf
         line = Line() if line is None else line
-        log, held, steps = _Log(state), 0, 0
+        log, held, steps = _Log(state, self.task.yaw_error(state, scene)), 0, 0
         while steps * dt < config.time_limit and held < config.hold_steps:
             if keep_frames:
                 log.frames.append(world.image())
@@ -207,7 +207,8 @@ class Evaluator:
             decision = control_step(decider, self.guard, world, ticks, is_blind, line)
             steps += 1
             state = world.state()
-            log.add(state, decision, began, self._violations())
+            yaw_error = self.task.yaw_error(state, scene)
+            log.add(state, yaw_error, decision, began, self._violations())
             held = held + 1 if self.task.is_reached(state, scene) else 0
         return EpisodeResult(
             seed=seed,
@@ -226,7 +227,7 @@ class Evaluator:
             read_goal=goal.position,
             goal_image=goal_image,
             touched=world.has_touched,
-            yaw_error=self.task.yaw_error(state, scene),
+            yaw_errors=np.array(log.yaw_errors),
         )
 
     def _violations(self) -> NDArray[np.bool_]:
@@ -252,8 +253,9 @@ class Evaluator:
 class _Log:
     """What is noted at each control step of an episode."""
 
-    def __init__(self, state: WorldState) -> None:
+    def __init__(self, state: WorldState, yaw_error: float) -> None:
         self.tips, self.objects = [state.tip_position], [state.object_position]
+        self.yaw_errors = [yaw_error]
         self.plan_ms: list[float] = []
         self.command_ms: list[float] = []
         self.predicted: list[FloatArray] = []
@@ -261,11 +263,17 @@ class _Log:
         self.violations = np.zeros(2, dtype=int)
 
     def add(
-        self, state: WorldState, decision: Decision, began: float, violations: NDArray[np.bool_]
+        self,
+        state: WorldState,
+        yaw_error: float,
+        decision: Decision,
+        began: float,
+        violations: NDArray[np.bool_],
     ) -> None:
         """A step that ``began`` (``time.perf_counter``) with an observation, and its end."""
         self.tips.append(state.tip_position)
         self.objects.append(state.object_position)
+        self.yaw_errors.append(yaw_error)
         self.violations += violations
         if decision.plan is not None:
             assert decision.tip_path is not None

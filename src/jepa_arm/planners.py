@@ -20,7 +20,7 @@ from .planning.planner import Planner
 from .planning.pose import PoseDynamics
 from .planning.pose_heads import PoseHeads, load_pose_heads
 from .planning.runtime import stage_compiler
-from .planning.search import Optimizer
+from .planning.search import MakeOptimizer
 from .turning import Turning
 
 
@@ -38,10 +38,11 @@ class Planners:
         arm: Arm,
         config: PlannerConfig,
         seed: int,
-        optimizer: Optimizer | None,
+        optimizer: MakeOptimizer | None,
     ) -> None:
-        """``optimizer`` takes the place of the configured one, but for yaws."""
+        """``optimizer`` makes what takes the configured one's place."""
         self._checkpoint, self._config, self._seed = checkpoint, config, seed
+        self._optimizer = optimizer
         low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
         self._reach = torch.tensor(np.stack([low, high])[:, :2], dtype=torch.float32)
         heads, probes = load_heads(checkpoint), checkpoint.probes
@@ -80,7 +81,7 @@ class Planners:
                 model.contract,
                 config,
                 self._seed,
-                None,
+                self._optimizer,
                 poses.spread,
                 self._reach,
                 stage_compiler(checkpoint, config, poses),

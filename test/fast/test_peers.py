@@ -53,12 +53,11 @@ def test_a_peer_reaches_a_near_goal_and_keeps_to_the_room(
     config = replace(loaded, value_weight=0.0, press_weight=0.0, deadline_ms=float('inf'))
     contract = make_contract(arm_config, sim_config.time)
     assert callable(peer.search)
-    search = peer.search(PointMass(), config, 2, 3)
 
     def read(subject: str, latents: Tensor) -> Tensor:
         return latents[..., :3]
 
-    planner = Planner(PointMass(), read, None, contract, config, optimizer=search)
+    planner = Planner(PointMass(), read, None, contract, config, optimizer=peer.search)
     origin = torch.zeros(1, 3)
 
     def goal(x: float) -> Goal:

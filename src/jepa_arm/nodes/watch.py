@@ -59,7 +59,6 @@ class Watch:
         self._arm, self._task, self._config, self._dt = arm, task, config, dt
         self._obstacles, self._motion = obstacles, list[FloatArray]()
         self._goal, self._goal_yaw = _array(scene.goal_position), goal_yaw
-        self._turn = float('nan')
         self._goal_image = convert.image_from_msg(scene.goal.image)
         self._read_goal = self._goal
         self.plan_ms: list[float] = []
@@ -67,6 +66,7 @@ class Watch:
         self.frames: list[ImageArray] = []
         self._command_ms: dict[tuple[int, int], float] = {}
         self._tips, self._objects = [_array(scene.tip_position)], [_array(scene.object_position)]
+        self._turns, self._turn = [np.nan], np.nan
         self._predicted: list[FloatArray] = []
         self._path = self._tips[0][None]
         self._truth: deque[PoseArray] = deque()
@@ -155,7 +155,7 @@ class Watch:
             read_goal=self._read_goal,
             goal_image=self._goal_image,
             touched=self._has_touched(),
-            yaw_error=self._turn,
+            yaw_errors=np.array(self._turns),
         )
 
     def _has_touched(self) -> bool:
@@ -189,6 +189,7 @@ class Watch:
         self._time_s = round((stamp - self._began) / self._dt) * self._dt
         self._tips.append(tip)
         self._objects.append(thing)
+        self._turns.append(self._turn)
         is_near, most = self._distance(tip, thing) <= self._config.tolerance, np.inf
         if self._config.yaw_tolerance_deg is not None:
             most = np.radians(self._config.yaw_tolerance_deg)

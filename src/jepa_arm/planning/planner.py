@@ -20,7 +20,7 @@ from .obstacles import BARRED, KeepOut
 from .pose import PoseTask
 from .pose_heads import PoseHeads
 from .sampling import CEM, ICEM, MPPI
-from .search import Dynamics, Optimizer, Solution, Start
+from .search import Dynamics, MakeOptimizer, Optimizer, Solution, Start
 
 SEARCHES = {'local': LocalSearch, 'actor': ActorAlone, 'icem': ICEM, 'cem': CEM, 'mppi': MPPI}
 NEED_HEADS = ('local', 'actor')
@@ -94,12 +94,12 @@ class Planner:
         contract: Contract,
         config: PlannerConfig,
         seed: int = 0,
-        optimizer: Optimizer | None = None,
+        optimizer: MakeOptimizer | None = None,
         spread: ReadOut | None = None,
         reach: Tensor | None = None,
         compile_stages: Callable[[Task], Stages] | None = None,
     ) -> None:
-        """``optimizer`` takes the place of the configured one; the rest is as in ``Task``.
+        """``optimizer`` makes what takes the configured one's place; the rest is as in ``Task``.
 
         ``compile_stages`` makes the stages of tasks that are alike but for goal and start.
         """
@@ -107,8 +107,8 @@ class Planner:
         self._read, self._heads, self._spread, self._reach = read, heads, spread, reach
         skip, width = contract.time.frame_skip, contract.action_width
         self._lag = 1.0 / skip  # a control step
-        configured = SEARCHES[config.optimizer](dynamics, config, skip, width)
-        self._search: Optimizer = optimizer or configured
+        make = optimizer or SEARCHES[config.optimizer]
+        self._search: Optimizer = make(dynamics, config, skip, width)
         self._needs_heads = optimizer is None and config.optimizer in NEED_HEADS
         self._icem = ICEM(dynamics, config, skip, width)
         self._seed = seed

@@ -6,12 +6,14 @@ After the first sweep there is a plan; later sweeps only improve it, until the d
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..config import PlannerConfig
 from ..model.bounded import bounded
 from .costs import Task
 
@@ -162,6 +164,10 @@ class Optimizer(Protocol):
     ) -> Solution:
         """The best sequence found until ``deadline`` (s, ``time.perf_counter``)."""
         ...
+
+
+MakeOptimizer = Callable[[Dynamics, PlannerConfig, int, int], Optimizer]
+"""(dynamics, planner configuration, frame skip, width of an action) -> a search."""
 
 
 class Population:
