@@ -84,6 +84,7 @@ class Agent:
         self.keep_out_of(())
         self._looks = Looks(self._time)
         self._unjudged: Callable[[], Judgement | None] | None = None
+        self._foretell: Callable[[Decision], Decision] | None = None
         self.goal: Goal | None = None
         self.latency = 0.0
         self.speed = 1.0
@@ -214,7 +215,7 @@ class Agent:
     def decide(self, observation: Observation, judges: bool = True) -> Decision:
         """Observe, encode, predict, plan: the proposal for one observation.
 
-        ``judges``: tells surprise at once; else ``judged`` does, once the proposal is on its way.
+        ``judges``: tells all at once; else ``judged`` tells what the proposal need not wait for.
 
         Raises:
             ValueError: an image or joints of another size than the model's, or an old stamp.
@@ -266,15 +267,18 @@ class Agent:
 
     @torch.inference_mode()
     def judged(self, decision: Decision) -> Decision:
-        """``decision`` with how surprising the newest observation was."""
+        """``decision`` with what its plan foretells, and how surprising the newest image was."""
         unjudged, self._unjudged = self._unjudged, None
+        foretell, self._foretell = self._foretell, None
+        if foretell is not None:
+            decision = foretell(decision)
         found = None if unjudged is None else unjudged()
         if found is None:
             return decision
         return replace(decision, surprise=found.value, channel=found.channel)
 
     @torch.inference_mode()
-    def decide_blind(self, joints: JointSample) -> Decision:
+    def decide_blind(self, joints: JointSample, judges: bool = True) -> Decision:
         """As ``decide``, without an image: the belief is carried on by prediction and joints.
 
         Raises:
@@ -285,9 +289,11 @@ class Agent:
         proprio = self._proprio(joints.position, joints.stamp)
         self._belief.feel(joints.stamp, proprio)
         self._unjudged = None
-        return self._decide(joints.stamp, joints.position)
+        decision = self._decide(joints.stamp, joints.position)
+        return self.judged(decision) if judges else decision
 
     def _decide(self, stamp: float, joints: FloatArray) -> Decision:
+        self._foretell = None
         if self.goal is None:
             return Decision(None, told=self._motion.joints)
         z, late = self._belief.now()[0], self._wait[1]
@@ -313,14 +319,21 @@ class Agent:
         waypoints = np.concatenate([first[None], later])
         self._coming = torch.tensor(actions[1:], dtype=torch.float32)
         self._belief.act(stamp, torch.tensor(actions[0], dtype=torch.float32))
+
+        def foretell(decision: Decision) -> Decision:
+            return replace(
+                decision,
+                predicted_distance=self._distance(plan.latents[-1:], goal),
+                doubt=self._doubt(),
+                contact=self._contact(plan, z_then),
+                tip_path=self.tip_paths(plan.latents[None])[0],
+            )
+
+        self._foretell = foretell
         return Decision(
             proposal=self._propose(waypoints, stamp),
             plan=plan,
             distance=self._distance(z, goal, joints),
-            predicted_distance=self._distance(plan.latents[-1:], goal),
-            doubt=self._doubt(),
-            contact=self._contact(plan, z_then),
-            tip_path=self.tip_paths(plan.latents[None])[0],
             told=told,
             is_continued=is_continued,
             left=left,

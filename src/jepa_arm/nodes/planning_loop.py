@@ -382,7 +382,7 @@ class PlanningLoop:
             if isinstance(seen, Observation):
                 decision, problem = self._agent.decide(seen, judges=False), ''
             else:
-                decision, problem = self._agent.decide_blind(seen), ''
+                decision, problem = self._agent.decide_blind(seen, judges=False), ''
         except PlanningError as error:
             decision, problem = Decision(None), str(error)
         if np.isfinite(self._stepped_at):  # of more than a model step between two no image tells

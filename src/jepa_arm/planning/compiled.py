@@ -22,6 +22,7 @@ from .local_search import advance
 from .pose import PoseDynamics
 from .quiet_openvino import FrontEndManager, TorchScriptPythonDecoder, openvino
 from .search import unroll
+from .thinning import thinned
 
 
 class Compiled:
@@ -129,7 +130,7 @@ class CompiledStages(Stages):
 
 
 class StageCompiler:
-    """Compiles the stages of searches in one world model."""
+    """Compiles the stages of searches in one world model, see ``thinning`` too."""
 
     def __init__(
         self,
@@ -138,8 +139,9 @@ class StageCompiler:
         contract: Contract,
         config: PlannerConfig,
     ) -> None:
-        self._model, self._probes, self._threads = model, probes, config.threads
         base = model.model if isinstance(model, PoseDynamics) else model
+        model = thinned(model)
+        self._model, self._probes, self._threads = model, probes, config.threads
         self._told = f'{base.config} {contract}'
         skip, width = contract.time.frame_skip, contract.action_width
         self._rows, self._skip = config.candidates, skip

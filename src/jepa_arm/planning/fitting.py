@@ -17,8 +17,9 @@ LADDER = 1.0, 0.75, 0.5
 FIXED = {'openvino': 0.25, 'torch': 0.5}
 """Share of a search's time that fewer candidates do not save, by runtime. Half of 32 candidates
 took 0.59 to 0.65 of the time in OpenVINO, and 0.68 to 0.86 in torch."""
-IN_GRAPH = 1.3
-"""Times as long a search takes beside the other processes of a graph at work."""
+IN_GRAPH = 1.8
+"""Times as long nearly every search takes beside the other processes of a graph at work: the 99th
+percentile there was 1.7 to 2.2 times the median here, on two machines of two cores."""
 WARM_UP, PLANS = 3, 20
 USUAL = 0.25
 """Quantile of the times measured: while nodes start, many plans are slower than they will be."""
