@@ -58,6 +58,17 @@ def world(arm: Arm, sim_config: SimConfig) -> Iterator:
     world.close()
 
 
+@pytest.fixture(scope='module')
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread, as the planner has; small networks gain by no more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def fill_disk() -> Iterator[Callable[[int], None]]:
     """From the call on no file of this process can have more than so many bytes."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from jepa_arm.agent import Agent
 from jepa_arm.arm import Arm
@@ -21,13 +20,7 @@ Make = Callable[..., Agent]
 ENDLESS = float('inf')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """As the planner has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """A world model of the toy world, trained once for all tests."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +27,3 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Path:
     train_world_model(toy_data, out, config, seed=0, progress=False)
     torch.set_num_threads(threads)
     return out
-
-
-@pytest.fixture(scope='module')
-def one_thread() -> Iterator[None]:
-    """The toy is too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -9,14 +9,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import synthetic
 from jepa_arm.config import ModelFile
+from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.model.checkpoint import CheckpointError, fingerprint, load_checkpoint
 from jepa_arm.model.gates import GateError, format_report
+from jepa_arm.model.world_model import encode_all
 from jepa_arm.training.loop import train_world_model
-from jepa_arm.training.readout import format_probes, train_probes
+from jepa_arm.training.readout import SUBJECTS, drawn, fit_probes, format_probes, train_probes
 from jepa_arm.training.run import TrainingError
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -152,10 +155,12 @@ def test_a_broken_state_is_refused(tmp_path: Path, data: Path) -> None:
 def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
     tmp_path: Path, data: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('jepa_arm.training.readout.LABELS', (20, 1000))
+    labels = {'tip_target': (20, 1000), 'object_position': (20,)}
+    monkeypatch.setattr('jepa_arm.training.readout.LABELS', labels)
     folder = shutil.copytree(toy_run / 'checkpoint', tmp_path / 'checkpoint')
     before = load_checkpoint(folder)
-    found = train_probes(folder, data, replace(synthetic.TRAIN, probe_steps=400), seed=0)
+    train = replace(synthetic.TRAIN, probe_steps=400, pointer_steps=20)
+    found = train_probes(folder, data, train, seed=0)
     after = load_checkpoint(folder)
     assert fingerprint(after.model) == fingerprint(before.model)
     assert fingerprint(after.probes) != fingerprint(before.probes)
@@ -164,3 +169,34 @@ def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
     assert found['probes']['tip_target']['median_cm'] < more < few
     lines = format_probes(found).splitlines()
     assert [line.split()[0] for line in lines] == ['labels', '20', '1000', 'as']
+    assert found['labels']['object_position'].keys() == {'20'}
+
+
+class FewLabels:
+    """An episode file in which what is not in ``rows`` has no ground truth."""
+
+    def __init__(self, episodes: EpisodeFile, rows: np.ndarray) -> None:
+        self._episodes = episodes
+        for name in SUBJECTS:
+            truth = np.asarray(getattr(episodes, name))
+            setattr(self, name, np.where(rows[:, None], truth, np.nan).astype(np.float32))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._episodes, name)
+
+
+def test_where_few_labels_may_be_used_no_other_truth_teaches(data: Path, toy_run: Path) -> None:
+    model, episodes = load_checkpoint(toy_run / 'checkpoint').model, EpisodeFile(data)
+    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
+    train = replace(synthetic.TRAIN, probe_steps=100, pointer_steps=20, probe_labels=200)
+    split, of_frame = episodes.split(0, train.held_out), episodes.episode_of_frames()
+    training = np.isin(of_frame, split[0])
+    known = ~training  # by which it is measured
+    known[drawn(np.flatnonzero(training), 160, seed=0)] = True
+    few = FewLabels(episodes, known)
+    found = [fit_probes(e, latents, split, train, seed=0) for e in (episodes, few)]
+    assert fingerprint(found[0][0]) == fingerprint(found[1][0])
+    for name in SUBJECTS:
+        told = [report[name] for _, report in found]
+        assert told[0]['median_cm'] == told[1]['median_cm']
+        assert 0.5 < told[0]['coverage_90'] <= 1.0

@@ -121,6 +121,10 @@ class LewmConfig:
             )
 
 
+LEAST_LABELS = 50
+"""That probes can be taught and calibrated by."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How the world model is trained.
@@ -134,6 +138,7 @@ class TrainConfig:
         validate_every: steps; save_every_s: seconds between training states.
         probe_labels: frames with ground truth the probes may use; 0 for all.
         probe_steps: optimiser steps of each probe.
+        pointer_steps: of what labels the other frames, where not all may be used.
         shifts_colours: whether each training frame's hues are turned at random.
         windows_per_episode: windows of a batch that come from the same episode.
         inverse_weight: of the error of the actions told from two latents, see ``ModelConfig``.
@@ -159,12 +164,18 @@ class TrainConfig:
     windows_per_episode: int
     inverse_weight: float = 0.0
     straightening_weight: float = 0.0
+    pointer_steps: int = 2500
 
     def __post_init__(self) -> None:
         if self.batch < 2 or self.steps < 1 or not 0.0 < self.held_out < 1.0:
             raise ConfigError(
                 'train: expected batch >= 2, steps >= 1, held_out in (0, 1), got '
                 f'{self.batch}, {self.steps}, {self.held_out}'
+            )
+        if not (self.probe_labels == 0 or self.probe_labels >= LEAST_LABELS):
+            raise ConfigError(
+                f'train: expected probe_labels of 0 (all) or {LEAST_LABELS} and more, got '
+                f'{self.probe_labels}: a fifth of them calibrates'
             )
         if self.validate_every < 1 or self.sigreg_knots < 2 or self.sigreg_projections < 1:
             raise ConfigError(

@@ -112,7 +112,6 @@ def fit_probe(
     seed: int,
     steps: int = 3000,
     batch: int = 1024,
-    labels: int = 0,
 ) -> PositionProbe:
     """A probe trained on frozen latents by the mean distance to the truth.
 
@@ -122,13 +121,9 @@ def fit_probe(
     Args:
         latents: (N, D) of the training split.
         positions: (N, 3) m, ground truth.
-        labels: how many of the N frames, drawn at random, may be used; 0 for all. Few labels
-            show what is needed where ground truth is costly.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(latents))[: labels or None])
-    x = torch.from_numpy(np.asarray(latents)[chosen])
-    y = torch.from_numpy(np.asarray(positions)[chosen])
+    x, y = torch.from_numpy(np.asarray(latents)), torch.from_numpy(np.asarray(positions))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         probe = PositionProbe(x.shape[1])

@@ -22,6 +22,7 @@ from ..model.checkpoint import (
 )
 from ..model.gates import HeldOut, effective_rank, failures, linear_r2, prediction_report
 from ..model.probes import (
+    PositionProbe,
     Probes,
     calibrate,
     coverage,
@@ -30,13 +31,16 @@ from ..model.probes import (
     position_error_cm,
 )
 from ..model.world_model import encode_all
+from .pointer import teach_pointer
 
 HORIZON = 5
 """Model steps ahead in the gate report."""
 MOST_WINDOWS = 8192
 SUBJECTS = ('tip_target', 'object_position')
-LABELS = (500, 2000, 10000)
+LABELS = {'tip_target': (500, 2000, 10000), 'object_position': (500, 2000)}
 """Frames with ground truth for which errors are told."""
+SPARED = 0.2
+"""Share of few labels that calibrates what the others taught."""
 
 
 def read_out(
@@ -69,24 +73,32 @@ def fit_probes(
     train: TrainConfig,
     seed: int,
 ) -> tuple[Probes, dict[str, Any]]:
-    """Calibrated probes, and how far off they are; arguments as of ``read_out``."""
+    """Calibrated probes, and how far off they are; arguments as of ``read_out``.
+
+    Where few labels may be used, they teach, and calibrate, all of it; what is measured is told
+    by others.
+    """
     training, held_out = split
     of_frame = episodes.episode_of_frames()
     train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out)
-    calibration = np.isin(of_frame, held_out[::2])
-    measured = val_rows & ~calibration
+    measured = val_rows & ~np.isin(of_frame, held_out[::2])
+    taught, calibration = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
+    steps = train.probe_steps * 3 // 8  # a covariance is learned sooner
+    if train.probe_labels:
+        spared = round(SPARED * train.probe_labels)
+        taught = drawn(taught, train.probe_labels - spared, seed)
+        calibration = drawn(calibration, spared, seed)
+        steps //= 10
     probes, report = Probes(latents.shape[1]), {}
     for name in SUBJECTS:
         truth = np.asarray(getattr(episodes, name))
-        probe = fit_probe(
-            latents[train_rows],
-            truth[train_rows],
-            seed,
-            steps=train.probe_steps,
-            labels=train.probe_labels,
-        )
-        steps = train.probe_steps * 3 // 8  # a covariance is learned sooner
-        fit_spread(probe, latents[train_rows], truth[train_rows], seed, steps)
+        if train.probe_labels and name == 'object_position':
+            probe = fit_probe_to_images(
+                episodes, latents, train_rows, taught, seed, train, train.probe_steps
+            )
+        else:
+            probe = fit_probe(latents[taught], truth[taught], seed, train.probe_steps)
+        fit_spread(probe, latents[taught], truth[taught], seed, steps)
         round_weights(probe)
         calibrate(probe, latents[calibration], truth[calibration])
         setattr(probes, name, probe)
@@ -98,6 +110,35 @@ def fit_probes(
             ),
         }
     return probes, report
+
+
+def fit_probe_to_images(
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    train_rows: NDArray[np.bool_],
+    labelled: NDArray[np.int64],
+    seed: int,
+    train: TrainConfig,
+    steps: int,
+) -> PositionProbe:
+    """A probe of the object's position taught by few labels and all images, see ``pointer``.
+
+    Args:
+        latents: (N, D) of all frames.
+        train_rows: (N,) which frames may be looked at. labelled: those whose truth may be.
+        steps: of the probe.
+    """
+    truth, camera = np.asarray(episodes.object_position), episodes.contract.camera
+    pixels = np.array(episodes.pixels[labelled])
+    pointer = teach_pointer(pixels, truth[labelled], camera, seed, train.pointer_steps)
+    told = pointer.point(episodes.pixels)
+    told[labelled] = truth[labelled]
+    return fit_probe(latents[train_rows], told[train_rows], seed, steps)
+
+
+def drawn(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """``count`` of the ``rows``, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
 
 
 def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dict[str, Any]:
@@ -125,10 +166,12 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
     curves: dict[str, Any] = {}
     for name in SUBJECTS:
         truth, curves[name] = np.asarray(getattr(episodes, name)), {}
-        for labels in (n for n in LABELS if n < training.sum()):
-            few = fit_probe(
-                latents[training], truth[training], seed, train.probe_steps // 4, labels=labels
-            )
+        for labels in (n for n in LABELS[name] if n < training.sum()):
+            steps, rows = train.probe_steps // 4, drawn(np.flatnonzero(training), labels, seed)
+            if name == 'object_position':
+                few = fit_probe_to_images(episodes, latents, training, rows, seed, train, steps)
+            else:
+                few = fit_probe(latents[rows], truth[rows], seed, steps)
             curves[name][str(labels)] = position_error_cm(few, latents[held_out], truth[held_out])
     found = {'probes': measured, 'labels': curves}
     info = read_info(folder)
@@ -141,10 +184,10 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
 def format_probes(found: dict[str, Any]) -> str:
     """What ``train_probes`` found, as a table for people."""
     lines = ['labels          ' + '   '.join(f'{name}, median / p90' for name in SUBJECTS)]
-    rows = {n: [found['labels'][s][n] for s in SUBJECTS] for n in found['labels'][SUBJECTS[0]]}
+    rows = {n: [found['labels'][s].get(n) for s in SUBJECTS] for n in found['labels'][SUBJECTS[0]]}
     rows['as configured'] = [found['probes'][s] for s in SUBJECTS]
     for labels, parts in rows.items():
-        cells = (f'{p["median_cm"]:9.2f} / {p["p90_cm"]:.2f} cm' for p in parts)
+        cells = (f'{p["median_cm"]:9.2f} / {p["p90_cm"]:.2f} cm' if p else ' ' * 9 for p in parts)
         lines.append(f'{labels:14s}' + '     '.join(cells))
     return '\n'.join(lines)
 
