@@ -8,6 +8,7 @@ import pytest
 from jepa_arm.config import (
     ArmConfig,
     ConfigError,
+    ModelFile,
     SimConfig,
     TaskConfig,
     TimeConfig,
@@ -48,6 +49,13 @@ def test_missing_file_lists_those_there(tmp_path: Path) -> None:
 def test_time_chain_refuses_broken_ratios() -> None:
     with pytest.raises(ConfigError, match='whole number'):
         TimeConfig(physics_dt=0.003, stream_dt=0.01, control_dt=0.1, frame_skip=2)
+
+
+def test_so_few_labels_that_nothing_can_be_calibrated_are_refused() -> None:
+    train = load(ModelFile, config_path('model/compact.yaml')).train
+    with pytest.raises(ConfigError, match=r'probe_labels of 0 \(all\) or 50 and more, got 49'):
+        replace(train, probe_labels=49)
+    assert replace(train, probe_labels=50).probe_labels == 50
 
 
 def test_time_chain_counts() -> None:

@@ -125,9 +125,8 @@ def teach_pointer(
 
 def map_pixels(camera: CameraConfig) -> FloatArray:
     """(N, 2) the pixels (x, y) in the middle of each place of a map, row by row."""
-    x = np.arange(0, camera.width, STRIDE) + STRIDE / 2.0
-    y = np.arange(0, camera.height, STRIDE) + STRIDE / 2.0
-    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    y, x = np.mgrid[0 : camera.height : STRIDE, 0 : camera.width : STRIDE]
+    return np.column_stack([x.ravel(), y.ravel()]).astype(np.float64) + STRIDE / 2.0
 
 
 def shown_places(camera: CameraConfig, pixels: FloatArray) -> FloatArray:
