@@ -133,7 +133,8 @@ def _add_learning(parsers: Any) -> None:
         p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
         p.add_argument('--seed', type=int, default=0, help='of weights and of what is drawn')
         if name == 'probes':
-            p.add_argument('--labels', type=_positive, default=0, help='default: config/model')
+            text_of_labels = 'frames that tell where the object is (default: config/model)'
+            p.add_argument('--labels', type=_positive, default=0, help=text_of_labels)
         if name == 'decoder':
             p.add_argument('--out', default='out/imagined.html', help='page of film strips')
 

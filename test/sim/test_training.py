@@ -173,13 +173,11 @@ def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
 
 
 class FewLabels:
-    """An episode file in which what is not in ``rows`` has no ground truth."""
+    """An episode file in which nobody knows where the object is but in ``rows``."""
 
     def __init__(self, episodes: EpisodeFile, rows: np.ndarray) -> None:
-        self._episodes = episodes
-        for name in SUBJECTS:
-            truth = np.asarray(getattr(episodes, name))
-            setattr(self, name, np.where(rows[:, None], truth, np.nan).astype(np.float32))
+        self._episodes, truth = episodes, np.asarray(episodes.object_position)
+        self.object_position = np.where(rows[:, None], truth, np.nan).astype(np.float32)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._episodes, name)

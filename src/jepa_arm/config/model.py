@@ -136,7 +136,7 @@ class TrainConfig:
         sigreg_weight, sigreg_projections, sigreg_knots: of SIGReg.
         held_out: share of episodes kept for validation.
         validate_every: steps; save_every_s: seconds between training states.
-        probe_labels: frames with ground truth the probes may use; 0 for all.
+        probe_labels: frames whose object's place its probe may be taught by; 0 for all.
         probe_steps: optimiser steps of each probe.
         pointer_steps: of what labels the other frames, where not all may be used.
         shifts_colours: whether each training frame's hues are turned at random.

@@ -75,26 +75,25 @@ def fit_probes(
 ) -> tuple[Probes, dict[str, Any]]:
     """Calibrated probes, and how far off they are; arguments as of ``read_out``.
 
-    Where few labels may be used, they teach, and calibrate, all of it; what is measured is told
-    by others.
+    Where few labels of the object may be used, they teach and calibrate its probe; others tell
+    how far off it is. Where the tip was told to go is known of every frame.
     """
     training, held_out = split
     of_frame = episodes.episode_of_frames()
     train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out)
     measured = val_rows & ~np.isin(of_frame, held_out[::2])
-    taught, calibration = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
-    steps = train.probe_steps * 3 // 8  # a covariance is learned sooner
-    if train.probe_labels:
-        spared = round(SPARED * train.probe_labels)
-        taught = drawn(taught, train.probe_labels - spared, seed)
-        calibration = drawn(calibration, spared, seed)
-        steps //= 10
+    every = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
+    spared = round(SPARED * train.probe_labels)
+    few = drawn(every[0], train.probe_labels - spared, seed), drawn(every[1], spared, seed)
     probes, report = Probes(latents.shape[1]), {}
     for name in SUBJECTS:
         truth = np.asarray(getattr(episodes, name))
-        if train.probe_labels and name == 'object_position':
+        is_few = train.probe_labels > 0 and name == 'object_position'
+        taught, calibration = few if is_few else every
+        steps = train.probe_steps * 3 // (80 if is_few else 8)  # a covariance is learned sooner
+        if is_few:
             probe = fit_probe_to_images(
-                episodes, latents, train_rows, taught, seed, train, train.probe_steps
+                episodes, latents, every[0], taught, seed, train, train.probe_steps
             )
         else:
             probe = fit_probe(latents[taught], truth[taught], seed, train.probe_steps)
@@ -115,7 +114,7 @@ def fit_probes(
 def fit_probe_to_images(
     episodes: EpisodeFile,
     latents: NDArray[np.float32],
-    train_rows: NDArray[np.bool_],
+    rows: NDArray[np.int64],
     labelled: NDArray[np.int64],
     seed: int,
     train: TrainConfig,
@@ -125,7 +124,7 @@ def fit_probe_to_images(
 
     Args:
         latents: (N, D) of all frames.
-        train_rows: (N,) which frames may be looked at. labelled: those whose truth may be.
+        rows: frames that may be looked at. labelled: those whose truth may be.
         steps: of the probe.
     """
     truth, camera = np.asarray(episodes.object_position), episodes.contract.camera
@@ -133,7 +132,7 @@ def fit_probe_to_images(
     pointer = teach_pointer(pixels, truth[labelled], camera, seed, train.pointer_steps)
     told = pointer.point(episodes.pixels)
     told[labelled] = truth[labelled]
-    return fit_probe(latents[train_rows], told[train_rows], seed, steps)
+    return fit_probe(latents[rows], told[rows], seed, steps)
 
 
 def drawn(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -167,9 +166,10 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
     for name in SUBJECTS:
         truth, curves[name] = np.asarray(getattr(episodes, name)), {}
         for labels in (n for n in LABELS[name] if n < training.sum()):
-            steps, rows = train.probe_steps // 4, drawn(np.flatnonzero(training), labels, seed)
+            steps, every = train.probe_steps // 4, np.flatnonzero(training)
+            rows = drawn(every, labels, seed)
             if name == 'object_position':
-                few = fit_probe_to_images(episodes, latents, training, rows, seed, train, steps)
+                few = fit_probe_to_images(episodes, latents, every, rows, seed, train, steps)
             else:
                 few = fit_probe(latents[rows], truth[rows], seed, steps)
             curves[name][str(labels)] = position_error_cm(few, latents[held_out], truth[held_out])
