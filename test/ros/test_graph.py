@@ -137,9 +137,10 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     assert wait_gone(pids)
 
 
-def test_ctrl_c_while_nodes_still_start_ends_all_of_them_as_wanted():
+@pytest.mark.parametrize('begins', ['default', 'ignore'])  # as in the background of a script
+def test_ctrl_c_while_nodes_still_start_ends_all_of_them_as_wanted(begins):
     up = subprocess.Popen(
-        [sys.executable, '-m', 'jepa_arm', 'up'],
+        ['env', f'--{begins}-signal=INT', sys.executable, '-m', 'jepa_arm', 'up'],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
