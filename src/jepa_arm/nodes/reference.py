@@ -34,7 +34,7 @@ Beside these, every node has the parameters and services of rclpy (`use_sim_time
 """
 
 SETTLE_S = 2.0
-"""In which all topics and services of a node that was found are found, too."""
+"""In which something more is found of a node, if there is more."""
 Row = Sequence[str]
 
 
@@ -54,12 +54,18 @@ def page(client: GraphClient, specs: Sequence[NodeSpec]) -> str:
     """The page about nodes that run."""
     names = {spec.name for spec in specs}
     client.wait(lambda: names <= set(client.node.get_node_names()), 'discovery of the nodes')
-    sleep(SETTLE_S)
-    return '\n'.join([HEAD, *(_section(client, spec.name) for spec in specs)])
+    before, found = None, dict[str, list[Row]]()
+    while found != before:
+        sleep(SETTLE_S)
+        before, found = found, {s.name: _ends(client, s.name) for s in specs}
+    return '\n'.join([HEAD, *(_section(client, name, ends) for name, ends in found.items())])
 
 
-def _section(client: GraphClient, name: str) -> str:
-    ends = [*_topics(client, name), *_services(client, name)]
+def _ends(client: GraphClient, name: str) -> list[Row]:
+    return [*_topics(client, name), *_services(client, name)]
+
+
+def _section(client: GraphClient, name: str, ends: list[Row]) -> str:
     parts = [f'## {name}', '', *_table(('', 'name', 'type', 'QoS'), ends), '']
     return '\n'.join(
         [*parts, *_table(('parameter', 'default', ''), _parameters(client, name)), '']
