@@ -72,7 +72,7 @@ def imagine(
     latents = model.rollout(z[1:], z[:1].repeat(1, model.past), blocks)[0]
     read = checkpoint.probes.read
     return Imagined(
-        stamps=contract.time.model_dt * np.arange(1.0, steps + 1.0),
+        stamps=contract.time.model_dt * np.arange(1, steps + 1, dtype=np.float64),
         tips=read('tip', latents).numpy().astype(float),
         objects=read('object', latents).numpy().astype(float),
     )

@@ -32,8 +32,8 @@ STEP = 0.005
 """m of pushing between two predicted poses."""
 STEPS = 54
 OFFSETS = np.linspace(-0.018, 0.018, 7)
-SLANTS = np.linspace(-0.6, 0.6, 5)
-FINE_SLANTS = np.linspace(-0.6, 0.6, 9)
+SLANTS = np.linspace(-0.6, 0.6, 5, dtype=np.float64)
+FINE_SLANTS = np.linspace(-0.6, 0.6, 9, dtype=np.float64)
 FACES = QUARTER * np.arange(4)
 CM, DEGREES = 0.01, np.radians(5.0)
 """m and rad that count the same."""
