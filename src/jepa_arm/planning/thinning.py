@@ -1,4 +1,4 @@
-"""Narrower layers for what a predictor makes of actions: the same function at half the cost.
+"""Narrower layers for what a predictor makes of actions: almost the same with fewer weights.
 
 Action blocks are a few numbers, so what is made of them fills few of a layer's dimensions. A
 matrix that meets such features is replaced by two of low rank that differ from it little there

@@ -89,7 +89,7 @@ def model(args: argparse.Namespace) -> int:
 
 
 def probes(args: argparse.Namespace) -> int:
-    """Reads of tip and object off a world model, taught anew; what labels are worth (minutes)."""
+    """Reads of tip and object, taught anew; what labels are worth (up to half an hour)."""
     from ..training.cpu import prepare_cpu
     from ..training.readout import format_probes, train_probes
 
