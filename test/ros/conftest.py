@@ -30,7 +30,7 @@ START = (
     if HAS_LAUNCH
     else [sys.executable, '-m', 'jepa_arm', 'up']
 )
-SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/status'}
+SHOWS = {'sim': 'joint_states', 'guard': 'guard/status', 'planner': 'planner/joint_trajectory'}
 
 
 def pytest_terminal_summary(terminalreporter):

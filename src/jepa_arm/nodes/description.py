@@ -252,4 +252,6 @@ def _planner(
         chosen['dry_run'] = True
     if belief_file:
         chosen['belief_file'] = belief_file
-    return NodeSpec('planner', {**parameters, **chosen}, 'planner/status', remappings, True)
+    return NodeSpec(
+        'planner', {**parameters, **chosen}, 'planner/joint_trajectory', remappings, True
+    )

@@ -92,8 +92,6 @@ class PlannerPart:
             corners = np.stack([self._arm.workspace_min, self._arm.workspace_max])
             self._view = PlanView(node, self._arm.config.base_link, corners, obstacles)
             self._show_imagined()
-            topic = 'planner/joint_trajectory'
-            self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
             self._loop = PlanningLoop(
                 self._checkpoint,
                 self._arm,
@@ -184,6 +182,9 @@ class PlannerPart:
         serve(SaveState, '~/save_state', self._on_save_state)
         serve(Imagine, '~/imagine', self._on_imagine)
         serve(Trigger, '~/hold', self._on_hold)
+        topic = 'planner/joint_trajectory'  # the last: who sees it finds all else, too
+        publisher = self._node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND)
+        self._proposal_pub = publisher
 
     def _keep_belief(self, settings: PlannerSettings, agent: Agent) -> BeliefKeeper:
         name, file = self._node.get_fully_qualified_name(), settings.belief_file
