@@ -31,7 +31,7 @@ def bench_plan(
     sim: SimConfig,
     guard: GuardConfig,
     planner: PlannerConfig,
-    plans: int = 500,
+    plans: int = 1000,
 ) -> dict[str, Any]:
     """Plan latency in the closed loop of the push task, in process.
 
@@ -63,7 +63,10 @@ def bench_plan(
     evaluator.world.close()
     told = made[planner.runtime]
     sources = [plan.source for plan in told]
-    figures = _percentiles('plan_ms', [plan.latency_ms for plan in told])
+    latencies = [plan.latency_ms for plan in told]
+    figures = _percentiles('plan_ms', latencies)
+    figures['plan_ms_p999'] = round(float(np.percentile(latencies, 99.9)), 3)
+    figures['deadline_ms'] = planner.deadline_ms
     if planner.runtime != 'torch':
         figures |= _percentiles('torch_plan_ms', [plan.latency_ms for plan in made['torch']])
         figures |= agreement(checkpoint, planner, made['torch'])

@@ -224,7 +224,7 @@ def test_a_runtime_that_is_not_there_is_told(
     with pytest.raises(ConfigError, match='expected the package openvino.*runtime: torch'):
         stage_compiler(checkpoint, config)
     assert stage_compiler(checkpoint, replace(config, runtime='torch')) is None
-    with pytest.raises(ConfigError, match="runtime: expected one of openvino, torch, got 'onnx'"):
+    with pytest.raises(ConfigError, match="expected one of openvino, torch, cuda, got 'onnx'"):
         replace(config, runtime='onnx')
 
 

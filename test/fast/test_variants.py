@@ -12,10 +12,11 @@ from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.goals import PositionGoal
 from jepa_arm.model.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel, before, shift
-from jepa_arm.planning.compiled import StageCompiler
+from jepa_arm.planning.compiled import Compiled
 from jepa_arm.planning.costs import Task
 from jepa_arm.planning.heads import Heads
 from jepa_arm.planning.search import Start, unroll
+from jepa_arm.planning.stages import StageCompiler
 from jepa_arm.resources import config_path
 
 NORMALISER = Normaliser(0.4, 0.2, (0.1, -0.2) * 4, (0.6, 0.5) * 4)
@@ -136,7 +137,7 @@ def test_variants_plan_compiled_as_in_torch(name: str) -> None:
     model.requires_grad_(False)
     goal, z = PositionGoal('object', np.array([0.3, 0.1, 0.0])), torch.randn(1, model.latent)
     task = Task(goal, z, probes.read, heads, config, 0.5, probes.spread)
-    stages = StageCompiler(model, probes, model.contract, config)(task)
+    stages = StageCompiler(Compiled, model, probes, model.contract, config)(task)
     start = Start(z, torch.randn(1, model.past * model.latent), None)
     skip, width = model.contract.time.frame_skip, model.contract.action_width
     actions = torch.rand(config.candidates, config.horizon * skip, width) * 2 - 1

@@ -8,7 +8,7 @@ from .loading import ConfigError
 
 OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
 """Searches of the planner; the first two need heads."""
-RUNTIMES = ('openvino', 'torch')
+RUNTIMES = ('openvino', 'torch', 'cuda')
 """What can run the networks of a plan."""
 
 
@@ -104,8 +104,8 @@ class PlannerConfig:
         valid_for: s after its observation that a proposal may be followed.
         waypoints: control steps handed to the guard at once.
         threads: of the planner's networks.
-        runtime: what runs the networks of a plan: 'openvino', compiled for the processor, or
-            'torch'.
+        runtime: what runs the networks of a plan: 'openvino', compiled for the processor,
+            'torch', or 'cuda', graphs on a GPU.
         timeout: s for a goal without one of its own.
     """
 

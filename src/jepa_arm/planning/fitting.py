@@ -14,9 +14,10 @@ from .planner import Planner, PlanningError
 
 LADDER = 1.0, 0.75, 0.5
 """Shares of the configured candidates that are tried one after the other, before the fewest."""
-FIXED = {'openvino': 0.25, 'torch': 0.5}
+FIXED = {'openvino': 0.25, 'torch': 0.5, 'cuda': 1.0}
 """Share of a search's time that fewer candidates do not save, by runtime. Half of 32 candidates
-took 0.59 to 0.65 of the time in OpenVINO, and 0.68 to 0.86 in torch."""
+took 0.59 to 0.65 of the time in OpenVINO, and 0.68 to 0.86 in torch; that a GPU saves nothing is
+assumed."""
 IN_GRAPH = 1.8
 """Times as long nearly every search takes beside the other processes of a graph at work: the 99th
 percentile there was 1.7 to 2.2 times the median here, on two machines of two cores."""

@@ -19,6 +19,7 @@ from .noise import coloured_noise
 from .planner import Plan
 from .pose import PoseDynamics
 from .search import Population, Start
+from .stages import Compile, StageCompiler
 
 
 def stage_compiler(
@@ -31,22 +32,37 @@ def stage_compiler(
     Those of official world models, and of other searches than 'local', always do.
 
     Raises:
-        ConfigError: OpenVINO is asked for and not there.
+        ConfigError: OpenVINO, or a GPU, is asked for and not there.
     """
     model = checkpoint.model
     if config.runtime == 'torch' or config.optimizer != 'local':
         return None
     if not isinstance(model, WorldModel):
         return None
+    dynamics = model if poses is None else poses
+    return StageCompiler(
+        _compile_function(config), dynamics, checkpoint.probes, checkpoint.contract, config
+    )
+
+
+def _compile_function(config: PlannerConfig) -> Compile:
+    if config.runtime == 'cuda':
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                'runtime: expected a GPU that torch can use for cuda, got none '
+                f'(torch {torch.__version__}); set runtime: openvino in config/planner.yaml'
+            )
+        from .captured import Captured
+
+        return Captured
     try:
-        from .compiled import StageCompiler
+        from .compiled import Compiled
     except ImportError as error:
         raise ConfigError(
             f'runtime: expected the package openvino, got: {error}; install it '
             '(pip install openvino), or set runtime: torch in config/planner.yaml'
         ) from error
-    dynamics = model if poses is None else poses
-    return StageCompiler(dynamics, checkpoint.probes, checkpoint.contract, config)
+    return Compiled
 
 
 @torch.inference_mode()
