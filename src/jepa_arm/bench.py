@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .agent import Agent
 from .arm import Arm
-from .config import ArmConfig, GuardConfig, PlannerConfig, SimConfig
+from .config import ArmConfig, ConfigError, GuardConfig, PlannerConfig, SimConfig
 from .control import control_step
 from .evaluator import Evaluator
 from .goals import PositionGoal
 from .model.checkpoint import Checkpoint
-from .planning.planner import Plan
-from .planning.runtime import agreement
+from .model.world_model import WorldModel
+from .planning.heads import load_heads
+from .planning.planner import Plan, Planner, fast_matmul
+from .planning.runtime import agreement, compile_function
+from .planning.stages import Function, StageCompiler
 from .resources import machine
 from .sim.tasks import EVALUATION_SEED
 
 BENCH_SEED = EVALUATION_SEED + 900_000
+WARM_UP = 10
 
 
 def bench_plan(
@@ -85,6 +91,96 @@ def bench_plan(
     }
 
 
+def bench_stages(
+    checkpoint: Checkpoint, planner: PlannerConfig, plans: int = 200
+) -> dict[str, Any]:
+    """Where the time of a plan goes, beside what this machine can multiply at most.
+
+    Whole searches for a place of the object from made-up latents, with the configured number of
+    candidates. Of each stage (``advance``: a model step of the proposals, ``unroll``: a rollout,
+    ``appraise``: the terms of the cost) are told its calls and ms a plan, its GFLOP (matrix
+    products; a multiplication and an addition count as two) and, of the GFLOPS of a product of
+    two matrices of 1024 x 1024, its share. ``other_ms`` is what lies between the stages.
+    """
+    model = checkpoint.model
+    if not isinstance(model, WorldModel):
+        raise ConfigError('bench stages: expected a compact world model, got an official one')
+    torch.set_num_threads(planner.threads)
+    took, flops = dict[str, list[float]](), dict[str, int]()
+    compiled = compile_function(planner)
+
+    def timed(
+        function: Function, modules: nn.Module, inputs: tuple[Tensor, ...], *rest: Any
+    ) -> Function:
+        run, told = compiled(function, modules, inputs, *rest), str(rest[-1])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            function(*inputs)
+        took[told], flops[told] = [], counter.get_total_flops()
+
+        def call(*given: Tensor) -> tuple[Tensor, ...]:
+            began = time.perf_counter()
+            found = run(*given)
+            took[told].append((time.perf_counter() - began) * 1000.0)
+            return found
+
+        return call
+
+    probes, goal = checkpoint.probes, PositionGoal('object', np.array([0.5, 0.1, 0.025]))
+    search = Planner(
+        model,
+        probes.read,
+        load_heads(checkpoint),
+        checkpoint.contract,
+        replace(planner, deadline_ms=float('inf')),
+        spread=probes.spread,
+        compile_stages=StageCompiler(timed, model, probes, checkpoint.contract, planner),
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def latency_ms() -> float:
+        z = torch.randn(1, model.latent, generator=generator)
+        return search.plan(z, z.repeat(1, model.past), goal).latency_ms
+
+    for _ in range(WARM_UP):
+        latency_ms()
+    for calls in took.values():
+        calls.clear()
+    whole = [latency_ms() for _ in range(plans)]
+    peak = _peak_gflops()
+    figures: dict[str, Any] = {'plan_ms_mean': round(float(np.mean(whole)), 3)}
+    left = float(np.mean(whole))
+    for told, calls in took.items():
+        if not calls:
+            continue  # of goals for the tip
+        stage, ms, count = told.split()[0], sum(calls) / plans, len(calls) / plans
+        gflop = flops[told] * count / 1e9
+        left -= ms
+        figures |= {
+            f'{stage}_calls': round(count, 2),
+            f'{stage}_ms': round(ms, 3),
+            f'{stage}_gflop': round(gflop, 4),
+            f'{stage}_share_of_peak': round(gflop / ms * 1e3 / peak, 3),
+        }
+    return {
+        **figures,
+        'other_ms': round(left, 3),
+        'peak_gflops': round(peak, 1),
+        'runtime': planner.runtime,
+        'candidates': planner.candidates,
+        'sweeps': planner.sweeps,
+        'threads': torch.get_num_threads(),
+        'machine': machine(),
+    }
+
+
+def _peak_gflops(size: int = 1024, runs: int = 20) -> float:
+    """Of a product of two square matrices, as torch multiplies while it plans."""
+    first, second = torch.randn(2, size, size)
+    with fast_matmul(), torch.inference_mode():
+        times = _time_ms(lambda: first @ second, runs)
+    return 2.0 * size**3 / float(np.median(times)) / 1e6
+
+
 def bench_encode(checkpoint: Checkpoint, runs: int = 300) -> dict[str, Any]:
     """Latency of encoding one image with its proprioception."""
     camera, width = checkpoint.contract.camera, len(checkpoint.model.normaliser.proprio_mean)
@@ -124,7 +220,7 @@ def bench_sim(
 
 
 def _time_ms(function: Callable[[], Any], runs: int) -> list[float]:
-    for _ in range(min(10, runs)):
+    for _ in range(min(WARM_UP, runs)):
         function()
     times = []
     for _ in range(runs):

@@ -247,6 +247,7 @@ def _add_benches(parser: argparse.ArgumentParser) -> None:
     parsers = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
     for what, run in (
         ('plan', benches.bench),
+        ('stages', benches.bench),
         ('encode', benches.bench),
         ('sim', benches.bench),
         ('ros', benches.bench),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jepa_arm.bench import bench_stages
 from jepa_arm.config import ConfigError, PlannerConfig, load
 from jepa_arm.goals import PositionGoal
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
@@ -22,6 +23,7 @@ from jepa_arm.planning.local_search import advance
 from jepa_arm.planning.planner import Plan, Planner, PlanningError
 from jepa_arm.planning.runtime import agreement, stage_compiler
 from jepa_arm.planning.search import Start
+from jepa_arm.planning.thinning import thinned
 from jepa_arm.resources import checkpoint_path, config_path
 
 PLACE = np.array([0.5, 0.1, 0.025])
@@ -284,3 +286,21 @@ def test_what_is_kept_is_used_unless_it_is_broken_or_of_other_weights(
     monkeypatch.setenv('XDG_CACHE_HOME', '')
     monkeypatch.setattr(Path, 'home', homeless)
     assert doubled() == 2.0 and len(made) == 8
+
+
+def test_where_the_time_of_a_plan_goes_is_told_stage_by_stage(
+    checkpoint: Checkpoint, config: PlannerConfig
+) -> None:
+    settings = replace(config, runtime='torch', candidates=4, fewest_candidates=4, elites=2)
+    told = bench_stages(checkpoint, settings, plans=2)
+    calls = {stage: told[f'{stage}_calls'] for stage in ('advance', 'unroll', 'appraise')}
+    assert calls == {'advance': 5.0, 'unroll': 1.0, 'appraise': 2.0}
+    parts = [told[f'{stage}_ms'] for stage in calls]
+    assert sum(parts) + told['other_ms'] == pytest.approx(told['plan_ms_mean'], abs=0.01)
+    assert min(*parts, told['other_ms'], told['peak_gflops']) > 0.0
+    rollout = 2.0 * told['candidates'] * config.horizon * size(thinned(checkpoint.model.predictor))
+    assert told['unroll_gflop'] == pytest.approx(rollout / 1e9, rel=0.05)
+
+
+def size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

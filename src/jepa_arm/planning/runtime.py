@@ -41,11 +41,18 @@ def stage_compiler(
         return None
     dynamics = model if poses is None else poses
     return StageCompiler(
-        _compile_function(config), dynamics, checkpoint.probes, checkpoint.contract, config
+        compile_function(config), dynamics, checkpoint.probes, checkpoint.contract, config
     )
 
 
-def _compile_function(config: PlannerConfig) -> Compile:
+def compile_function(config: PlannerConfig) -> Compile:
+    """What compiles functions of tensors as ``config`` says; 'torch' leaves them as they are.
+
+    Raises:
+        ConfigError: OpenVINO, or a GPU, is asked for and not there.
+    """
+    if config.runtime == 'torch':
+        return lambda function, *_: function
     if config.runtime == 'cuda':
         if not torch.cuda.is_available():
             raise ConfigError(

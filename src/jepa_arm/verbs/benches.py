@@ -42,6 +42,8 @@ def _bench_stage(args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = load_checkpoint(options.checkpoint(args))
     if args.what == 'encode':
         return stages.bench_encode(checkpoint)
+    if args.what == 'stages':
+        return stages.bench_stages(checkpoint, load(PlannerConfig, config_path('planner.yaml')))
     return stages.bench_plan(checkpoint, *robot, options.planner(args))
 
 
