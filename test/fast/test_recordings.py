@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zstandard
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.writer import CompressionType
@@ -16,100 +14,15 @@ from jepa_arm.agent import Agent
 from jepa_arm.cli import main
 from jepa_arm.config import PlannerConfig, load
 from jepa_arm.data.mcap_file import ROLE, McapFile, RecordingError, records, recover
-from jepa_arm.data.recording import FROM_BELIEF, PlannerState
+from jepa_arm.data.recording import PlannerState
 from jepa_arm.data.recording_reader import read_recording
-from jepa_arm.goals import PositionGoal
 from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.replay import CLOCK, Replay
 from jepa_arm.replay_report import compare, format_replay
 from jepa_arm.resources import checkpoint_path, config_path
-from jepa_arm.types import JointSample, Observation
+from recorded import BLIND, PLACE, STEPS, write_session
 
-OURS = Path(__file__).parents[2] / 'ros_ws/src/jepa_arm_msgs/msg'
-TIME = 'builtin_interfaces/Time stamp\n'
-HEADER = 'std_msgs/Header header\n'
-PARTS = {
-    'std_msgs/Header': f'{TIME}string frame_id\n',
-    'builtin_interfaces/Time': 'int32 sec\nuint32 nanosec\n',
-    'builtin_interfaces/Duration': 'int32 sec\nuint32 nanosec\n',
-    'geometry_msgs/Point': 'float64 x\nfloat64 y\nfloat64 z\n',
-    'geometry_msgs/Quaternion': 'float64 x\nfloat64 y\nfloat64 z\nfloat64 w\n',
-    'geometry_msgs/Pose': 'geometry_msgs/Point position\ngeometry_msgs/Quaternion orientation\n',
-    'geometry_msgs/PoseStamped': f'{HEADER}geometry_msgs/Pose pose\n',
-    'trajectory_msgs/JointTrajectoryPoint': (
-        'float64[] positions\nfloat64[] velocities\nfloat64[] accelerations\nfloat64[] effort\n'
-        'builtin_interfaces/Duration time_from_start\n'
-    ),
-    'sensor_msgs/Image': (
-        f'{HEADER}uint32 height\nuint32 width\nstring encoding\nuint8 is_bigendian\n'
-        'uint32 step\nuint8[] data\n'
-    ),
-    'sensor_msgs/JointState': (
-        f'{HEADER}string[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n'
-    ),
-    'trajectory_msgs/JointTrajectory': (
-        f'{HEADER}string[] joint_names\ntrajectory_msgs/JointTrajectoryPoint[] points\n'
-    ),
-    'jepa_arm_msgs/Goal': (OURS / 'Goal.msg').read_text(),
-    'jepa_arm_msgs/PlannerStatus': (OURS / 'PlannerStatus.msg').read_text(),
-}
-TOPICS = {
-    'camera/image_raw': 'sensor_msgs/Image',
-    'joint_states': 'sensor_msgs/JointState',
-    'planner/joint_trajectory': 'trajectory_msgs/JointTrajectory',
-    'planner/status': 'jepa_arm_msgs/PlannerStatus',
-    'planner/goal': 'jepa_arm_msgs/Goal',
-}
-STEPS, BEGAN_S = 8, 1_700_000_000.0
-PLACE, OTHER = np.array([0.5, 0.1, 0.1]), np.array([0.45, -0.15, 0.15])
-BLIND, TURN = 3, 6
-"""Steps of a rough session: that whose image comes late, and the first towards another goal."""
-NEWER = 'float64[] joints ', 'builtin_interfaces/Time[] seen_late ', 'uint32 sweeps '
-"""Fields of a status that older recordings lack."""
-
-
-def stamp(seconds):
-    return {'sec': int(seconds), 'nanosec': round((seconds - int(seconds)) * 1e9)}
-
-
-class Tape:
-    """Writes messages as a planner, a camera and an arm would publish them, without ROS 2."""
-
-    def __init__(self, path, namespace='', leave_out=(), begins=0.0, is_old=False):
-        self._writer, self._begins, self._is_old = Writer(str(path)), begins, is_old
-        self._topics = {
-            name: (f'{namespace}/{name}', self._define(kind))
-            for name, kind in TOPICS.items()
-            if name not in leave_out
-        }
-
-    def _define(self, kind):
-        separator = '\n' + '=' * 80 + '\n'
-        parts = [f'MSG: {name}\n{text}' for name, text in PARTS.items() if name != kind]
-        package, name = kind.split('/')
-        lines = separator.join([PARTS[kind], *parts]).splitlines()
-        dropped = NEWER if self._is_old else ()
-        text = '\n'.join(row for row in lines if not row.startswith(tuple(dropped)))
-        return self._writer.register_msgdef(f'{package}/msg/{name}', text)
-
-    def say(self, name, seconds, message):
-        is_kept = seconds >= self._begins or name == 'planner/goal'  # which is latched
-        if name in self._topics and is_kept:
-            topic, schema = self._topics[name]
-            at = round((BEGAN_S + seconds) * 1e9)
-            self._writer.write_message(topic, schema, message, at, at)
-
-    def close(self):
-        self._writer.finish()
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """As the planner has; more only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
@@ -122,103 +35,8 @@ def config():
     return load(PlannerConfig, config_path('planner.yaml'))
 
 
-def goal_at(place):
-    x, y, z = map(float, place)
-    return {'kind': 3, 'pose': {'pose': {'position': {'x': x, 'y': y, 'z': z}}}}
-
-
-def write_session(
-    path,
-    arm,
-    checkpoint,
-    config,
-    is_rough=False,
-    blind=1,
-    loses=(),
-    candidates=None,
-    **options,
-):
-    """An agent plans from noise; what it sees and decides is what the file holds.
-
-    ``is_rough``: every image surprises, one comes late, and one goal takes the place of another.
-    ``blind``: steps without an image, until that of the first comes; the others' never do.
-    ``loses``: (topic, step) of messages that the recorder did not get.
-    ``candidates``: a sweep's, in place of the configured ones.
-    """
-    camera, rng = checkpoint.contract.camera, np.random.default_rng(0)
-    agent, tape = Agent(checkpoint, arm, config, seed=0), Tape(path, **options)
-    agent.planners.sweep_size = candidates or config.candidates
-    agent.latency, agent.effort = 0.15, 2 * agent.planners.sweep_size
-    agent.reset(arm.home)
-    agent.set_goal(PositionGoal('tip', PLACE))
-    names, seen, late = list(arm.joint_names), [], []
-    for i in range(STEPS):
-        now = 5.0 + 0.1 * i
-        is_blind = is_rough and BLIND <= i < BLIND + blind
-
-        def say(name, seconds, message, i=i):
-            if (name, i) not in loses:
-                tape.say(name, seconds, message)
-
-        image = rng.integers(40, 200, (camera.height, camera.width, 3), dtype=np.uint8)
-        joints = arm.home + 0.001 * i
-        for early in (now - 0.005, now + 0.005):  # the image's joints lie half-way
-            position = (joints + 0.1 * (early - now)).tolist()
-            state = {'header': {'stamp': stamp(early)}, 'name': names, 'position': position}
-            tape.say('joint_states', early, state)
-        picture = {'height': camera.height, 'width': camera.width, 'encoding': 'rgb8'}
-        picture |= {'header': {'stamp': stamp(now)}, 'step': 3 * camera.width}
-        if not is_blind or i == BLIND:
-            say('camera/image_raw', now + 0.06 * is_blind, {**picture, 'data': image.tobytes()})
-        if i == 0:
-            say('planner/goal', now + 0.003, goal_at(PLACE))
-        if is_rough and i == TURN:
-            say('planner/goal', now + 0.003, goal_at(OTHER))
-            agent.set_goal(PositionGoal('tip', OTHER))
-        exact = 5.0 + round((now - 5.0) * 1e9) / 1e9
-        observation = Observation(image, joints, exact)
-        if is_blind:
-            decision = agent.decide_blind(JointSample(joints, joints * 0.0, exact))
-        else:
-            decision = agent.decide(observation)
-        assert decision.plan is not None and decision.told is not None
-        sent = decision.proposal
-        points = [
-            {'positions': row.tolist(), 'time_from_start': stamp(float(t))}
-            for row, t in zip(sent.positions, sent.times, strict=True)
-        ]
-        plan = {'header': {'stamp': stamp(now)}, 'joint_names': names, 'points': points}
-        say('planner/joint_trajectory', now + 0.05, plan)
-        note = f'the image is late: {FROM_BELIEF}' if is_blind else 'surprised by the world'
-        status = {
-            'observation_stamp': stamp(now),
-            'state': 1,
-            'reason': note if is_rough else '',
-            'source': decision.plan.source,
-            'distance': decision.distance,
-            'surprise': decision.surprise,
-            'plan_ms': 20.0,
-            'candidates': decision.plan.candidates,
-            'sweeps': decision.plan.sweeps,
-            'replans': i - TURN + 1 if is_rough and i >= TURN else i + 1,
-            'told': decision.told.tolist(),
-            'is_continued': decision.is_continued,
-            'latency_ms': 150.0,
-            'joints': joints.tolist(),
-            'seen_late': late,
-        }
-        say('planner/status', now + 0.051, status)
-        seen.append((observation, sent))
-        late = []
-        if is_rough and i == BLIND + blind - 1:
-            agent.observe(seen[BLIND][0])
-            late = [stamp(seen[BLIND][0].stamp)]
-    tape.close()
-    return seen
-
-
 @pytest.fixture(scope='module')
-def session(tmp_path_factory, arm, checkpoint, config):
+def session(tmp_path_factory, arm, checkpoint, config, one_thread):
     """A file, and what it was made of."""
     path = tmp_path_factory.mktemp('recording') / 'a.mcap'
     return path, write_session(path, arm, checkpoint, config)

@@ -96,70 +96,90 @@ def _steps(
     joint_names: Sequence[str],
     camera: CameraConfig,
 ) -> tuple[Step, ...]:
-    images = {to_seconds(msg.header.stamp): (at, msg) for at, msg in topics['camera/image_raw']}
-    proposals = {to_seconds(m.header.stamp): m for _, m in topics['planner/joint_trajectory']}
-    counted = _Counted()
+    reader = _StepReader(topics, joints, joint_names, camera)
     steps: list[Step] = []
-    was_blind = False
-
-    def seen_at(stamp: float, position: FloatArray | None = None) -> Observation | None:
-        if stamp not in images:
-            return None
-        shown_at, image = images[stamp]
-        position = joints.at(stamp, shown_at) if position is None else position
-        if position is None:
-            return None
-        return Observation(image_from_msg(image, (camera.width, camera.height)), position, stamp)
-
     for published, status in topics['planner/status']:
+        step = reader.step(published, status, steps[-1].seen.stamp if steps else np.nan)
+        if step is not None:
+            steps.append(step)
+    return tuple(steps)
+
+
+class _StepReader:
+    """Makes steps of statuses, one after the other."""
+
+    def __init__(
+        self,
+        topics: Mapping[str, Timed],
+        joints: Joints,
+        joint_names: Sequence[str],
+        camera: CameraConfig,
+    ) -> None:
+        images, proposals = topics['camera/image_raw'], topics['planner/joint_trajectory']
+        self._images = {to_seconds(msg.header.stamp): (at, msg) for at, msg in images}
+        self._proposals = {to_seconds(msg.header.stamp): msg for _, msg in proposals}
+        self._joints, self._names, self._camera = joints, joint_names, camera
+        self._counted, self._was_blind = _Counted(), False
+
+    def step(self, published: float, status: Message, last: float) -> Step | None:
+        """The step that ``status`` tells of; None: of none, or of that whose stamp is ``last``."""
         stamp = to_seconds(status.observation_stamp)
-        told = _row(status, 'told', joint_names)
-        was_blind = was_blind or TOO_OLD in status.reason
-        if stamp not in images and (stamp == 0.0 or told is None):
-            continue  # nothing was planned
-        if steps and steps[-1].seen.stamp == stamp:
-            continue
-        lacks = counted.lacks(status)
-        position = _row(status, 'joints', joint_names)
+        told = _row(status, 'told', self._names)
+        self._was_blind = self._was_blind or TOO_OLD in status.reason
+        if stamp not in self._images and (stamp == 0.0 or told is None):
+            return None  # nothing was planned
+        if stamp == last:
+            return None
+        lacks = self._counted.lacks(status)
+        position = _row(status, 'joints', self._names)
         if position is None:
-            position = joints.at(stamp, images.get(stamp, (published, None))[0])
+            position = self._joints.at(stamp, self._images.get(stamp, (published, None))[0])
         if position is None:
-            continue
+            return None
         seen: Observation | JointSample | None = None
         is_blind = status.reason.endswith(FROM_BELIEF)  # where it has an image, that came later
         if not is_blind:
-            seen = seen_at(stamp, position)
+            seen = self._seen(stamp, position)
             lacks = lacks if seen is not None else 'its image'
-        late = None
-        if hasattr(status, 'seen_late'):  # older recordings have none
-            found = [seen_at(to_seconds(late)) for late in status.seen_late]
-            late = tuple(observation for observation in found if observation is not None)
-            lacks = lacks if len(late) == len(found) else 'an image that came late'
-        elif was_blind:
-            lacks = lacks or 'when a late image was seen'
-        was_blind = is_blind
-        sent = proposals.get(stamp)
-        steps.append(
-            Step(
-                published,
-                status.plan_ms,
-                late,
-                lacks,
-                told,
-                status.is_continued,
-                status.latency_ms / 1000.0,
-                getattr(status, 'speed_scale', 0.0) or 1.0,  # older recordings have none
-                seen or JointSample(position, np.zeros_like(position), stamp),
-                PlannerState(status.state),
-                status.source,
-                status.candidates,
-                getattr(status, 'sweeps', 0),  # older recordings have none
-                status.distance,
-                status.surprise,
-                None if sent is None else proposal_from_msg(sent, 0.0),
-            )
+        late, lacks = self._late(status, lacks)
+        self._was_blind = is_blind
+        sent = self._proposals.get(stamp)
+        return Step(
+            published,
+            status.plan_ms,
+            late,
+            lacks,
+            told,
+            status.is_continued,
+            status.latency_ms / 1000.0,
+            getattr(status, 'speed_scale', 0.0) or 1.0,  # older recordings have none
+            seen or JointSample(position, np.zeros_like(position), stamp),
+            PlannerState(status.state),
+            status.source,
+            status.candidates,
+            getattr(status, 'sweeps', 0),  # older recordings have none
+            status.distance,
+            status.surprise,
+            None if sent is None else proposal_from_msg(sent, 0.0),
         )
-    return tuple(steps)
+
+    def _late(self, status: Message, lacks: str) -> tuple[tuple[Observation, ...] | None, str]:
+        """What was seen late before a step, None where nobody tells; and what the step lacks."""
+        if not hasattr(status, 'seen_late'):  # older recordings have none
+            return None, lacks or ('when a late image was seen' if self._was_blind else '')
+        found = [self._seen(to_seconds(stamp)) for stamp in status.seen_late]
+        late = tuple(observation for observation in found if observation is not None)
+        return late, lacks if len(late) == len(found) else 'an image that came late'
+
+    def _seen(self, stamp: float, position: FloatArray | None = None) -> Observation | None:
+        if stamp not in self._images:
+            return None
+        shown_at, image = self._images[stamp]
+        position = self._joints.at(stamp, shown_at) if position is None else position
+        if position is None:
+            return None
+        size = self._camera.width, self._camera.height
+        return Observation(image_from_msg(image, size), position, stamp)
 
 
 class _Counted:
