@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import synthetic
 from jepa_arm.agent import Agent
 from jepa_arm.angles import yaw_error
 from jepa_arm.collection import collect
 from jepa_arm.config import CollectConfig, ModelFile, PlannerConfig, load
 from jepa_arm.evaluator import Evaluator
 from jepa_arm.goals import GoalError, PositionGoal
-from jepa_arm.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from jepa_arm.model.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from jepa_arm.model.probes import Probes
+from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.planning.pose_heads import load_pose_heads
 from jepa_arm.resources import checkpoint_path, config_path
 from jepa_arm.sim.tasks import EVALUATION_SEED
@@ -30,14 +38,14 @@ def checkpoint() -> Checkpoint:
     return load_checkpoint(checkpoint_path('compact'))
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def evaluator(arm_config, sim_config, guard_config):
     evaluator = Evaluator(arm_config, sim_config, guard_config, 'push_yaw')
     yield evaluator
     evaluator.world.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def agent(checkpoint: Checkpoint, evaluator: Evaluator) -> Agent:
     config = replace(load(PlannerConfig, config_path('planner.yaml')), deadline_ms=float('inf'))
     return Agent(checkpoint, evaluator.arm, config)
@@ -71,6 +79,7 @@ def test_a_yaw_that_nobody_watched_is_forgotten(
 ) -> None:
     scene = evaluator.prepare(DEVELOPMENT)
     evaluator.world.reset(scene)
+    agent.reset(scene.joints)
     place = np.array([*scene.object_position, 0.025])
     seen = evaluator.world.observe()
     turning = agent.planners.turning
@@ -115,6 +124,9 @@ def test_what_is_taught_for_yaws_loads_and_is_the_same_for_a_seed(
         np.testing.assert_array_equal(value, first.state_dict()[name])
 
 
-def test_a_world_without_heights_is_refused(toy_run: Path, toy_data: Path) -> None:
+def test_a_world_without_heights_is_refused(tmp_path: Path, toy_data: Path) -> None:
+    normaliser = Normaliser(0.4, 0.2, (0.0,) * 8, (1.0,) * 8)
+    model = WorldModel(synthetic.MODEL, synthetic.CONTRACT, normaliser).eval()
+    save_checkpoint(tmp_path / 'toy', model, Probes(model.latent), {})
     with pytest.raises(CheckpointError, match='3 directions, got 2'):
-        train_pose(toy_run / 'checkpoint', toy_data, POSE, seed=0, progress=False)
+        train_pose(tmp_path / 'toy', toy_data, POSE, seed=0, progress=False)
