@@ -19,7 +19,8 @@ from .belief import Belief
 from .config import ObstacleConfig, PlannerConfig
 from .decision import Decision
 from .erasing import Eraser
-from .goals import Goal, GoalError, LatentGoal, PositionGoal
+from .goal_images import GoalImages
+from .goals import Goal, LatentGoal, PositionGoal
 from .looks import Looks
 from .memory import Memory
 from .model.belief_heads import SUBJECTS, load_belief_heads
@@ -28,15 +29,14 @@ from .model.world_model import WorldModel
 from .motion import ACTION_METRES, TipMotion, proprioception
 from .orders import Orders
 from .planners import Planners
-from .planning.obstacles import KeepOut, Leg
+from .planning.detours import Detours
+from .planning.obstacles import KeepOut
 from .planning.planner import Plan
-from .planning.reposition import Reposition
 from .planning.search import MakeOptimizer
 from .recall import recall
 from .surprise import Judgement, Surprise
 from .types import (
     FloatArray,
-    ImageArray,
     JointSample,
     Observation,
     Proposal,
@@ -46,10 +46,6 @@ SAME_RAD = 1e-9
 """What is nearer is the same place."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
-MAX_GOAL_TURN = 0.15
-"""rad, rms error to be expected of a goal's yaw that is read from an image, at most."""
-METRES_A_RADIAN = 0.1
-"""An object that is to be turned by 10 degrees yet counts as one to be pushed by 2 cm."""
 
 
 class Agent:
@@ -60,7 +56,7 @@ class Agent:
         latency: s from an observation to the first command of its proposal; 0 in lock-step.
         speed: share of the tip's full speed to plan with, in (0, 1].
         effort: candidates priced for a plan at most, whatever the time; None: until the deadline.
-        planners: that it plans by.
+        planners: that it plans by. goal_images: goals from observations that show them.
     """
 
     def __init__(
@@ -81,6 +77,7 @@ class Agent:
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
         self.planners = Planners(checkpoint, arm, config, seed, optimizer)
+        self.goal_images = GoalImages(checkpoint, arm, config, self.planners)
         self.keep_out_of(())
         self._looks = Looks(self._time)
         self._unjudged: Callable[[], Judgement | None] | None = None
@@ -99,9 +96,11 @@ class Agent:
         room = config.edge_room * np.array([[1.0, 1.0], [-1.0, -1.0]])
         bounds = {'object': workspace[:, :2] + room, 'tip': workspace}
         keep_out = KeepOut(obstacles, margins, bounds, np.array(arm.config.camera.position))
-        self._reposition = Reposition(keep_out, config.lead, self._time.control_dt)
+        dt = self._time.control_dt
+        self._detours = Detours(keep_out, bool(obstacles), config.lead, dt)
         self.planners.keep_out = keep_out if obstacles else None
-        self._eraser: Eraser | None = Eraser(arm.config.camera, obstacles) if obstacles else None
+        eraser = Eraser(arm.config.camera, obstacles) if obstacles else None
+        self.goal_images.eraser = eraser
 
     def check_goal(self, goal: Goal) -> None:
         """Raises GoalError for a goal that cannot be pursued.
@@ -169,47 +168,8 @@ class Agent:
         wanted_yaw, self.goal = self._wants_yaw, goal
         if self.planners.turning is not None and not (wanted_yaw and self._wants_yaw):
             self.planners.turning.reset()  # nobody watched how the object turned meanwhile
-        self._reposition.reset()
+        self._detours.reset()
         self.planners.forget_plans()
-
-    @torch.inference_mode()
-    def read_goal(
-        self, observation: Observation, subject: str, with_yaw: bool = False
-    ) -> PositionGoal:
-        """The place of ``subject`` in a goal observation, and of the object the yaw if asked.
-
-        The object is read from image and joints by its probe, the tip from the joints by
-        forward kinematics.
-
-        Raises:
-            GoalError: the object, or its yaw, cannot be told from the image.
-        """
-        if subject == 'tip':
-            return PositionGoal(subject, self._arm.tip_position(observation.joints))
-        z = self._encode(observation)
-        spread, limit = float(self._probes.spread(subject, z)), self._config.max_goal_spread
-        if spread > limit:
-            raise GoalError(
-                f'goal image: expected the {subject} to be read to {limit * 100:g} cm, got '
-                f'{spread * 100:.1f} cm; show it unhidden, or give its place'
-            )
-        goal = PositionGoal(subject, self._read(subject, z))
-        if not with_yaw:
-            return goal
-        self.check_goal(asked := replace(goal, yaw=0.0))
-        assert self.planners.turning is not None
-        yaw, spread = self.planners.turning.read(self._image(observation)[0], goal.position)
-        if spread > MAX_GOAL_TURN:
-            raise GoalError(
-                f'goal image: expected the yaw to be read to {np.degrees(MAX_GOAL_TURN):.0f} '
-                f'degrees, got {np.degrees(spread):.0f}; show the object unhidden, or give its yaw'
-            )
-        return replace(asked, yaw=yaw)
-
-    @torch.inference_mode()
-    def latent_goal(self, observation: Observation) -> LatentGoal:
-        """All that a goal observation shows, the arm's pose too."""
-        return LatentGoal(self._encode(observation)[0].numpy())
 
     @torch.inference_mode()
     def decide(self, observation: Observation, judges: bool = True) -> Decision:
@@ -235,7 +195,7 @@ class Agent:
         proprio = self._proprio(observation.joints, observation.stamp)
         self._belief.waits, self._belief.late = self._wait
         before, self._unjudged = self._belief.copy(), None
-        image, stamp = self._image(observation), observation.stamp
+        image, stamp = self.goal_images.image(observation), observation.stamp
         told = torch.tensor(
             self._orders.lately(stamp, self._motion.target)[None], dtype=torch.float32
         )
@@ -359,19 +319,6 @@ class Agent:
         felt = proprioception(joints, self._arm.tip_position(joints), self._told, velocity)
         return torch.tensor(felt[None], dtype=torch.float32)
 
-    def _encode(self, observation: Observation) -> torch.Tensor:
-        """(1, D); the arm is taken to stand where it was told to."""
-        tip = self._arm.tip_position(observation.joints)
-        velocity = np.zeros_like(observation.joints)
-        sees = self._model.sees_velocity
-        proprio = proprioception(observation.joints, tip, tip, velocity if sees else None)
-        return self._model.encode(self._image(observation), proprio[None])
-
-    def _image(self, observation: Observation) -> ImageArray:
-        """(1, h, w, 3), without declared obstacles, which the model never saw."""
-        image, eraser = observation.image, self._eraser
-        return (image if eraser is None else eraser.erase(image))[None]
-
     @property
     def _wait(self) -> tuple[int, float]:
         """Whole control steps until an action begins to work, and the share of one beyond.
@@ -422,21 +369,12 @@ class Agent:
         Returns:
             The goal to plan for, and what ``Decision`` tells of the ways left to go.
         """
-        keep_out, told, lead = self.planners.keep_out, self._motion.target, self._config.lead
-        if isinstance(goal, LatentGoal) or (keep_out is None and goal.subject == 'tip'):
+        has_obstacles, told = self.planners.keep_out is not None, self._motion.target
+        if isinstance(goal, LatentGoal) or (goal.subject == 'tip' and not has_obstacles):
             return goal, np.nan, np.nan
         here = told if goal.subject == 'tip' else self._read('object', z)
-        leg, first = Leg(goal.position, np.nan), None
-        if keep_out is not None:
-            leg = keep_out.towards(goal.subject, here, goal.position, lead)
-            if goal.subject == 'object':
-                first = keep_out.round_first(told, here, leg.place, lead)
-        if goal.subject == 'object' and first is None:
-            straight = float(np.linalg.norm((goal.position - here)[:2]))
-            way = straight if keep_out is None else leg.left
-            if np.isfinite(turn := self._turn(goal)):
-                way += METRES_A_RADIAN * turn
-            first = self._reposition.leg(told, here, leg.place, way)
+        turn = self._turn(goal)
+        leg, first = self._detours.legs(goal.subject, told, here, goal.position, turn)
         if first is not None:
             return self._seen_tip(first.place, z), leg.left, first.left
         return replace(goal, position=leg.place), leg.left, np.nan

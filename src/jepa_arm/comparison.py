@@ -224,7 +224,7 @@ class Run:
             result = self._evaluator.run_policy(self._contender.name, seed)
             return self.told(result)
         agent.forget()
-        read = agent.latent_goal if self._contender.is_latent else None
+        read = agent.goal_images.latent if self._contender.is_latent else None
         result = self._evaluator.run_agent(agent, seed, read=read)
         return self.told(result) | {
             'is_refused': not result.plan_ms,
@@ -241,7 +241,7 @@ class Run:
         scene = task.sample(FLOPS_SEED)
         goal: Goal = PositionGoal(task.subject, scene.goal, yaw=scene.goal_yaw)
         if self._contender.is_latent:
-            goal = self._agent.latent_goal(world.image_of(scene, task.subject))
+            goal = self._agent.goal_images.latent(world.image_of(scene, task.subject))
         agent = self._make_agent(replace(self._planner, runtime='torch'))  # which can be counted
         return round(count_flops(agent, self._evaluator, goal, FLOPS_SEED) * 1e-9, 6)
 

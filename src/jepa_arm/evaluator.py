@@ -136,7 +136,7 @@ class Evaluator:
         goal: Goal | None
         try:
             with_yaw = scene.goal_yaw is not None
-            goal = read(shown) if read else agent.read_goal(shown, subject, with_yaw)
+            goal = read(shown) if read else agent.goal_images.read(shown, subject, with_yaw)
         except GoalError:  # counts as failed: the arm stands still
             goal = None
 

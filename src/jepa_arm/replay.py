@@ -168,7 +168,7 @@ class Replay:
         if asked.place is not None:
             return PositionGoal(asked.subject, asked.place, asked.yaw)
         assert asked.shown is not None
-        goal = self._agent.read_goal(asked.shown, asked.subject, asked.wants_yaw)
+        goal = self._agent.goal_images.read(asked.shown, asked.subject, asked.wants_yaw)
         if goal.subject == 'tip':
             return PositionGoal('tip', self._arm.clip_to_workspace(goal.position))
         return goal

@@ -175,9 +175,9 @@ def test_a_goal_image_that_hides_the_object_is_refused_and_others_are_not(
         return evaluator.world.image_of(evaluator.task.sample(seed), 'object')
 
     for seed in range(HIDDEN + 1, HIDDEN + 21):
-        agent.read_goal(shown(seed), 'object')
+        agent.goal_images.read(shown(seed), 'object')
     with pytest.raises(GoalError, match='show it unhidden'):
-        agent.read_goal(shown(HIDDEN), 'object')
+        agent.goal_images.read(shown(HIDDEN), 'object')
     result = evaluator.run_agent(agent, HIDDEN)
     evaluator.world.close()
     assert not result.success and result.limit_violations == 0

@@ -57,12 +57,12 @@ def test_the_yaw_of_a_goal_image_is_read(agent: Agent, evaluator: Evaluator, one
         scene = evaluator.prepare(seed)
         shown = evaluator.world.image_of(scene, 'object')
         try:
-            goal = agent.read_goal(shown, 'object', with_yaw=True)
+            goal = agent.goal_images.read(shown, 'object', with_yaw=True)
         except GoalError:
             continue  # the arm hides the object
         assert goal.yaw is not None and scene.goal_yaw is not None
         errors.append(abs(np.degrees(yaw_error(goal.yaw, scene.goal_yaw))))
-        assert agent.read_goal(shown, 'object').yaw is None
+        assert agent.goal_images.read(shown, 'object').yaw is None
     assert len(errors) >= 16 and np.median(errors) < 3.0
 
 

@@ -35,7 +35,7 @@ class Crash:
         """What is believed after some steps of a push, with the arm at rest or on its way."""
         evaluator, agent = self.evaluator, self.before
         scene, ticks = evaluator.prepare(SEED), evaluator.world.config.time.ticks
-        goal = agent.read_goal(evaluator.world.image_of(scene, 'object'), 'object')
+        goal = agent.goal_images.read(evaluator.world.image_of(scene, 'object'), 'object')
         evaluator.world.reset(scene)
         evaluator.guard.reset(scene.joints, now=0.0)
         agent.reset(scene.joints)

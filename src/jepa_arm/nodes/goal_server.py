@@ -16,11 +16,12 @@ from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, Serv
 from rclpy.node import Node
 from rclpy.task import Future
 
-from ..agent import METRES_A_RADIAN, Agent
+from ..agent import Agent
 from ..angles import QUARTER
 from ..arm import Arm
 from ..config import CameraConfig
 from ..goals import HOLD_STEPS, GoalError, PositionGoal
+from ..planning.detours import METRES_A_RADIAN
 from ..types import FloatArray, Observation
 from . import conversions as convert
 from .progress import Progress
@@ -283,7 +284,7 @@ class GoalReader:
         if msg.subject not in subjects:
             raise GoalError(f'goal subject: expected 0 (object) or 1 (tip), got {msg.subject}')
         with_yaw = msg.yaw_tolerance != 0.0 and msg.subject == Goal.SUBJECT_OBJECT
-        goal = self._agent.read_goal(shown, subjects[msg.subject], with_yaw)
+        goal = self._agent.goal_images.read(shown, subjects[msg.subject], with_yaw)
         self._check_place(goal, READ_MARGIN_M)
         if goal.subject == 'tip':
             goal = replace(goal, position=self._arm.clip_to_workspace(goal.position))
