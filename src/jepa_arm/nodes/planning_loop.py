@@ -216,11 +216,12 @@ class PlanningLoop:
     def _warm_up(self) -> None:
         """The first plans of a process take long: they are made before anybody waits for one.
 
-        They tell how many candidates can be priced on this machine.
+        They tell how many candidates can be priced on this machine. A loop that ends meanwhile
+        has no use for that.
         """
         self._rehearse()
-        fit = self._agent.planners.fitted()
-        if fit is None:
+        fit = None if self._is_ending.is_set() else self._agent.planners.fitted()
+        if fit is None or self._is_ending.is_set():
             return
         self._logger.info(f'plans: {fit}')
         if fit.candidates != self._agent.planners.sweep_size:
