@@ -72,8 +72,8 @@ class GoalImages:
         yaw, spread = self._planners.turning.read(self.image(observation)[0], goal.position)
         if spread > MAX_TURN:
             raise GoalError(
-                f'goal image: expected the yaw to be read to {np.degrees(MAX_TURN):.0f} '
-                f'degrees, got {np.degrees(spread):.0f}; show the object unhidden, or give its yaw'
+                f'goal image: expected the yaw to be read to {np.degrees(MAX_TURN):.1f} '
+                f'degrees, got {np.degrees(spread):.1f}; show the object unhidden, or give its yaw'
             )
         return replace(asked, yaw=yaw)
 
