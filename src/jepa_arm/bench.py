@@ -23,7 +23,7 @@ from .model.world_model import WorldModel
 from .planning.heads import load_heads
 from .planning.planner import Plan, Planner, fast_matmul
 from .planning.runtime import agreement, compile_function
-from .planning.stages import Function, StageCompiler
+from .planning.stages import Compile, Function, StageCompiler
 from .resources import machine
 from .sim.tasks import EVALUATION_SEED
 
@@ -106,25 +106,7 @@ def bench_stages(
     if not isinstance(model, WorldModel):
         raise ConfigError('bench stages: expected a compact world model, got an official one')
     torch.set_num_threads(planner.threads)
-    took, flops = dict[str, list[float]](), dict[str, int]()
-    compiled = compile_function(planner)
-
-    def timed(
-        function: Function, modules: nn.Module, inputs: tuple[Tensor, ...], *rest: Any
-    ) -> Function:
-        run, told = compiled(function, modules, inputs, *rest), str(rest[-1])
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            function(*inputs)
-        took[told], flops[told] = [], counter.get_total_flops()
-
-        def call(*given: Tensor) -> tuple[Tensor, ...]:
-            began = time.perf_counter()
-            found = run(*given)
-            took[told].append((time.perf_counter() - began) * 1000.0)
-            return found
-
-        return call
-
+    clock = _StageClock(compile_function(planner))
     probes, goal = checkpoint.probes, PositionGoal('object', np.array([0.5, 0.1, 0.025]))
     search = Planner(
         model,
@@ -133,7 +115,7 @@ def bench_stages(
         checkpoint.contract,
         replace(planner, deadline_ms=float('inf')),
         spread=probes.spread,
-        compile_stages=StageCompiler(timed, model, probes, checkpoint.contract, planner),
+        compile_stages=StageCompiler(clock.compile, model, probes, checkpoint.contract, planner),
     )
     generator = torch.Generator().manual_seed(0)
 
@@ -143,27 +125,14 @@ def bench_stages(
 
     for _ in range(WARM_UP):
         latency_ms()
-    for calls in took.values():
-        calls.clear()
-    whole = [latency_ms() for _ in range(plans)]
+    clock.forget()
+    whole = float(np.mean([latency_ms() for _ in range(plans)]))
     peak = _peak_gflops()
-    figures: dict[str, Any] = {'plan_ms_mean': round(float(np.mean(whole)), 3)}
-    left = float(np.mean(whole))
-    for told, calls in took.items():
-        if not calls:
-            continue  # of goals for the tip
-        stage, ms, count = told.split()[0], sum(calls) / plans, len(calls) / plans
-        gflop = flops[told] * count / 1e9
-        left -= ms
-        figures |= {
-            f'{stage}_calls': round(count, 2),
-            f'{stage}_ms': round(ms, 3),
-            f'{stage}_gflop': round(gflop, 4),
-            f'{stage}_share_of_peak': round(gflop / ms * 1e3 / peak, 3),
-        }
+    figures, spent = clock.figures(plans, peak)
     return {
+        'plan_ms_mean': round(whole, 3),
         **figures,
-        'other_ms': round(left, 3),
+        'other_ms': round(whole - spent, 3),
         'peak_gflops': round(peak, 1),
         'runtime': planner.runtime,
         'candidates': planner.candidates,
@@ -171,6 +140,56 @@ def bench_stages(
         'threads': torch.get_num_threads(),
         'machine': machine(),
     }
+
+
+class _StageClock:
+    """Times each stage of a search, and counts its operations."""
+
+    def __init__(self, compiled: Compile) -> None:
+        self._compiled = compiled
+        self._took, self._flops = dict[str, list[float]](), dict[str, int]()
+
+    def compile(
+        self, function: Function, modules: nn.Module, inputs: tuple[Tensor, ...], *rest: Any
+    ) -> Function:
+        """See ``Compile``."""
+        run, told = self._compiled(function, modules, inputs, *rest), str(rest[-1])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            function(*inputs)
+        self._took[told], self._flops[told] = [], counter.get_total_flops()
+
+        def call(*given: Tensor) -> tuple[Tensor, ...]:
+            began = time.perf_counter()
+            found = run(*given)
+            self._took[told].append((time.perf_counter() - began) * 1000.0)
+            return found
+
+        return call
+
+    def forget(self) -> None:
+        """Forgets the times so far."""
+        for calls in self._took.values():
+            calls.clear()
+
+    def figures(self, plans: int, peak: float) -> tuple[dict[str, float], float]:
+        """Of each stage that was called in ``plans`` plans, and ms a plan of them all.
+
+        ``peak``: GFLOPS of the machine.
+        """
+        figures, spent = dict[str, float](), 0.0
+        for told, calls in self._took.items():
+            if not calls:
+                continue  # of goals for the tip
+            stage, ms, count = told.split()[0], sum(calls) / plans, len(calls) / plans
+            gflop = self._flops[told] * count / 1e9
+            spent += ms
+            figures |= {
+                f'{stage}_calls': round(count, 2),
+                f'{stage}_ms': round(ms, 3),
+                f'{stage}_gflop': round(gflop, 4),
+                f'{stage}_share_of_peak': round(gflop / ms * 1e3 / peak, 3),
+            }
+        return figures, spent
 
 
 def _peak_gflops(size: int = 1024, runs: int = 20) -> float:

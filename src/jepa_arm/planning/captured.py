@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from .stages import AsModule, Function
+from .stages import AsModule, Function, OfOneSize
 
 WARM_UP = 3
 """Runs before one is captured, as CUDA graphs ask for."""
 
 
-class Captured:
+class Captured(OfOneSize):
     """As ``compiled.Compiled``, on a GPU, in single precision; tensors come and go on the CPU."""
 
     def __init__(
@@ -25,11 +25,9 @@ class Captured:
         told: str,
     ) -> None:
         """See ``compiled.Compiled``; ``threads`` and ``told`` are of no use here."""
-        self._function, self._returned = function, returned
-        self._sizes = [x.shape for x in inputs]
+        super().__init__(function, [x.to('cuda').contiguous() for x in inputs], returned)
         program = exported(function, modules, inputs)
         run = move_to_device_pass(program, 'cuda').module()
-        self._inputs = [x.to('cuda').contiguous() for x in inputs]
         stream, self._graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
@@ -39,12 +37,7 @@ class Captured:
         with torch.no_grad(), torch.cuda.graph(self._graph):
             self._outputs = run(*self._inputs)[:returned]
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function returns, as much of it as is wanted."""
-        if [x.shape for x in inputs] != self._sizes:
-            return self._function(*inputs)[: self._returned]
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+    def _run(self) -> tuple[Tensor, ...]:
         self._graph.replay()
         return tuple(x.cpu() for x in self._outputs)
 

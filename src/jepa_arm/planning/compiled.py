@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .kept_models import fingerprint, kept
 from .quiet_openvino import FrontEndManager, TorchScriptPythonDecoder, openvino
-from .stages import AsModule
+from .stages import AsModule, OfOneSize
 
 
-class Compiled:
+class Compiled(OfOneSize):
     """A function of tensors, compiled for one size of each; for other sizes it runs in torch.
 
     Networks compute in bfloat16 where the processor has a unit for that, else in single
@@ -46,9 +46,8 @@ class Compiled:
             told: all else that it depends on, but for the source: no two functions alike.
         """
         name = fingerprint(modules, f'{told} {[tuple(x.shape) for x in inputs]}')
-        self._function, self._returned = function, returned
-        self._inputs = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
-        self._sizes = [x.shape for x in inputs]
+        own = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
+        super().__init__(function, own, returned)
         model = kept(name, lambda: _converted(function, modules, inputs))
         model.reshape({i: list(size) for i, size in enumerate(self._sizes)})
         settings = {
@@ -65,12 +64,7 @@ class Compiled:
         for i, x in enumerate(self._outputs):
             self._request.set_output_tensor(i, _shared(x))
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function returns, as much of it as is wanted."""
-        if [x.shape for x in inputs] != self._sizes:
-            return self._function(*inputs)[: self._returned]
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+    def _run(self) -> tuple[Tensor, ...]:
         self._request.infer()
         return tuple(x.clone() for x in self._outputs)
 
