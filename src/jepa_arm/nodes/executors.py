@@ -12,7 +12,8 @@ raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
 
@@ -35,6 +36,8 @@ SERVE_EVERY_S, SLOW_SERVE_EVERY_S = 0.02, 0.075
 """After which what no ``Beat`` takes is served at the next one, a fast and a slow one."""
 SLOW_S = 0.05
 """Period of a slow beat, at least."""
+LONGEST_REST_S = 0.05
+"""After which messages are taken again, whatever another thread still has to do."""
 LOOK_EVERY_S = 0.1
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
@@ -80,7 +83,7 @@ class Beat(ByHand):
         super().__init__()
         self.period, self._usual_phase, self._phase = period, phase, phase
         self.act, self.late = act, 0.0
-        self._due = self._after(monotonic())
+        self._due, self._rests_until = self._after(monotonic()), 0.0
 
     def time_left(self) -> float:
         """s until the next beat; zero or less when it is due."""
@@ -92,6 +95,23 @@ class Beat(ByHand):
         if (period, phase) != (self.period, self._phase):
             self.period, self._phase = period, phase
             self._due = self._after(monotonic())
+
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """While in it nothing is taken or served, for ``LONGEST_REST_S`` at most.
+
+        For what another thread does in a hurry: of an interpreter's threads one runs at a time.
+        """
+        self._rests_until = monotonic() + LONGEST_REST_S
+        try:
+            yield
+        finally:
+            self._rests_until = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is to be taken or served now."""
+        return monotonic() < self._rests_until
 
     def begin(self) -> None:
         """The next beat is the first one after now: those that were missed are left out."""
@@ -126,7 +146,10 @@ class SparingExecutor(SingleThreadedExecutor):
         sleep(max(0.0, left if timeout_sec is None else min(left, timeout_sec)))
         if beat.time_left() <= 0.0:
             beat.begin()
-            beat.act(lambda: self._take(beat))
+            if not beat.rests:
+                beat.act(lambda: self._take(beat))
+        if beat.rests:
+            return
         serve_every = SERVE_EVERY_S if beat.period < SLOW_S else SLOW_SERVE_EVERY_S
         if monotonic() - self._served_at >= serve_every:
             self._served_at = monotonic()

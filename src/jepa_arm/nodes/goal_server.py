@@ -175,11 +175,6 @@ class GoalServer:
             pursuit.end(outcome, message)
 
     @property
-    def has_none(self) -> bool:
-        """Whether no goal is pursued or waits to be."""
-        return self.active is None and self._waiting is None
-
-    @property
     def is_idle(self) -> bool:
         """Whether every request has its result."""
         return not self._unanswered

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,7 @@ class PlannerPart:
         if self._is_lock_step:
             config = replace(config, deadline_ms=float('inf'))
         self._deadline_ms = config.deadline_ms
+        self._beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, self._on_beat)
 
         with ExitStack() as stack:
             self._observer = Observer(
@@ -104,6 +105,7 @@ class PlannerPart:
                 self._view,
                 send=None if settings.dry_run else self._send,
                 patience=self._patience(settings),
+                rest=nullcontext if self._beat is None else self._beat.rest,
                 sees_all=self._is_lock_step,
                 keep=partial(self._keep_belief, settings),
                 logger=node.get_logger(),
@@ -169,8 +171,7 @@ class PlannerPart:
         self._connections = Connections(self._node)
         self._joints_stamp = -np.inf
         serve = self._node.create_service
-        beat = self._beat = None if self._is_lock_step else Beat(TAKE_S, 0.0, self._on_beat)
-        subscribe = partial(self._node.create_subscription, callback_group=beat)
+        subscribe = partial(self._node.create_subscription, callback_group=self._beat)
         subscribe(JointState, 'joint_states', self._on_joints, JOINTS, raw=True)
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
@@ -195,7 +196,7 @@ class PlannerPart:
 
     def _on_beat(self, take: Callable[[], None]) -> None:
         assert self._beat is not None
-        self._beat.pace(IDLE_TAKE_S if self._goals.has_none else TAKE_S)
+        self._beat.pace(IDLE_TAKE_S if self._goals.is_idle else TAKE_S)
         take()
 
     def _hurry(self) -> None:

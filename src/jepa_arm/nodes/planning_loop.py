@@ -7,7 +7,7 @@ guard view and ``put``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -90,6 +90,7 @@ class PlanningLoop:
         view: PlanView,
         send: Callable[[Proposal | None], None] | None,
         patience: Patience,
+        rest: Callable[[], AbstractContextManager[None]],
         sees_all: bool,
         keep: Callable[[Agent], BeliefKeeper],
         logger: RcutilsLogger,
@@ -102,13 +103,14 @@ class PlanningLoop:
             observer, guard, goals, view: what is heard, asked for and shown.
             send: passes a proposal on to the guard, or None at the end of a goal; None: dry run.
             patience: with blindness, no progress, no guard.
+            rest: is entered while a decision is made, which nothing should interrupt.
             sees_all: whether every image is answered, also those that nothing is planned from.
             keep: makes what keeps the agent's belief.
             logger: of the node.
         """
         self._arm, self._config, self._checkpoint = arm, config, checkpoint
         self._observer, self._guard, self._goals, self._view = observer, guard, goals, view
-        self._send, self._patience = send, patience
+        self._send, self._patience, self._rest = send, patience, rest
         self._sees_all, self._logger = sees_all, logger
         self._agent = Agent(checkpoint, arm, config, seed)
         self._agent.keep_out_of(obstacles)
@@ -379,13 +381,7 @@ class PlanningLoop:
             self._stand(joints)
         else:
             self._follow_guard(pursuit, joints)
-        try:
-            if isinstance(seen, Observation):
-                decision, problem = self._agent.decide(seen, judges=False), ''
-            else:
-                decision, problem = self._agent.decide_blind(seen, judges=False), ''
-        except PlanningError as error:
-            decision, problem = Decision(None), str(error)
+        decision, problem = self._decide(seen)
         if np.isfinite(self._stepped_at):  # of more than a model step between two no image tells
             self._calm_at += max(0.0, stamp - self._stepped_at - self._time.model_dt)
         self._stepped_at = stamp
@@ -420,6 +416,16 @@ class PlanningLoop:
             self.telling.step(PlannerStatus.HOLDING, problem, seen, decision, late)
         else:
             self.telling.plan(seen, decision, late, age, pursuit, note)
+
+    def _decide(self, seen: Observation | JointSample) -> tuple[Decision, str]:
+        """What to do, and why nothing, if that is so."""
+        try:
+            with self._rest():
+                if isinstance(seen, Observation):
+                    return self._agent.decide(seen, judges=False), ''
+                return self._agent.decide_blind(seen, judges=False), ''
+        except PlanningError as error:
+            return Decision(None), str(error)
 
     def _give_up(self, pursuit: Pursuit, decision: Decision, stamp: float) -> None:
         """Ends a goal in a world that does not do what is predicted of it."""
