@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -38,6 +38,8 @@ SLOW_S = 0.05
 """Period of a slow beat, at least."""
 LONGEST_REST_S = 0.05
 """After which messages are taken again, whatever another thread still has to do."""
+LONGEST_WAIT_S = 0.2
+"""What seems to have waited longer was received before the system's clock was set."""
 LOOK_EVERY_S = 0.1
 """Longest wait of a call for parameters or the lifecycle, while the node is busy."""
 OF_EVERY_NODE = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description_interfaces.')
@@ -69,6 +71,8 @@ class Beat(ByHand):
     Attributes:
         period: s; see ``pace``.
         late: s, how long after it was due the newest one began.
+        waited: s, between the arrival of the message called back with and its being taken; 0
+            where the middleware does not tell.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class Beat(ByHand):
         """
         super().__init__()
         self.period, self._usual_phase, self._phase = period, phase, phase
-        self.act, self.late = act, 0.0
+        self.act, self.late, self.waited = act, 0.0, 0.0
         self._due, self._rests_until = self._after(monotonic()), 0.0
 
     def time_left(self) -> float:
@@ -181,7 +185,7 @@ class SparingExecutor(SingleThreadedExecutor):
         for node in self.get_nodes():
             for subscription in list(node.subscriptions):
                 if subscription.callback_group is beat or _is_clock(subscription):
-                    _take_all(subscription)
+                    _take_all(subscription, beat)
 
     def can_execute(self, entity: Any) -> bool:
         """Whether rclpy may wait for ``entity`` now; asked for each of them before it waits."""
@@ -204,7 +208,7 @@ def _is_clock(entity: Any) -> bool:
     return isinstance(entity, Subscription) and entity.msg_type is Clock
 
 
-def _take_all(subscription: Any) -> None:
+def _take_all(subscription: Any, beat: Beat) -> None:
     for _ in range(subscription.qos_profile.depth):
         try:
             taken = take(subscription)
@@ -212,4 +216,11 @@ def _take_all(subscription: Any) -> None:
             return  # a callback destroyed it
         if taken is None:
             return
+        beat.waited = _waited(taken[1]['received_timestamp'])
         subscription.callback(taken[0])
+
+
+def _waited(received: int) -> float:
+    """s since ``received`` (ns of the system's clock)."""
+    waited = time() - received / 1e9
+    return waited if 0.0 <= waited <= LONGEST_WAIT_S else 0.0

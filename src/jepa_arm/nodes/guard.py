@@ -88,7 +88,7 @@ class GuardPart:
         holds = self._output.holds_position
         self._guard = Guard(self._arm, self._time, self._config, holds)
         self._guard.most_speed = self._most_speed
-        self._joints_at = self._joints_stamp = -np.inf
+        self._joints_at = self._joints_came = self._joints_stamp = -np.inf
         self._ticked_at = -np.inf
         self._deviations: deque[float] = deque(maxlen=1000)
         self._latencies: deque[float] = deque(maxlen=100)
@@ -235,7 +235,7 @@ class GuardPart:
     def _age_ms(self, stamp: float) -> float:
         """ms since ``stamp``; finer than a simulated clock, by the joints' stamp and arrival."""
         if self._lock_step is None and has_simulated_time(self._node):
-            now = self._joints_stamp + monotonic() - self._joints_at
+            now = self._joints_stamp + monotonic() - self._joints_came
         else:
             now = self._ros_now()
         return (now - stamp) * 1000.0
@@ -251,6 +251,7 @@ class GuardPart:
             self._node.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
         self._joints_at, self._joints_stamp = monotonic(), sample.stamp
+        self._joints_came = self._joints_at - (0.0 if self._beat is None else self._beat.waited)
         if self._lock_step is not None:
             self._lock_step.joints_came(sample.stamp)
         self._output.observe(sample, self._joints_at, self._ros_now())

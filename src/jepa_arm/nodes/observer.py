@@ -107,8 +107,8 @@ class Observer:
             self._image, self._image_at, self._is_new = msg, monotonic(), True
             self._changed.notify_all()
 
-    def put_joints(self, msg: JointState) -> None:
-        """Takes one joint state."""
+    def put_joints(self, msg: JointState, waited: float = 0.0) -> None:
+        """Takes one joint state, which came ``waited`` s ago."""
         self.joint_rate.count()
         try:
             sample = convert.joints_from_msg(msg, self._names)
@@ -129,7 +129,7 @@ class Observer:
             was_waited_for = not self._has_joints_of_image()
             self._joints.append(sample)
             self._moved.append(self._motion.see(sample))
-            self._joints_at = monotonic()
+            self._joints_at = monotonic() - waited
             if was_waited_for and self._has_joints_of_image():
                 self._changed.notify_all()  # else nobody waits: waking the thread costs more
 

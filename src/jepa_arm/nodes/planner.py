@@ -217,7 +217,8 @@ class PlannerPart:
             self._node.get_logger().warning(text, throttle_duration_sec=1.0)
             return
         self._joints_stamp = stamp
-        self._observer.put_joints(joints)
+        waited = 0.0 if self._beat is None else self._beat.waited
+        self._observer.put_joints(joints, waited)
 
     def _send(self, proposal: Proposal | None) -> None:
         """Proposes, or says that no goal is pursued any more: a trajectory without points.
