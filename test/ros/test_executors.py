@@ -12,7 +12,7 @@ from std_msgs.msg import Int64, String
 from std_srvs.srv import Trigger
 
 from jepa_arm.nodes.compat import SubscriptionEventCallbacks
-from jepa_arm.nodes.executors import Beat, SparingExecutor
+from jepa_arm.nodes.executors import LONGEST_REST_S, LONGEST_WAIT_S, Beat, SparingExecutor
 from jepa_arm.nodes.parameters import COMMAND, JOINTS, SENSOR
 
 pytestmark = pytest.mark.ros
@@ -151,6 +151,37 @@ def test_a_slow_beat_that_is_paced_up_does_not_wait_for_its_old_turn(beating):
     assert beating.spin(lambda: len(beating.ticks) >= before + 3)
     assert time.monotonic() - began < 50 * PERIOD_S
     assert 0.0 <= beating.group.late < 50 * PERIOD_S
+
+
+def test_while_another_thread_is_in_a_hurry_all_else_waits_but_not_for_long(beating, harness):
+    beat, came = beating.group, []
+    publisher = beating.node.create_publisher(Int64, 'count', COMMAND)
+    beating.subscribe(Int64, 'count', lambda m: came.append(m.data), COMMAND)
+    beating.node.create_service(Trigger, '~/own', lambda _, answer: answer)
+    own = harness.make(lambda: harness.node.create_client(Trigger, 'busy/own'))
+    assert beating.spin(lambda: publisher.publish(Int64()) or (came and own.service_is_ready()))
+    with beat.rest():
+        before, began = len(beating.ticks), time.monotonic()
+        asked = own.call_async(Trigger.Request())
+        publisher.publish(Int64(data=1))
+        assert beating.spin(lambda: len(beating.ticks) > before or asked.done())
+        assert time.monotonic() - began > 0.9 * LONGEST_REST_S
+        assert beating.spin(lambda: 1 in came and asked.done())
+    with beat.rest():
+        assert beat.rests
+    assert not beat.rests
+
+
+def test_how_long_a_message_waited_is_told_with_it(beating):
+    waited = []
+    publisher = beating.node.create_publisher(Int64, 'count', COMMAND)
+    beating.subscribe(Int64, 'count', lambda _: waited.append(beating.group.waited), COMMAND)
+    assert beating.spin(lambda: publisher.publish(Int64()) or waited)
+    assert beating.spin(lambda: not waited.clear()) and not waited
+    publisher.publish(Int64())
+    time.sleep(0.1)
+    assert beating.spin(lambda: waited)
+    assert 0.05 < waited[0] <= LONGEST_WAIT_S
 
 
 def test_a_beat_can_be_put_in_step_with_something_else(beating):

@@ -193,7 +193,8 @@ class Task:
             value = heads.value(features).view(-1, latents.shape[1])
             terms.append(-config.value_weight * value.mean(1))
         if config.press_weight > 0.0:
-            terms.append(config.press_weight * self._pressed(start, latents, read))
+            path = torch.cat([start.expand(latents.shape[0], 1, -1), latents], dim=1)
+            terms.append(config.press_weight * self._pressed(self.read('tip', path), read))
         if self.reach is not None:
             outside = beyond(read[..., :2], self.reach, place[0, :2])
             terms.append(config.away_weight * outside)
@@ -225,10 +226,8 @@ class Task:
             depth = depth + keep_out.depth('object', read).mean(1)
         return self.config.obstacle_weight * depth + BARRED * is_barred
 
-    def _pressed(self, start: Tensor, latents: Tensor, read: Tensor) -> Tensor:
-        """(S,) m, see ``inside``, for where the tip will be: what is read is its target."""
-        path = torch.cat([start.expand(latents.shape[0], 1, -1), latents], dim=1)
-        told = self.read('tip', path)
+    def _pressed(self, told: Tensor, read: Tensor) -> Tensor:
+        """(S,) m, see ``inside``, of a tip that is ``told`` (S, H+1, 3) m where to go."""
         tip = torch.lerp(told[:, 1:], told[:, :-1], self.lag)
         return inside(tip, read, self.config.press_radius, self.config.press_height)
 

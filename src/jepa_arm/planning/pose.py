@@ -100,17 +100,22 @@ class PoseTask(Task):
     def appraise(self, start: Tensor, latents: Tensor, place: Tensor) -> tuple[Tensor, ...]:
         """See ``Task.appraise``; ``place`` (1, 4)."""
         config, count = self.config, latents.shape[0]
-        read = self.read('object', latents)
         path = torch.cat([start.expand(count, 1, -1), latents], dim=1)
-        flat = latents.flatten(0, 1)
-        features, _ = self._seen(flat, path[:, :-1].flatten(0, 1), place)
+        tips, things = self.read('tip', path), self.read('object', path)
+        read = things[:, 1:]
+        features, _ = pose_features(
+            latents[..., -1].flatten(),
+            (tips[:, 1:].flatten(0, 1), tips[:, :-1].flatten(0, 1)),
+            (read.flatten(0, 1), things[:, :-1].flatten(0, 1)),
+            place.expand(read[..., 0].numel(), 4),
+        )
         value = self._pose_heads.value(features).view(count, -1)
         left = torch.sin(2.0 * (place[:, 3] - latents[..., -1])).abs() / 2.0
         terms = [
             config.distance_weight * self._far(latents, read, place[:, :3]).mean(1),
             config.turn_weight * left.mean(1),
             -config.value_weight * value.mean(1),
-            config.press_weight * self._pressed(start, latents, read),
+            config.press_weight * self._pressed(tips, read),
         ]
         if self.reach is not None:
             outside = beyond(read[..., :2], self.reach, place[0, :2])
@@ -124,6 +129,6 @@ class PoseTask(Task):
 
     def _seen(self, now: Tensor, before: Tensor, place: Tensor) -> tuple[Tensor, Face]:
         """``pose_features`` of latents (B, D+1) and those of a model step ago."""
-        tip = self.read('tip', now), self.read('tip', before)
-        thing = self.read('object', now), self.read('object', before)
+        both = torch.stack([now, before])
+        tip, thing = self.read('tip', both).unbind(0), self.read('object', both).unbind(0)
         return pose_features(now[:, -1], tip, thing, place.expand(now.shape[0], 4))
