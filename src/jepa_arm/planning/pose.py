@@ -129,6 +129,6 @@ class PoseTask(Task):
 
     def _seen(self, now: Tensor, before: Tensor, place: Tensor) -> tuple[Tensor, Face]:
         """``pose_features`` of latents (B, D+1) and those of a model step ago."""
-        both = torch.stack([now, before])
-        tip, thing = self.read('tip', both).unbind(0), self.read('object', both).unbind(0)
+        tip = self.read('tip', now), self.read('tip', before)
+        thing = self.read('object', now), self.read('object', before)
         return pose_features(now[:, -1], tip, thing, place.expand(now.shape[0], 4))
