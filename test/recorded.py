@@ -40,12 +40,15 @@ PARTS = {
 }
 TOPICS = {
     'camera/image_raw': 'sensor_msgs/Image',
+    'wrist_camera/image_raw': 'sensor_msgs/Image',
     'joint_states': 'sensor_msgs/JointState',
     'planner/joint_trajectory': 'trajectory_msgs/JointTrajectory',
     'planner/status': 'jepa_arm_msgs/PlannerStatus',
     'planner/goal': 'jepa_arm_msgs/Goal',
 }
 STEPS, BEGAN_S = 8, 1_700_000_000.0
+WRIST_ROWS, WRIST_LATE_S = 16, 0.02
+"""What a wrist camera shows are the first rows of what the other does, a little later."""
 PLACE, OTHER = np.array([0.5, 0.1, 0.1]), np.array([0.45, -0.15, 0.15])
 BLIND, TURN = 3, 6
 """Steps of a rough session: that whose image comes late, and the first towards another goal."""
@@ -147,6 +150,9 @@ class Session:
         if not is_blind or i == BLIND:
             shown = {**picture, 'data': image.tobytes()}
             self._say(i, 'camera/image_raw', now + 0.06 * is_blind, shown)
+            header, rows = {'stamp': stamp(now + WRIST_LATE_S)}, image[:WRIST_ROWS]
+            shown |= {'header': header, 'height': len(rows), 'data': rows.tobytes()}
+            self._say(i, 'wrist_camera/image_raw', now + WRIST_LATE_S, shown)
         return image
 
     def _feel(self, now, joints):

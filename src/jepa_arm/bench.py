@@ -202,9 +202,9 @@ def _peak_gflops(size: int = 1024, runs: int = 20) -> float:
 
 def bench_encode(checkpoint: Checkpoint, runs: int = 300) -> dict[str, Any]:
     """Latency of encoding one image with its proprioception."""
-    camera, width = checkpoint.contract.camera, len(checkpoint.model.normaliser.proprio_mean)
+    shape, width = checkpoint.contract.camera.shape, len(checkpoint.model.normaliser.proprio_mean)
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, camera.height, camera.width, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
     proprio = rng.normal(size=(1, width))
 
     def encode() -> None:

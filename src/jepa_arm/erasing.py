@@ -25,7 +25,10 @@ LEAST = 4
 
 
 class Eraser:
-    """Paints declared obstacles over, as if the table were seen through them."""
+    """Paints declared obstacles over, as if the table were seen through them.
+
+    In the image of the camera that stands still; that of the wrist is left as it is.
+    """
 
     def __init__(self, camera: CameraConfig, obstacles: Sequence[ObstacleConfig]) -> None:
         """Of ``obstacles`` (base frame) as ``camera`` sees them."""
@@ -43,9 +46,10 @@ class Eraser:
 
     def erase(self, image: ImageArray) -> ImageArray:
         """``image`` (h, w, 3) uint8 RGB without the obstacles, a copy."""
-        image = image.copy()
+        whole = image.copy()
+        image = whole[: len(self._ground)]
         if not self._ground.any():
-            return image
+            return whole
         table = np.median(image[self._ground], axis=0).astype(np.uint8)
         before = image.astype(np.int16)
         for region, faces in self._regions:
@@ -54,7 +58,7 @@ class Eraser:
                 colour = _commonest(before[pixels])
                 is_like |= np.abs(before - colour).max(axis=-1) <= LIKE
             image[region & is_like] = table
-        return image
+        return whole
 
 
 def _commonest(colours: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -12,7 +12,7 @@ from mcap_ros2.writer import Writer
 
 from jepa_arm.agent import Agent
 from jepa_arm.cli import main
-from jepa_arm.config import PlannerConfig, load
+from jepa_arm.config import PlannerConfig, WristCameraConfig, load
 from jepa_arm.data.mcap_file import ROLE, McapFile, RecordingError, records, recover
 from jepa_arm.data.recording import PlannerState
 from jepa_arm.data.recording_reader import read_recording
@@ -20,7 +20,7 @@ from jepa_arm.model.checkpoint import load_checkpoint
 from jepa_arm.replay import CLOCK, Replay
 from jepa_arm.replay_report import compare, format_replay
 from jepa_arm.resources import checkpoint_path, config_path
-from recorded import BLIND, PLACE, STEPS, write_session
+from recorded import BLIND, PLACE, STEPS, WRIST_ROWS, write_session
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -58,6 +58,25 @@ def test_a_recording_is_read_into_what_the_planner_saw_and_sent(session, arm, ar
         assert np.array_equal(step.proposal.positions, sent.positions)
         assert step.state is PlannerState.PLANNING
     assert np.array_equal(recording.goals[0].place, PLACE)
+
+
+def test_what_the_wrist_camera_saw_is_below_each_image(
+    session, tmp_path, arm, arm_config, checkpoint, config
+):
+    path, seen = session
+    wrist = WristCameraConfig(WRIST_ROWS, 50.0, (-0.1, 0.0, -0.1), (0.0, 0.0, 0.0), 'wrist')
+    camera = replace(arm_config.camera, wrist=wrist)
+    recording = read_recording(path, arm.joint_names, camera)
+    for step, (observation, _) in zip(recording.steps, seen, strict=True):
+        image = observation.image
+        assert np.array_equal(step.seen.image, np.concatenate([image, image[:WRIST_ROWS]]))
+    large = replace(camera, wrist=replace(wrist, height=2 * WRIST_ROWS))
+    with pytest.raises(RecordingError, match='another arm or camera'):
+        read_recording(path, arm.joint_names, large)
+    without = tmp_path / 'without.mcap'
+    write_session(without, arm, checkpoint, config, leave_out=('wrist_camera/image_raw',))
+    steps = read_recording(without, arm.joint_names, camera).steps
+    assert {step.lacks for step in steps} == {'its image'}
 
 
 def test_topics_that_the_planner_was_remapped_to_are_read_in_place_of_the_usual(

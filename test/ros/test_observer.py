@@ -1,12 +1,15 @@
 """What the planner makes of images and joints, and what it does not believe."""
 
 import time
+from dataclasses import replace
+from threading import Timer
 
 import numpy as np
 import pytest
 
+from jepa_arm.config import WristCameraConfig
 from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.observer import NoObservation, Observer, WrongSight
+from jepa_arm.nodes.observer import NoObservation, NoSight, Observer, WrongSight
 from jepa_arm.sight import camera_difference
 from jepa_arm.types import JointSample
 
@@ -49,6 +52,62 @@ def test_joints_are_interpolated_at_the_stamp_of_the_image(observer, camera):
     observation = observer.observe()
     np.testing.assert_allclose(observation.joints, [2.5, -2.5])
     assert observation.stamp == pytest.approx(1.025) and np.all(observation.image[::2] == 77)
+
+
+@pytest.fixture
+def two_cameras(camera):
+    wrist = WristCameraConfig(16, 50.0, (-0.1, 0.0, -0.1), (0.0, 0.0, 0.0), 'wrist')
+    camera = replace(camera, wrist=wrist)
+    observer = Observer(NAMES, FASTEST, camera, 0.2, 0.1, 0.3, tip_of, str.upper)
+    return observer, replace(camera, height=16)
+
+
+def test_what_the_wrist_camera_sees_is_below_and_an_image_waits_for_it(two_cameras, camera):
+    observer, wrist = two_cameras
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_wrist_image(image(wrist, 0.9, 100))
+    observer.put_image(image(camera, 1.0))
+    late = Timer(0.005, lambda: observer.put_wrist_image(image(wrist, 0.98, 120)))
+    late.start()
+    assert observer.wait(0.0)
+    late.join()
+    seen = observer.observe().image
+    assert seen.shape == (camera.height + 16, camera.width, 3)
+    assert seen[camera.height - 1].max() == 70 and seen[camera.height + 1].min() == 120
+
+
+def test_one_of_two_cameras_alone_shows_nothing_that_the_model_knows(two_cameras, camera):
+    observer, wrist = two_cameras
+    observer.put_joints(joints(1.0, 0.0, 0.0))
+    observer.put_image(image(camera, 1.0))
+    black = image(wrist, 1.0, 0)
+    large, old = image(camera, 1.0), image(wrist, 0.94)
+    for msg, says in (
+        (None, 'publishing on WRIST_CAMERA/IMAGE_RAW'),
+        (old, '-0.06 s from that of the other'),
+        (black, 'wrist camera: the image is black'),
+        (large, f'wrist camera: .*{camera.width}x16'),
+    ):
+        if msg is not None:
+            observer.put_wrist_image(msg)
+        with pytest.raises(NoSight, match=says):
+            observer.observe()
+    observer.put_wrist_image(image(wrist, 1.0))
+    observer.observe()
+
+
+def test_a_wrist_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(
+    two_cameras, camera
+):
+    observer, wrist = two_cameras
+    for i in range(4):
+        observer.put_joints(joints(1.0 + 0.1 * i, 0.02 * i, 0.0))
+        observer.put_image(image(camera, 1.0 + 0.1 * i, 70 + i))
+        observer.put_wrist_image(image(wrist, 1.0 + 0.1 * i))
+        if i < 3:
+            observer.observe()
+    with pytest.raises(WrongSight, match='wrist camera: the image has not changed'):
+        observer.observe()
 
 
 def test_an_image_counts_as_new_once(observer, camera):

@@ -19,7 +19,14 @@ from .model import (
     model_config,
 )
 from .planning import OPTIMIZERS, ActorConfig, CemConfig, MppiConfig, PlannerConfig
-from .robot import ArmConfig, CameraConfig, Contract, TimeConfig, steps_per
+from .robot import (
+    ArmConfig,
+    CameraConfig,
+    Contract,
+    TimeConfig,
+    WristCameraConfig,
+    steps_per,
+)
 from .world import CollectConfig, SimConfig, TaskConfig
 
 __all__ = [
@@ -48,6 +55,7 @@ __all__ = [
     'TaskConfig',
     'TimeConfig',
     'TrainConfig',
+    'WristCameraConfig',
     'from_dict',
     'load',
     'model_config',

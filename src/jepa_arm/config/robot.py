@@ -62,6 +62,35 @@ class TimeConfig:
 
 
 @dataclass(frozen=True)
+class WristCameraConfig:
+    """A second pinhole camera, mounted at the arm's tip; as wide an image as the first one's.
+
+    Attributes:
+        height: pixels.
+        fov_deg: vertical field of view, degrees.
+        position, look_at: (x, y, z) m in the tip frame; image up is where the tool comes from.
+        frame_id: name of the optical frame.
+    """
+
+    height: int
+    fov_deg: float
+    position: tuple[float, float, float]
+    look_at: tuple[float, float, float]
+    frame_id: str
+
+    def __post_init__(self) -> None:
+        check_lens('wrist camera', self.height, self.fov_deg)
+
+
+def check_lens(what: str, size: int, fov_deg: float) -> None:
+    """Raises ``ConfigError`` for a side of ``size`` pixels or an angle that no camera has."""
+    if not 16 <= size <= LARGEST:
+        raise ConfigError(f'{what} size: expected 16..{LARGEST} px, got {size}')
+    if not 1.0 <= fov_deg <= 170.0:
+        raise ConfigError(f'{what} fov_deg: expected 1..170 degrees, got {fov_deg}')
+
+
+@dataclass(frozen=True)
 class CameraConfig:
     """A pinhole camera without distortion, posed in the arm's base frame.
 
@@ -70,6 +99,8 @@ class CameraConfig:
         fov_deg: vertical field of view, degrees.
         position, look_at: (x, y, z) m in the base frame; image up is base +z.
         frame_id: name of the optical frame.
+        wrist: a second camera at the tip, or None. Its image is put below the first one's: what
+            a model sees are both, as one image of ``shape``.
     """
 
     width: int
@@ -78,14 +109,21 @@ class CameraConfig:
     position: tuple[float, float, float]
     look_at: tuple[float, float, float]
     frame_id: str
+    wrist: WristCameraConfig | None = None
 
     def __post_init__(self) -> None:
-        if not (16 <= self.width <= LARGEST and 16 <= self.height <= LARGEST):
-            raise ConfigError(
-                f'camera size: expected 16..{LARGEST} px, got {self.width}x{self.height}'
-            )
-        if not 1.0 <= self.fov_deg <= 170.0:
-            raise ConfigError(f'fov_deg: expected 1..170 degrees, got {self.fov_deg}')
+        check_lens('camera', self.width, self.fov_deg)
+        check_lens('camera', self.height, self.fov_deg)
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """(h, w) of what a model sees, the wrist camera's image below this one's."""
+        return self.height + (self.wrist.height if self.wrist else 0), self.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, 3) of the same."""
+        return *self.seen, 3
 
 
 @dataclass(frozen=True)
@@ -153,11 +191,26 @@ class ArmConfig:
             value = getattr(self, key)
             if not 0.0 < value <= 1.0:
                 raise ConfigError(f'{self.name}.{key}: expected a share in (0, 1], got {value}')
+        wrist = self.camera.wrist
+        if wrist is not None and not self._looks_aside(wrist):
+            raise ConfigError(
+                f'{self.name}.camera.wrist: expected a place to look at beside the tool axis '
+                f'{self.tool_axis} through its position {wrist.position}, got {wrist.look_at}'
+            )
         if any(lo >= hi for lo, hi in zip(self.workspace_min, self.workspace_max, strict=True)):
             raise ConfigError(
                 f'{self.name}.workspace: expected min < max on each axis, got '
                 f'{self.workspace_min} .. {self.workspace_max}'
             )
+
+    def _looks_aside(self, wrist: WristCameraConfig) -> bool:
+        """Whether it does not look along the tool axis, where no side of its image is up."""
+        (x, y, z), (a, b, c) = (
+            [end - begin for begin, end in zip(wrist.position, wrist.look_at, strict=True)],
+            self.tool_axis,
+        )
+        aside = math.hypot(y * c - z * b, z * a - x * c, x * b - y * a)
+        return aside > 0.01 * math.hypot(x, y, z)
 
 
 @dataclass(frozen=True)
@@ -166,7 +219,7 @@ class Contract:
 
     Attributes:
         arm: name of the arm; joints: their names, in the order of every joint vector.
-        camera: size and pose of the one camera.
+        camera: size and pose of the camera, and of the one at the wrist if there is one.
         action_space: name of the meaning of an action; action_width: A, its number of values.
         action_scale: what an action of 1 does in one control step, m or rad.
         time: the time chain; ``frame_skip`` control steps are one model step.

@@ -318,7 +318,7 @@ def _reserve(path: Path, size: int) -> None:
 def _columns(contract: Contract) -> dict[str, tuple[tuple[int, ...], type]]:
     """Row shape and dtype of each flat array."""
     return {
-        'pixels': ((contract.camera.height, contract.camera.width, 3), np.uint8),
+        'pixels': (contract.camera.shape, np.uint8),
         'proprio': ((len(contract.joints),), np.float32),
         'action': ((contract.action_width,), np.float32),
         'tip_position': ((3,), np.float32),

@@ -14,6 +14,10 @@ FROM_BELIEF = 'planning from the belief'
 """With what the reason of a status ends that tells of a plan made without an image."""
 TOO_OLD = 's old when it comes'
 """What the reason of a status says where the newest image was too old to plan from."""
+WRIST_IMAGES = 'wrist_camera/image_raw'
+"""Topic of the wrist camera."""
+WRIST_APART_S = 0.05
+"""Between the stamps of two cameras' images that are taken for one."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,18 @@ from ..messages import (
     to_seconds,
     yaw_from_msg,
 )
-from ..types import FloatArray, JointSample, Observation
+from ..types import FloatArray, ImageArray, JointSample, Observation
 from .mcap_file import RecordingError
-from .recording import FROM_BELIEF, TOO_OLD, Asked, PlannerState, Recording, Step
+from .recording import (
+    FROM_BELIEF,
+    TOO_OLD,
+    WRIST_APART_S,
+    WRIST_IMAGES,
+    Asked,
+    PlannerState,
+    Recording,
+    Step,
+)
 from .topics import Timed, read_topics
 
 AROUND_S = 1.0
@@ -50,9 +59,10 @@ def read_recording(
         raise RecordingError(f'{path}: expected a goal that was pursued, got none to decide about')
     try:
         joints = Joints(topics['joint_states'], joint_names)
-        steps = _steps(topics, joints, joint_names, camera)
+        views = _Views(topics, camera)
+        steps = _steps(topics, joints, joint_names, views)
         goals = _goals(topics, joint_names, camera)
-        unplanned = _unplanned(topics, joints, steps, camera)
+        unplanned = _unplanned(topics, joints, steps, views)
     except ConversionError as error:
         raise RecordingError(f'{path}: another arm or camera? {error}') from None
     except (AttributeError, TypeError) as error:
@@ -94,15 +104,39 @@ def _steps(
     topics: Mapping[str, Timed],
     joints: Joints,
     joint_names: Sequence[str],
-    camera: CameraConfig,
+    views: _Views,
 ) -> tuple[Step, ...]:
-    reader = _StepReader(topics, joints, joint_names, camera)
+    reader = _StepReader(topics, joints, joint_names, views)
     steps: list[Step] = []
     for published, status in topics['planner/status']:
         step = reader.step(published, status, steps[-1].seen.stamp if steps else np.nan)
         if step is not None:
             steps.append(step)
     return tuple(steps)
+
+
+class _Views:
+    """Images as the model sees them: with what the wrist camera saw below, if there is one."""
+
+    def __init__(self, topics: Mapping[str, Timed], camera: CameraConfig) -> None:
+        self._camera = camera
+        self._below = [(to_seconds(m.header.stamp), m) for _, m in topics[WRIST_IMAGES]]
+
+    def pixels(self, image: Message) -> ImageArray | None:
+        """(h, w, 3) uint8 RGB; None where no image of the wrist camera is of its time."""
+        width, wrist = self._camera.width, self._camera.wrist
+        pixels = image_from_msg(image, (width, self._camera.height))
+        if wrist is None:
+            return pixels
+        stamp = to_seconds(image.header.stamp)
+        apart, below = min(
+            ((abs(at - stamp), m) for at, m in self._below),
+            key=lambda found: found[0],
+            default=(np.inf, None),
+        )
+        if below is None or apart > WRIST_APART_S:
+            return None
+        return np.concatenate([pixels, image_from_msg(below, (width, wrist.height))])
 
 
 class _StepReader:
@@ -113,12 +147,12 @@ class _StepReader:
         topics: Mapping[str, Timed],
         joints: Joints,
         joint_names: Sequence[str],
-        camera: CameraConfig,
+        views: _Views,
     ) -> None:
         images, proposals = topics['camera/image_raw'], topics['planner/joint_trajectory']
         self._images = {to_seconds(msg.header.stamp): (at, msg) for at, msg in images}
         self._proposals = {to_seconds(msg.header.stamp): msg for _, msg in proposals}
-        self._joints, self._names, self._camera = joints, joint_names, camera
+        self._joints, self._names, self._views = joints, joint_names, views
         self._counted, self._was_blind = _Counted(), False
 
     def step(self, published: float, status: Message, last: float) -> Step | None:
@@ -176,10 +210,10 @@ class _StepReader:
             return None
         shown_at, image = self._images[stamp]
         position = self._joints.at(stamp, shown_at) if position is None else position
-        if position is None:
+        pixels = self._views.pixels(image)
+        if position is None or pixels is None:
             return None
-        size = self._camera.width, self._camera.height
-        return Observation(image_from_msg(image, size), position, stamp)
+        return Observation(pixels, position, stamp)
 
 
 class _Counted:
@@ -202,7 +236,7 @@ class _Counted:
 
 
 def _unplanned(
-    topics: Mapping[str, Timed], joints: Joints, steps: Sequence[Step], camera: CameraConfig
+    topics: Mapping[str, Timed], joints: Joints, steps: Sequence[Step], views: _Views
 ) -> tuple[tuple[float, Observation], ...]:
     planned = {step.seen.stamp for step in steps if isinstance(step.seen, Observation)}
     found = []
@@ -211,8 +245,8 @@ def _unplanned(
         position = joints.at(stamp, published)
         if stamp in planned or not steps[0].seen.stamp < stamp < steps[-1].seen.stamp:
             continue
-        if position is not None:
-            pixels = image_from_msg(image, (camera.width, camera.height))
+        pixels = views.pixels(image)
+        if position is not None and pixels is not None:
             found.append((published, Observation(pixels, position, stamp)))
     return tuple(found)
 
@@ -250,7 +284,7 @@ def _asked(
     wants_yaw = getattr(msg, 'yaw_tolerance', 0.0) > 0.0  # recordings of before have none
     subject = 'object' if msg.subject == 0 else 'tip'
     if msg.kind == 0:  # IMAGE
-        pixels = image_from_msg(msg.image, (camera.width, camera.height))
+        pixels = image_from_msg(msg.image, (camera.width, camera.seen[0]))
         shown = Observation(pixels, joints_from_msg(msg.joints, names).position, 0.0)
     elif msg.kind in (2, 3):  # OBJECT_POSE, TIP_POSE
         subject, p = ('object', 'tip')[msg.kind - 2], msg.pose.pose.position
@@ -258,7 +292,7 @@ def _asked(
         yaw = yaw_from_msg(msg.pose.pose.orientation) if wants_yaw else None
     elif msg.kind == 4:  # JOINTS
         subject, position = 'tip', joints_from_msg(msg.joints, names).position
-        blank = np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
+        blank = np.zeros(camera.shape, dtype=np.uint8)
         shown = Observation(blank, position, 0.0)
     else:
         raise ConversionError(f'goal: expected kind 0, 2, 3 or 4, got {msg.kind}')

@@ -12,6 +12,7 @@ from mcap_ros2.decoder import DecoderFactory
 
 from ..messages import Message
 from .mcap_file import ROLE, RecordingError, records
+from .recording import WRIST_IMAGES
 
 NEEDED = {
     'planner/status': 'jepa_arm_msgs/msg/PlannerStatus',
@@ -22,6 +23,7 @@ NEEDED = {
 }
 USEFUL = {
     'camera/camera_info': 'sensor_msgs/msg/CameraInfo',
+    WRIST_IMAGES: 'sensor_msgs/msg/Image',
     'planner/plan_markers': 'visualization_msgs/msg/MarkerArray',
     'move_to_goal/_action/status': 'action_msgs/msg/GoalStatusArray',
 }

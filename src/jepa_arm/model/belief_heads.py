@@ -254,8 +254,7 @@ def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:
             f'{checkpoint.folder}: expected a world model that is told of the joints and goes on '
             f'from two latents, got {model.config.name}; belief heads are for such alone'
         )
-    width, camera = model.config.image_width, checkpoint.contract.camera
-    size = camera.height, camera.width
+    width, size = model.config.image_width, checkpoint.contract.camera.seen
     return BeliefHeads(model.latent, model.normaliser, model.block_width, width, size)
 
 

@@ -30,7 +30,7 @@ from .world_model import Normaliser
 SCHEMA_VERSION = 1
 INFO_LIMIT, WEIGHTS_LIMIT = 10_000_000, 2_000_000_000
 """Bytes of the largest ``config.json`` and safetensors file that are read."""
-NOT_COMPARED = ('camera.frame_id', 'time.physics_dt')
+NOT_COMPARED = ('camera.frame_id', 'camera.wrist.frame_id', 'time.physics_dt')
 """Contract values that may differ: a frame's name, and the physics of the simulator."""
 
 

@@ -59,8 +59,8 @@ class Decoder(nn.Module):
 
 def new_decoder(checkpoint: Checkpoint, config: DecoderConfig) -> Decoder:
     """An untrained one for a checkpoint."""
-    camera = checkpoint.contract.camera
-    return Decoder(checkpoint.model.latent, (camera.height, camera.width), config.channels)
+    size = checkpoint.contract.camera.seen
+    return Decoder(checkpoint.model.latent, size, config.channels)
 
 
 def load_decoder(checkpoint: Checkpoint) -> Decoder | None:

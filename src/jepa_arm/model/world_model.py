@@ -60,8 +60,7 @@ class WorldModel(nn.Module):
         self.normaliser = normaliser
         self.latent, self.past = config.latent, config.past
         self.block_width, self.sees_velocity = contract.block_width, config.sees_velocity
-        camera = contract.camera
-        height, breadth = config.image_size or (camera.height, camera.width)
+        height, breadth = config.image_size or contract.camera.seen
         self.encoder = Encoder(config, (height, breadth), self.proprio_width)
         self.predictor = Predictor(config, self.block_width)
         if config.inverse_width:
@@ -181,11 +180,10 @@ def checked(
         ValueError: another shape or type than the contract's.
     """
     pixels, proprio = torch.as_tensor(pixels), torch.as_tensor(proprio, dtype=torch.float32)
-    camera = contract.camera
-    expected = (camera.height, camera.width, 3), (proprio_width,)
+    expected = contract.camera.shape, (proprio_width,)
     if pixels.shape[1:] != expected[0] or pixels.dtype != torch.uint8:
         raise ValueError(
-            f'images: expected (B, {camera.height}, {camera.width}, 3) uint8 RGB, '
+            f'images: expected (B, {", ".join(map(str, expected[0]))}) uint8 RGB, '
             f'got {tuple(pixels.shape)} {pixels.dtype}; resize or convert before encoding'
         )
     if proprio.shape != (len(pixels), *expected[1]):

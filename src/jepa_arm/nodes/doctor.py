@@ -22,6 +22,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import ArmConfig, CameraConfig, GuardConfig, SimConfig
+from ..data.recording import WRIST_IMAGES
 from ..installation import Finding, Level
 from ..sight import camera_difference
 from . import conversions as convert
@@ -51,6 +52,8 @@ WHO = {
     'guard/status': f'the guard {START}',
     'planner/status': f'the planner {START}',
 }
+IMAGES = {'camera/image_raw': 'image', WRIST_IMAGES: 'wrist image'}
+"""What is said of the images of a topic."""
 TRIGGER = 'std_srvs/srv/Trigger'
 NODES = {'guard/status': 'guard', 'planner/status': 'planner'}
 TRANSITIONS = {'unconfigured': 'configure', 'inactive': 'activate'}
@@ -70,6 +73,11 @@ class Examiner:
     ) -> None:
         """See ``examine_graph``."""
         self._arm, self._sim, self._camera_config = arm, sim, camera
+        seen_by, self._who = camera or arm.camera, dict(WHO)
+        self._sizes = {'camera/image_raw': (seen_by.width, seen_by.height)}
+        if seen_by.wrist is not None:
+            self._who[WRIST_IMAGES] = 'the driver of the wrist camera'
+            self._sizes[WRIST_IMAGES] = seen_by.width, seen_by.wrist.height
         self._max_gap = np.inf if guard is None else guard.max_joint_age
         self._names: dict[str, str] = {}
         self._context = Context()
@@ -93,8 +101,8 @@ class Examiner:
             yield Finding('graph', Level.WARN, 'no node of a graph is seen', 'jepa-arm up')
             return
         self._find_names()
-        kinds = (Image, CameraInfo, JointState, GuardStatus, PlannerStatus)
-        for topic, kind in zip(WHO, kinds, strict=True):
+        kinds = (Image, CameraInfo, JointState, GuardStatus, PlannerStatus, Image)
+        for topic, kind in zip(self._who, kinds, strict=False):
             self._listen(topic, kind)
         listened = self._listen_for_all()
         yield from self._publishers()
@@ -114,7 +122,7 @@ class Examiner:
         return Finding('middleware', Level.OK, text)
 
     def _publishers(self) -> Iterator[Finding]:
-        for topic, who in WHO.items():
+        for topic, who in self._who.items():
             count = self._count(topic)
             if count == 1:
                 continue
@@ -140,7 +148,7 @@ class Examiner:
 
     def _unheard(self) -> list[str]:
         """Topics that somebody publishes and of which nothing has come."""
-        return [t for t in WHO if not self._log[t] and self._count(t)]
+        return [t for t in self._who if not self._log[t] and self._count(t)]
 
     def _find_names(self) -> None:
         """Notes the names that guard and planner use; it takes a moment until both are seen."""
@@ -205,7 +213,8 @@ class Examiner:
 
     def _rates(self, listened: float) -> Iterator[Finding]:
         time_config = self._sim.time
-        expected = {'camera/image_raw': 1.0 / time_config.control_dt, 'joint_states': 50.0}
+        expected = {topic: 1.0 / time_config.control_dt for topic in self._sizes}
+        expected['joint_states'] = 50.0
         for topic, wanted in expected.items():
             arrivals, name = [at for at, _ in self._log[topic]], self._shown(topic)
             if len(arrivals) < 2:
@@ -227,7 +236,7 @@ class Examiner:
                 yield Finding(name, Level.OK, text)
 
     def _qualities(self) -> Iterator[Finding]:
-        for topic in (*WHO, *self._command_topics()):
+        for topic in (*self._who, *self._command_topics()):
             name = self._name(topic)
             for writer in self._node.get_publishers_info_by_topic(name):
                 for reader in self._node.get_subscriptions_info_by_topic(name):
@@ -271,16 +280,17 @@ class Examiner:
         return Finding('clock', Level.FAIL, text, advice)
 
     def _camera(self) -> Iterator[Finding]:
-        if self._log['camera/image_raw']:
-            image = self._log['camera/image_raw'][-1][1]
-            camera = self._camera_config or self._arm.camera
+        for topic, size in self._sizes.items():
+            if not self._log[topic]:
+                continue
+            image, name = self._log[topic][-1][1], IMAGES[topic]
             try:
-                convert.image_from_msg(image, (camera.width, camera.height))
+                convert.image_from_msg(image, size)
             except convert.ConversionError as error:
-                yield Finding('image', Level.FAIL, str(error), 'change the driver settings')
+                yield Finding(name, Level.FAIL, str(error), 'change the driver settings')
             else:
                 text = f'{image.width}x{image.height} {image.encoding}'
-                yield Finding('image', Level.OK, text)
+                yield Finding(name, Level.OK, text)
         if not self._log['camera/camera_info']:
             return
         info = self._log['camera/camera_info'][-1][1]

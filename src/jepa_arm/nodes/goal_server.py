@@ -297,7 +297,7 @@ class GoalReader:
         return goal
 
     def _shown(self, msg: Goal) -> Observation:
-        pixels = convert.image_from_msg(msg.image, (self._camera.width, self._camera.height))
+        pixels = convert.image_from_msg(msg.image, (self._camera.width, self._camera.seen[0]))
         return Observation(pixels, self._joints(msg), convert.to_seconds(msg.image.header.stamp))
 
     def _recalled(self, name: str) -> Observation:

@@ -31,6 +31,7 @@ TOPICS = {
     'joint_states': ('joint_states', 'topic of the measured joints'),
     'image': ('camera/image_raw', 'topic of the camera image'),
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
+    'wrist_image': ('wrist_camera/image_raw', 'topic of the wrist camera, for models with one'),
 }
 """Arguments for what the drivers of arm and camera publish: the usual name, and a description."""
 OF_LAUNCH = {

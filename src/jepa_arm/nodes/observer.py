@@ -14,9 +14,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from ..config import CameraConfig
-from ..data.recording import TOO_OLD
+from ..data.recording import TOO_OLD, WRIST_APART_S, WRIST_IMAGES
 from ..sight import Motion, Stillness, camera_difference, image_fault
-from ..types import FloatArray, JointSample, Observation
+from ..types import FloatArray, ImageArray, JointSample, Observation
 from . import conversions as convert
 from .diagnostics import Rate
 
@@ -57,6 +57,70 @@ class WrongSight(NoObservation):
     """The images are not of the model's camera, or not of now: nothing is believed of them."""
 
 
+class WristView:
+    """What the wrist camera sees beside the images of the one that stands still.
+
+    It must be there, new and good, with each of them: a model that was taught by both sees
+    nothing that it knows in one of them alone.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        max_clipped: float,
+        tip_of: Callable[[FloatArray], FloatArray],
+        topic: str,
+    ) -> None:
+        """The arguments are those of ``Observer``; ``topic``: whole name, for messages."""
+        assert camera.wrist is not None
+        self._size, self._max_clipped = (camera.width, camera.wrist.height), max_clipped
+        self._stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
+        self._image: Image | None = None
+        self._topic = topic
+
+    def put(self, msg: Image) -> None:
+        """Takes the newest image."""
+        self._image = msg
+
+    def is_as_new_as(self, stamp: float) -> bool:
+        """Whether an image of ``stamp`` (s) or later is here, as nearly as counts."""
+        image = self._image
+        return image is not None and self._stamp(image) >= stamp - WRIST_APART_S
+
+    def newest(self, stamp: float) -> ImageArray:
+        """(h, w, 3) uint8 RGB, of about ``stamp`` (s).
+
+        Raises:
+            NoSight: there is none, or it shows nothing.
+        """
+        image = self._image
+        if image is None:
+            raise NoSight(f'no image has come; is something publishing on {self._topic}?')
+        apart = self._stamp(image) - stamp
+        if abs(apart) > WRIST_APART_S:
+            raise NoSight(
+                f'the image of the wrist camera is {apart:+.2f} s from that of the other, '
+                f'expected <= {WRIST_APART_S} s; are both drivers alive, and on one clock?'
+            )
+        try:
+            pixels = convert.image_from_msg(image, self._size)
+        except convert.ConversionError as error:
+            raise NoSight(f'wrist camera: {error}') from None
+        fault = image_fault(pixels, self._max_clipped)
+        if fault:
+            raise NoSight(f'wrist camera: {fault}')
+        return pixels
+
+    def fault(self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float) -> str:
+        """See ``Stillness.fault``."""
+        fault = self._stillness.fault(image, joints, moved, stamp)
+        return fault and f'wrist camera: {fault}'
+
+    @staticmethod
+    def _stamp(image: Image) -> float:
+        return convert.to_seconds(image.header.stamp)
+
+
 class Observer:
     """Makes observations of the newest image and the joints at its stamp."""
 
@@ -87,6 +151,9 @@ class Observer:
         self._name_of = name_of
         self._stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
         self._late_stillness = Stillness(camera, tip_of, FROZEN_PIXELS)
+        self._wrist: WristView | None = None
+        if camera.wrist is not None:
+            self._wrist = WristView(camera, max_clipped, tip_of, name_of(WRIST_IMAGES))
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=JOINTS_KEPT)
         self._motion, self._moved = Motion(velocity_limit), deque[JointSample](maxlen=JOINTS_KEPT)
@@ -105,6 +172,13 @@ class Observer:
             if self._image is None or msg.header.stamp != self._image.header.stamp:
                 self._stamp_at = monotonic()
             self._image, self._image_at, self._is_new = msg, monotonic(), True
+            self._changed.notify_all()
+
+    def put_wrist_image(self, msg: Image) -> None:
+        """Takes the newest image of the wrist camera, which the model must have been taught by."""
+        assert self._wrist is not None
+        with self._changed:
+            self._wrist.put(msg)
             self._changed.notify_all()
 
     def put_joints(self, msg: JointState, waited: float = 0.0) -> None:
@@ -126,11 +200,11 @@ class Observer:
             if self._joints and sample.stamp < self._joints[-1].stamp:
                 self._joints.clear()  # the clock jumped back
                 self._moved.clear()
-            was_waited_for = not self._has_joints_of_image()
+            was_waited_for = not self._is_complete()
             self._joints.append(sample)
             self._moved.append(self._motion.see(sample))
             self._joints_at = monotonic() - waited
-            if was_waited_for and self._has_joints_of_image():
+            if was_waited_for and self._is_complete():
                 self._changed.notify_all()  # else nobody waits: waking the thread costs more
 
     def put_camera_info(self, msg: CameraInfo) -> None:
@@ -142,12 +216,12 @@ class Observer:
             self.camera_fault = camera_difference(msg, self._camera)
 
     def wait(self, timeout: float) -> bool:
-        """Whether an image that was not waited for before is here, with joints of its time."""
+        """Whether an image that was not waited for before is here, with all else of its time."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_new, timeout):
                 return False
             self._is_new = False
-            self._changed.wait_for(self._has_joints_of_image, JOINTS_WAIT_S)
+            self._changed.wait_for(self._is_complete, JOINTS_WAIT_S)
             return True
 
     def observe(self) -> Observation:
@@ -184,13 +258,18 @@ class Observer:
         fault = image_fault(pixels, self._max_clipped)
         if fault:
             raise NoSight(fault)
-        observation = Observation(pixels, self._at(joints, stamp), stamp)
+        when = self._at(joints, stamp), self._at(moved, stamp), stamp
         is_late = age > self._max_image_age  # or its stamp is wrong
         stillness = self._late_stillness if is_late else self._stillness
         with self._changed:
-            fault = stillness.fault(pixels, observation.joints, self._at(moved, stamp), stamp)
+            fault = stillness.fault(pixels, *when)
+            if self._wrist is not None:
+                below = self._wrist.newest(stamp)
+                fault = fault or self._wrist.fault(below, *when)
+                pixels = np.concatenate([pixels, below])
         if fault:
             raise WrongSight(fault)
+        observation = Observation(pixels, when[0], stamp)
         if is_late:
             raise LateImage(f'the newest image is {age:.2f} {TOO_OLD}', observation)
         return observation
@@ -238,10 +317,13 @@ class Observer:
                 'still?'
             )
 
-    def _has_joints_of_image(self) -> bool:
+    def _is_complete(self) -> bool:
+        """Whether what belongs to the newest image is here."""
         if self._image is None or not self._joints:
             return False
-        return self._joints[-1].stamp >= convert.to_seconds(self._image.header.stamp)
+        stamp = convert.to_seconds(self._image.header.stamp)
+        has_wrist = self._wrist is None or self._wrist.is_as_new_as(stamp)
+        return self._joints[-1].stamp >= stamp and has_wrist
 
     def _at(self, joints: list[JointSample], stamp: float) -> FloatArray:
         """(J,) rad at ``stamp``, linear between its neighbours; the nearest beyond the ends."""

@@ -26,6 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 from ..agent import Agent
 from ..arm import Arm
 from ..config import ConfigError, GuardConfig, PlannerConfig, TimeConfig, load
+from ..data.recording import WRIST_IMAGES
 from ..model.checkpoint import Checkpoint, CheckpointError, check_contract, load_checkpoint
 from ..motion import make_contract
 from ..resources import checkpoint_path, config_path
@@ -175,6 +176,9 @@ class PlannerPart:
         subscribe(JointState, 'joint_states', self._on_joints, JOINTS, raw=True)
         subscribe(Image, 'camera/image_raw', self._observer.put_image, SENSOR)
         subscribe(CameraInfo, 'camera/camera_info', self._observer.put_camera_info, SENSOR)
+        if self._checkpoint.contract.camera.wrist is not None:
+            subscribe(Image, WRIST_IMAGES, self._observer.put_wrist_image, SENSOR)
+            self._connections.need(WRIST_IMAGES)
         events = self._connections.hear('guard/status')
         subscribe(
             GuardStatus, 'guard/status', self._guard.put, GUARD_STATUS, event_callbacks=events

@@ -233,7 +233,7 @@ class PlanningLoop:
     def _rehearse(self) -> None:
         """Makes some plans that nobody hears of."""
         contract, home = self._checkpoint.contract, self._arm.home
-        black = np.zeros((contract.camera.height, contract.camera.width, 3), dtype=np.uint8)
+        black = np.zeros(contract.camera.shape, dtype=np.uint8)
         self._agent.effort = self._agent.planners.sweep_size * self._config.sweeps
         for i, subject in enumerate(('tip', 'tip', 'object', 'object')):
             self._agent.set_goal(PositionGoal(subject, self._arm.tip_position(home)))

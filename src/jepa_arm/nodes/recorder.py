@@ -37,6 +37,7 @@ from .roles import topics_in_use
 TOPICS = (
     'camera/image_raw',
     'camera/camera_info',
+    'wrist_camera/image_raw',
     'joint_states',
     'planner/joint_trajectory',
     'planner/status',

@@ -34,6 +34,7 @@ ROLES = (
     Role('joint_states', 'guard', True, 'sensor_msgs/msg/JointState'),
     Role('camera/image_raw', 'planner', True, 'sensor_msgs/msg/Image'),
     Role('camera/camera_info', 'planner', True, 'sensor_msgs/msg/CameraInfo'),
+    Role('wrist_camera/image_raw', 'planner', True, 'sensor_msgs/msg/Image'),
     Role('guard/status', 'guard', False, 'jepa_arm_msgs/msg/GuardStatus'),
     Role('planner/status', 'planner', False, 'jepa_arm_msgs/msg/PlannerStatus'),
     Role('planner/goal', 'planner', False, 'jepa_arm_msgs/msg/Goal'),

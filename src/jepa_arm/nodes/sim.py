@@ -20,6 +20,7 @@ from geometry_msgs.msg import PoseArray
 from jepa_arm_msgs.srv import InjectFault, ResetScene, Step
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -27,6 +28,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from ..config import ConfigError, GuardConfig, ObstacleConfig, load
+from ..data.recording import WRIST_IMAGES
 from ..resources import config_path
 from ..sim.tasks import load_task
 from ..types import FloatArray, JointSample
@@ -135,6 +137,9 @@ class SimNode(Node):
         self._joints_pub = self.create_publisher(JointState, self._joints_topic, SENSOR)
         self._image_pub = self.create_publisher(Image, 'camera/image_raw', SENSOR)
         self._info_pub = self.create_publisher(CameraInfo, 'camera/camera_info', SENSOR)
+        self._wrist_pub: Publisher | None = None
+        if self._arm.config.camera.wrist is not None:
+            self._wrist_pub = self.create_publisher(Image, WRIST_IMAGES, SENSOR)
         self._truth_pub = self.create_publisher(PoseArray, 'ground_truth/objects', SENSOR)
 
     def _make_subscriptions(self) -> None:
@@ -347,8 +352,11 @@ class SimNode(Node):
             self._virtual.take_picture()
             self._publish_truth()
         camera = self._arm.config.camera
-        for stamp, image in self._virtual.pictures():
+        for stamp, image, below in self._virtual.pictures():
             time = convert.to_time(stamp)
+            if self._wrist_pub is not None and camera.wrist is not None:
+                frame_id = camera.wrist.frame_id
+                self._wrist_pub.publish(convert.image_to_msg(below, time, frame_id))
             msg = convert.image_to_msg(image, time, camera.frame_id)
             if self._virtual.has_fault('camera_encoding'):
                 msg.encoding = 'unknown'

@@ -43,7 +43,7 @@ class VirtualArm:
         self.arm, self._time, self._sleeps = arm, config.time, sleeps
         self._world = BulletWorld(arm, config, gui)
         self._faults = Faults()
-        self._images: list[tuple[float, float, ImageArray]] = []
+        self._images: list[tuple[float, float, ImageArray, ImageArray]] = []
         self._tick, self._paused_ticks, self._clock_jump = 0, 0, 0.0
         self._picture: ImageArray | None = None
         self._wake()
@@ -166,12 +166,14 @@ class VirtualArm:
         if self._picture is None:
             self._picture = self._world.image()
         is_frozen = self._faults.get('camera_freeze', self.now)
-        image = self._spoilt(self._frozen if is_frozen else self._picture)
+        height = self.arm.config.camera.height
+        image = self._spoilt((self._frozen if is_frozen else self._picture)[:height])
         delay = self._faults.get('camera_delay', self.now)
         early = self._faults.get('camera_past', self.now)
         late = self._faults.get('camera_future', self.now)
         stamp = self.clock - (early.value if early else 0.0) + (late.value if late else 0.0)
-        self._images.append((self.now + (delay.value if delay else 0.0), stamp, image))
+        arrival = self.now + (delay.value if delay else 0.0)
+        self._images.append((arrival, stamp, image, self._picture[height:]))
 
     def _spoilt(self, image: ImageArray) -> ImageArray:
         """The image as a camera at fault gives it."""
@@ -187,11 +189,13 @@ class VirtualArm:
             return image[::2, ::2]
         return image
 
-    def pictures(self) -> Iterator[tuple[float, ImageArray]]:
-        """Stamp (s) and image (h, w, 3) of each picture that has arrived by now, once."""
+    def pictures(self) -> Iterator[tuple[float, ImageArray, ImageArray]]:
+        """Stamp (s), image (h, w, 3) and the wrist camera's of what has arrived by now, once.
+
+        Faults are those of the camera that stands still; without one at the wrist its h is 0.
+        """
         while self._images and self._images[0][0] <= self.now + EPSILON_S:
-            _, stamp, image = self._images.pop(0)
-            yield stamp, image
+            yield self._images.pop(0)[1:]
 
     def inject(self, fault: str, duration: float, value: float) -> None:
         """Breaks something for ``duration`` s; 0: until the next reset.

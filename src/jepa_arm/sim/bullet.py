@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arm import Arm
-from ..config import ObstacleConfig, SimConfig
+from ..config import CameraConfig, ObstacleConfig, SimConfig, WristCameraConfig
 from ..types import FloatArray, ImageArray, Observation
 from .world import OBSTACLE_RGB, Scene, Thing, WorldState
 
@@ -130,21 +130,31 @@ class BulletWorld:
         return is_object_still and bool(np.abs(self.joints()[1]).max() < STILL_JOINTS)
 
     def image(self) -> ImageArray:
-        """(h, w, 3) uint8 RGB as the camera sees it now."""
+        """(h, w, 3) uint8 RGB as the camera sees it now, and what a wrist camera sees below it."""
         camera = self.arm.config.camera
+        places = np.array([camera.position, camera.look_at]) + self._bump
+        image = self._picture(camera, places)
+        if camera.wrist is None:
+            return image
+        tip = self.arm.tip_pose(self.joints()[0])
+        places = np.array([camera.wrist.position, camera.wrist.look_at]) @ tip[:3, :3].T
+        return np.concatenate([image, self._picture(camera.wrist, places + tip[:3, 3])])
+
+    def _picture(self, camera: CameraConfig | WristCameraConfig, places: FloatArray) -> ImageArray:
+        """What a camera sees from ``places[0]`` towards ``places[1]``, (2, 3) m; up is base +z."""
+        width, height = self.arm.config.camera.width, camera.height
         _, _, rgba, _, _ = pybullet.getCameraImage(
-            camera.width,
-            camera.height,
-            self._view,
-            self._projection,
+            width,
+            height,
+            pybullet.computeViewMatrix(*places.tolist(), (0, 0, 1)),
+            pybullet.computeProjectionMatrixFOV(camera.fov_deg, width / height, NEAR, FAR),
             shadow=0,
             renderer=pybullet.ER_TINY_RENDERER,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             physicsClientId=self._client,
             **self._light,
         )
-        pixels = np.asarray(rgba, dtype=np.uint8)
-        return pixels.reshape(camera.height, camera.width, 4)[:, :, :3].copy()
+        return np.asarray(rgba, dtype=np.uint8).reshape(height, width, 4)[:, :, :3].copy()
 
     def observe(self) -> Observation:
         """Camera image and joints now; the stamp is the time since reset."""
@@ -187,7 +197,7 @@ class BulletWorld:
 
     def bump_camera(self, offset: FloatArray) -> None:
         """Moves camera and what it looks at by ``offset`` (3,) m until the next reset."""
-        self._view, self._projection = self._camera_matrices(offset)
+        self._bump = offset
 
     def relight(self, direction: FloatArray, colour: FloatArray) -> None:
         """Lights the scene from ``direction`` (3,) in ``colour`` (3,) until the next reset."""
@@ -247,7 +257,7 @@ class BulletWorld:
             pybullet.setCollisionFilterPair(
                 self._robot, self._table, link, -1, enableCollision=0, physicsClientId=client
             )
-        self._view, self._projection = self._camera_matrices()
+        self._bump = np.zeros(3)
         self._light: dict[str, list[float]] = {}
         self.time, self.has_touched = 0.0, False
         self._place_arm(self.arm.home)
@@ -350,15 +360,3 @@ class BulletWorld:
                 self._robot, joint, float(value), 0.0, physicsClientId=self._client
             )
         self.command(np.asarray(q, dtype=float), np.zeros(len(self._joints)))
-
-    def _camera_matrices(
-        self, offset: FloatArray | None = None
-    ) -> tuple[list[float], list[float]]:
-        camera = self.arm.config.camera
-        places = np.array([camera.position, camera.look_at])
-        position, look_at = (places if offset is None else places + offset).tolist()
-        view = pybullet.computeViewMatrix(position, look_at, (0, 0, 1))
-        projection = pybullet.computeProjectionMatrixFOV(
-            camera.fov_deg, camera.width / camera.height, NEAR, FAR
-        )
-        return view, projection

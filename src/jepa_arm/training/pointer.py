@@ -57,6 +57,7 @@ class Pointer(nn.Module):
             *(layer(width, 3, 1, spread) for spread in (1, 2, 4, 8, 1)),
             nn.Conv2d(width, 4, 1),
         )
+        self._height = camera.height
         places = torch.tensor(shown_places(camera, map_pixels(camera)), dtype=torch.float32)
         self.register_buffer('places', places)
 
@@ -69,10 +70,13 @@ class Pointer(nn.Module):
 
     @torch.inference_mode()
     def point(self, pixels: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
-        """Places (N, 3) m of objects in images (N, h, w, 3), which may be a memory map."""
+        """Places (N, 3) m of objects in images (N, h, w, 3), which may be a memory map.
+
+        Of what a wrist camera sees below nothing is used.
+        """
         found = np.empty((len(pixels), 3), dtype=np.float32)
         for start in range(0, len(pixels), batch):
-            images = _prepared(np.array(pixels[start : start + batch]))
+            images = _prepared(np.array(pixels[start : start + batch, : self._height]))
             with mixed_precision():
                 found[start : start + batch] = self(images)[0].numpy()
         return found
@@ -106,7 +110,9 @@ def teach_pointer(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, pct_start=0.1)
     for step in tqdm(range(steps), desc='pointer', disable=None, mininterval=2.0):
         rows = rng.integers(0, len(pixels), BATCH)
-        images = _changed(_prepared(shift_colours(pixels[rows], rng)), generator)
+        images = _changed(
+            _prepared(shift_colours(pixels[rows][:, : camera.height], rng)), generator
+        )
         with mixed_precision():
             found, log_map = pointer(images)
         away = (shown[rows, None] - grid).square().sum(-1) / (2.0 * BLUR**2)

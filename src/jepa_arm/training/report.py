@@ -236,7 +236,7 @@ def _strip(imagined: Imagined, episodes: EpisodeFile, window: int) -> str:
     camera, frames = episodes.contract.camera, imagined.frames[window]
     pictures = []
     for step, frame in enumerate(frames):
-        picture = _enlarge(np.asarray(episodes.pixels[frame]), camera)
+        picture = _enlarge(np.asarray(episodes.pixels[frame])[: camera.height], camera)
         for subject, colour in SUBJECTS.items():
             if step:
                 _mark(picture, camera, imagined.truth[subject][window, step - 1], None)

@@ -1,0 +1,102 @@
+"""A second camera at the wrist: its image is below the first one's, for the model too."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa_arm.arm import Arm
+from jepa_arm.collection import collect
+from jepa_arm.config import (
+    ArmConfig,
+    CollectConfig,
+    ConfigError,
+    ModelConfig,
+    ModelFile,
+    SimConfig,
+    WristCameraConfig,
+    load,
+)
+from jepa_arm.data.episodes import EpisodeFile
+from jepa_arm.model.checkpoint import CheckpointError, check_contract
+from jepa_arm.model.world_model import Normaliser, WorldModel
+from jepa_arm.motion import make_contract
+from jepa_arm.resources import config_path
+from jepa_arm.sim.bullet import BulletWorld
+from jepa_arm.sim.tasks import load_task
+from jepa_arm.training.pointer import Pointer
+
+WRIST = WristCameraConfig(32, 55.0, (-0.07, 0.0, -0.16), (0.02, 0.0, 0.0), 'wrist')
+
+
+@pytest.fixture(scope='module')
+def config(arm_config: ArmConfig) -> ArmConfig:
+    return replace(arm_config, camera=replace(arm_config.camera, wrist=WRIST))
+
+
+def test_it_sees_the_object_from_the_tip_and_moves_with_the_arm(
+    config: ArmConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    arm, one = Arm(config), BulletWorld(Arm(arm_config), sim_config)
+    both = BulletWorld(arm, sim_config)
+    scene = load_task('push', arm, sim_config).sample(0)
+    height, width, _ = config.camera.shape
+    place, middle = np.array([0.5, 0.05]), []
+    for aside in (-0.05, 0.05):
+        tip = np.array([*place, 0.05]) + [0.0, aside, 0.0]
+        joints, _ = arm.ik(tip, arm.home)
+        for world in (one, both):
+            world.reset(replace(scene, joints=joints))
+            world.move_object(place, 0.0)
+        image = both.image()
+        assert image.shape == (height, width, 3)
+        np.testing.assert_array_equal(image[: config.camera.height], one.image())
+        both.move_object(place + [0.0, 0.4], 0.0)  # out of its sight
+        changed = np.abs(image.astype(int) - both.image()).sum(2)[config.camera.height :] > 40
+        assert changed.sum() > 30
+        middle.append(np.nonzero(changed)[1].mean())
+    assert abs(middle[1] - middle[0]) > width / 8
+    assert abs(np.mean(middle) - width / 2) < width / 10
+    one.close()
+    both.close()
+
+
+def test_what_is_collected_a_model_can_be_taught_by(
+    tmp_path: Path, config: ArmConfig, arm_config: ArmConfig, sim_config: SimConfig
+) -> None:
+    play = replace(load(CollectConfig, config_path('collect.yaml')), episodes=2, frames=5)
+    episodes = EpisodeFile(
+        collect(tmp_path / 'play.h5', config, sim_config, play, 1, progress=False)
+    )
+    height, width, _ = config.camera.shape
+    assert episodes.contract.camera.wrist == WRIST
+    assert episodes.pixels.shape[1:] == (height, width, 3)
+    settings, contract = (
+        load(ModelFile, config_path('model/compact.yaml')).model,
+        episodes.contract,
+    )
+    felt = contract.proprio_width
+    normaliser = Normaliser(0.5, 0.2, (0.0,) * felt, (1.0,) * felt)
+    proprio = np.zeros((5, felt), dtype=np.float32)
+    assert isinstance(settings, ModelConfig)
+    model = WorldModel(settings, contract, normaliser).eval()
+    assert model.encode(episodes.pixels[:5], proprio).shape == (5, model.latent)
+    with pytest.raises(ValueError, match=f'{height}, {width}, 3'):
+        model.encode(episodes.pixels[:5, : config.camera.height], proprio)
+    pointer = Pointer(config.camera).eval()  # of the camera whose place is known
+    np.testing.assert_array_equal(
+        pointer.point(episodes.pixels[:5]),
+        pointer.point(episodes.pixels[:5, : config.camera.height]),
+    )
+    plain = make_contract(arm_config, sim_config.time)
+    with pytest.raises(CheckpointError, match='wrist'):
+        check_contract(contract, plain)
+
+
+def test_a_camera_that_cannot_be_is_refused(config: ArmConfig) -> None:
+    along = replace(WRIST, look_at=(-0.07, 0.0, 0.0))
+    with pytest.raises(ConfigError, match='beside the tool axis'):
+        replace(config, camera=replace(config.camera, wrist=along))
+    with pytest.raises(ConfigError, match='wrist camera fov_deg'):
+        replace(WRIST, fov_deg=0.5)
