@@ -158,8 +158,7 @@ def _enlarge(image: ImageArray) -> ImageArray:
 
 def _pixels(picture: ImageArray, camera: CameraConfig, points: FloatArray) -> FloatArray:
     """(N, 2) pixels of the enlarged picture."""
-    scale = np.array(picture.shape[1::-1]) / camera.shape[1::-1]
-    return project(camera, np.atleast_2d(points)) * scale
+    return project(camera, np.atleast_2d(points)) * (picture.shape[1] / camera.width)
 
 
 def _draw_path(
