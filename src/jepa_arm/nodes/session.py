@@ -19,7 +19,6 @@ from jepa_arm_msgs.srv import ResetScene, Step
 from rclpy.action.client import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState
@@ -37,6 +36,7 @@ from . import conversions as convert
 from .client import ASK_AGAIN_S, ask
 from .description import simulation
 from .domain import own_domain
+from .executors import Beat, SparingExecutor
 from .goal_server import OUTCOME_NAMES
 from .graph import GraphError, Supervisor
 from .parameters import COMMAND_TOPIC, SENSOR, STATUS
@@ -58,6 +58,8 @@ IN_MOTION = 0.05
 """rad/s; the virtual servo's spring is slower than this where its command rests."""
 RESET_AGAIN_S = 0.2
 SLACK_S = 1e-6
+TAKE_S = 0.02
+"""How often messages are taken: who measures should take little of what is measured."""
 MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
 
 
@@ -194,8 +196,9 @@ class Session:
         self._context = context = Context()
         rclpy.init(context=context)
         node = self._node = rclpy.create_node('evaluator', context=context)
-        self._executor = SingleThreadedExecutor(context=context)
+        self._executor = SparingExecutor(context=context)
         self._executor.add_node(node)
+        group = None if self._lock_step else Beat(TAKE_S, 0.0, lambda take: take())
         self._watch: Watch | None = None
         self._planner, self._guard = PlannerStatus(), GuardStatus()
         self._joints: JointState | None = None
@@ -213,7 +216,7 @@ class Session:
             (MarkerArray, 'planner/plan_markers', self._on_markers, STATUS),
             (JointTrajectory, COMMAND_TOPIC, self._on_command, every),
         ):
-            node.create_subscription(kind, topic, callback, qos)
+            node.create_subscription(kind, topic, callback, qos, callback_group=group)
         self._action = ActionClient(node, MoveToGoal, 'move_to_goal')
         self._reset_scene = node.create_client(ResetScene, 'sim/reset')
         self._step = node.create_client(Step, 'sim/step')
