@@ -67,18 +67,19 @@ class Planners:
         poses = load_pose_heads(checkpoint)
         if poses is not None and isinstance(checkpoint.model, WorldModel):
             camera = checkpoint.model.contract.camera
-            self.turning = Turning(poses.reader, camera, self._for_poses(checkpoint.model, poses))
+            dynamics = PoseDynamics(checkpoint.model, probes, poses)
+            make_planner = self._for_poses(dynamics, poses)
+            self.turning = Turning(poses.reader, camera, dynamics, make_planner)
 
-    def _for_poses(self, model: WorldModel, heads: PoseHeads) -> Callable[[], Planner]:
+    def _for_poses(self, poses: PoseDynamics, heads: PoseHeads) -> Callable[[], Planner]:
         def make() -> Planner:
             checkpoint = self._checkpoint
             config = replace(self._config, candidates=self.sweep_size)
-            poses = PoseDynamics(model, checkpoint.probes, heads)
             return Planner(
                 poses,
                 poses.read,
                 heads,
-                model.contract,
+                poses.model.contract,
                 config,
                 self._seed,
                 self._optimizer,

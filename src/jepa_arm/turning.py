@@ -14,7 +14,7 @@ from .config import CameraConfig
 from .goals import Goal
 from .model.yaw import YawReader
 from .planning.planner import Plan, Planner
-from .planning.pose import PoseDynamics
+from .planning.pose import SEEN, PoseDynamics
 from .sim.camera import project
 from .types import FloatArray, ImageArray
 
@@ -55,10 +55,15 @@ class Turning:
     """Plans for goals that ask for a yaw."""
 
     def __init__(
-        self, reader: YawReader, camera: CameraConfig, make_planner: Callable[[], Planner]
+        self,
+        reader: YawReader,
+        camera: CameraConfig,
+        poses: PoseDynamics,
+        make_planner: Callable[[], Planner],
     ) -> None:
-        """``make_planner``: of a search in ``PoseDynamics``; called when first needed."""
-        self._reader, self._camera, self._make_planner = reader, camera, make_planner
+        """``make_planner``: of a search in ``poses``; called when first needed."""
+        self._reader, self._camera = reader, camera
+        self._poses, self._make_planner = poses, make_planner
         self._planner: Planner | None = None
         self.reset()
 
@@ -104,6 +109,7 @@ class Turning:
     def plan(self, z: Tensor, z_prev: Tensor, goal: Goal, *others: Any) -> Plan:
         """See ``Planner.plan``: from ``z`` (1, D) and ``z_prev`` with the yaw beside them."""
         assert self.yaw is not None
-        poses = PoseDynamics.joined(z, z_prev, self.yaw)
-        found = self.make_ready().plan(*poses, goal, *others)
-        return replace(found, latents=found.latents[..., :-1], others=found.others[..., :-1])
+        start = self._poses.joined(z, z_prev, self.yaw)
+        found = self.make_ready().plan(*start, goal, *others)
+        latents, rest = found.latents[..., :-SEEN], found.others[..., :-SEEN]
+        return replace(found, latents=latents, others=rest)

@@ -17,7 +17,7 @@ from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
 from jepa_arm.model.world_model import WorldModel
 from jepa_arm.model.yaw import pieces_of
 from jepa_arm.planning.planner import Plan, Planner
-from jepa_arm.planning.pose import PoseDynamics
+from jepa_arm.planning.pose import SEEN, PoseDynamics
 from jepa_arm.planning.pose_heads import (
     Face,
     PoseHeads,
@@ -123,7 +123,10 @@ def test_the_yaw_goes_along_and_leaves_the_latent_alone(
     with torch.inference_mode():
         alone = checkpoint.model.rollout(z, z_prev, actions)
         together = poses.rollout(*poses.joined(z, z_prev, 0.3), actions)
-    torch.testing.assert_close(together[..., :-1], alone)
+    torch.testing.assert_close(together[..., :-SEEN], alone)
+    for subject in ('tip', 'object'):
+        seen = checkpoint.probes.read(subject, alone)
+        torch.testing.assert_close(poses.read(subject, together), seen)
     assert torch.isfinite(together[..., -1]).all()
     assert not torch.equal(together[..., -1], torch.full((1, 5), 0.3))
 
@@ -143,26 +146,26 @@ def make(checkpoint: Checkpoint, poses: PoseDynamics, heads: PoseHeads, runtime:
     )
 
 
-def plan_of(planner: Planner, yaw: float, goal: PositionGoal) -> Plan:
-    return planner.plan(*start_at(yaw), goal)
+def plan_of(planner: Planner, poses: PoseDynamics, yaw: float, goal: PositionGoal) -> Plan:
+    return planner.plan(*start_at(poses, yaw), goal)
 
 
-def start_at(yaw: float) -> tuple[Tensor, Tensor]:
+def start_at(poses: PoseDynamics, yaw: float) -> tuple[Tensor, Tensor]:
     """A latent that moves, and the one before it, with ``yaw`` (rad) beside them."""
     z, other = some(1, 64, seed=3), some(1, 64, seed=4)
-    return PoseDynamics.joined(z, z + 0.1 * other, yaw)
+    return poses.joined(z, z + 0.1 * other, yaw)
 
 
 def test_compiled_plans_for_a_pose_are_those_of_torch(
     checkpoint: Checkpoint, poses: PoseDynamics, heads: PoseHeads
 ) -> None:
     goal = PositionGoal('object', PLACE, yaw=0.4)
-    compiled = plan_of(make(checkpoint, poses, heads, 'openvino'), 0.1, goal)
-    plain = plan_of(make(checkpoint, poses, heads, 'torch'), 0.1, goal)
+    compiled = plan_of(make(checkpoint, poses, heads, 'openvino'), poses, 0.1, goal)
+    plain = plan_of(make(checkpoint, poses, heads, 'torch'), poses, 0.1, goal)
     assert set(plain.terms) == {'distance', 'turn', 'value', 'press', 'away'}
     assert compiled.candidates == plain.candidates
     assert compiled.cost == pytest.approx(plain.cost, abs=0.3)  # bfloat16 on some processors
-    start, blocks = start_at(0.1), compiled.actions.view(1, 5, 6)
+    start, blocks = start_at(poses, 0.1), compiled.actions.view(1, 5, 6)
     with torch.inference_mode():
         expected = poses.rollout(*start, blocks)[0]
     torch.testing.assert_close(compiled.latents, expected, rtol=0, atol=0.1)
@@ -172,11 +175,11 @@ def test_the_goals_yaw_decides(
     checkpoint: Checkpoint, poses: PoseDynamics, heads: PoseHeads
 ) -> None:
     planner = make(checkpoint, poses, heads, 'torch')
-    first = plan_of(planner, 0.0, PositionGoal('object', PLACE, yaw=0.0))
+    first = plan_of(planner, poses, 0.0, PositionGoal('object', PLACE, yaw=0.0))
     planner.reset()
-    again = plan_of(planner, 0.0, PositionGoal('object', PLACE, yaw=QUARTER))
+    again = plan_of(planner, poses, 0.0, PositionGoal('object', PLACE, yaw=QUARTER))
     planner.reset()
-    other = plan_of(planner, 0.0, PositionGoal('object', PLACE, yaw=0.7))
+    other = plan_of(planner, poses, 0.0, PositionGoal('object', PLACE, yaw=0.7))
     torch.testing.assert_close(again.actions, first.actions, rtol=0, atol=0.05)
     assert not torch.allclose(other.actions, first.actions, atol=0.05)
 

@@ -13,40 +13,50 @@ from ..model.world_model import WorldModel, shift
 from .costs import Task, beyond
 from .pose_heads import Face, PoseHeads, motion_features, pose_features
 
+SEEN = 7
+"""Numbers beside a latent: where tip target and object are read in it, m, and the yaw, rad."""
+
 
 class PoseDynamics(nn.Module):
     """A world model beside which the object's yaw is predicted.
 
-    A latent (B, D+1) here is one of the model with the object's yaw (rad) after it.
+    A latent (B, D+7) here is one of the model with what is read in it, once for all who ask, and
+    the object's yaw (rad), see ``SEEN``.
 
     Attributes:
-        latent: D+1.
+        latent: D+7.
     """
 
     def __init__(self, model: WorldModel, probes: Probes, heads: PoseHeads) -> None:
         super().__init__()
         self.model, self.probes, self.turn = model, probes, heads.turn
-        self.latent, self.past = model.latent + 1, model.past
+        self.latent, self.past = model.latent + SEEN, model.past
         self._width = model.contract.action_width
 
-    def read(self, subject: str, z: Tensor) -> Tensor:
-        """(..., 3) m, where ``subject`` is read in latents (..., D+1)."""
-        return self.probes.read(subject, z[..., :-1])
+    @staticmethod
+    def read(subject: str, z: Tensor) -> Tensor:
+        """(..., 3) m, where ``subject`` was read in latents (..., D+7)."""
+        return z[..., -7:-4] if subject == 'tip' else z[..., -4:-1]
 
     def spread(self, subject: str, z: Tensor) -> Tensor:
         """(...,) m, see ``Probes.spread``."""
-        return self.probes.spread(subject, z[..., :-1])
+        return self.probes.spread(subject, z[..., :-SEEN])
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
         """See ``Dynamics.predict``."""
         count = z.shape[0]
-        steps = z_prev.view(count, self.past, self.latent)[..., :-1]
-        later = self.model.predict(z[:, :-1], steps.flatten(1), action_block)
-        tip = self.read('tip', z), self.probes.read('tip', steps[:, 0])
-        thing = self.read('object', z), self.probes.read('object', later)
+        before = z_prev.view(count, self.past, self.latent)
+        steps = before[..., :-SEEN].flatten(1)
+        later = self._seen(self.model.predict(z[:, :-SEEN], steps, action_block))
+        tip = self.read('tip', z), self.read('tip', before[:, 0])
+        thing = self.read('object', z), later[:, -3:]
         actions = action_block.view(count, -1, self._width)
         yaw = z[:, -1] + self.turn(motion_features(z[:, -1], tip, thing, actions))
         return torch.cat([later, yaw[:, None]], dim=1)
+
+    def _seen(self, z: Tensor) -> Tensor:
+        """(B, D+6): latents (B, D) with what is read in them."""
+        return torch.cat([z, self.probes.read('tip', z), self.probes.read('object', z)], dim=1)
 
     def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
         """See ``Dynamics.rollout``."""
@@ -56,15 +66,14 @@ class PoseDynamics(nn.Module):
             latents.append(z)
         return torch.stack(latents, 1)
 
-    @staticmethod
-    def joined(z: Tensor, z_prev: Tensor, yaw: float) -> tuple[Tensor, Tensor]:
-        """(1, D+1) and (1, past*(D+1)) of ``z`` (1, D) and ``z_prev`` (1, past*D).
+    def joined(self, z: Tensor, z_prev: Tensor, yaw: float) -> tuple[Tensor, Tensor]:
+        """(1, D+7) and (1, past*(D+7)) of ``z`` (1, D) and ``z_prev`` (1, past*D).
 
         ``yaw`` (rad) of the object now; what it was before is asked of nobody.
         """
-        past = z_prev.view(-1, z.shape[1])
-        angle = z.new_full((len(past), 1), yaw)
-        return torch.cat([z, angle[:1]], 1), torch.cat([past, angle], 1).view(1, -1)
+        all_steps = torch.cat([z, z_prev.view(-1, z.shape[1])])
+        seen = torch.cat([self._seen(all_steps), z.new_full((len(all_steps), 1), yaw)], 1)
+        return seen[:1], seen[1:].view(1, -1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ class PoseTask(Task):
         return self.heads
 
     def _seen(self, now: Tensor, before: Tensor, place: Tensor) -> tuple[Tensor, Face]:
-        """``pose_features`` of latents (B, D+1) and those of a model step ago."""
+        """``pose_features`` of latents (B, D+7) and those of a model step ago."""
         tip = self.read('tip', now), self.read('tip', before)
         thing = self.read('object', now), self.read('object', before)
         return pose_features(now[:, -1], tip, thing, place.expand(now.shape[0], 4))
