@@ -28,7 +28,13 @@ from jepa_arm.resources import checkpoint_path
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 GOAL_S = 2.5
-ABSENT = {'robot_description', '/tf', '/tf_static', 'planner/plan_preview'}
+ABSENT = {
+    'wrist_camera/image_raw',
+    'robot_description',
+    '/tf',
+    '/tf_static',
+    'planner/plan_preview',
+}
 """What only a robot_state_publisher publishes, and a planner that sends nothing."""
 
 

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
 ACTION_TOPICS = ('feedback', 'status')
 ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
+OF_A_WRIST_CAMERA = {'/wrist_camera/image_raw'}
 ONLY_SOMETIMES = {'/planner/status', *(f'/{topic}' for topic in CONTROLLERS.values())} - {COMMANDS}
 """What the guard uses in lock-step alone, or with another controller."""
 ONLY_AT_FIRST = {'guard': {COMMANDS}, 'sim': {'/joint_states', '/clock'}}
@@ -75,7 +76,7 @@ def used(node, name):
 
 def unused(name, right):
     """Of the policy, what a node need not have now."""
-    sometimes = ONLY_SOMETIMES if name == 'guard' else set()
+    sometimes = ONLY_SOMETIMES if name == 'guard' else OF_A_WRIST_CAMERA
     return sometimes | (ONLY_AT_FIRST.get(name, set()) if right == 'subscribe' else set())
 
 

@@ -65,7 +65,8 @@ def topics_in_use(node: Node) -> dict[str, str]:
     found: dict[str, str] = {}
     for role in ROLES:
         kinds = ends.get((role.node, role.hears), {})
-        names = [topic for topic, kind in kinds.items() if kind == role.kind]
+        others = {topic for name, topic in found.items() if name != role.name}
+        names = [t for t, kind in kinds.items() if kind == role.kind and t not in others]
         usual = node.resolve_topic_name(role.name)
         if usual in names:
             found.setdefault(role.name, usual)
