@@ -35,7 +35,7 @@ ABSENT = {
     '/tf_static',
     'planner/plan_preview',
 }
-"""What only a robot_state_publisher publishes, and a planner that sends nothing."""
+"""What only a robot_state_publisher, a planner that sends nothing or a wrist camera publishes."""
 
 
 def start_recorder(*arguments):
