@@ -16,7 +16,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 from jepa_arm.nodes.domain import free_domain
 from jepa_arm.nodes.environment import prepare_ros
 
-prepare_ros()
+prepare_ros(shares_memory=False)  # of what the tests kill
 os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 
 from jepa_arm.nodes.client import GraphClient  # noqa: E402

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from array import array
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -182,6 +183,11 @@ def test_large_messages_leave_no_memory_behind(harness):
         publisher.publish(JointTrajectory(joint_names=['a'], points=[point]))
         harness.wait(lambda i=i: status and status[-1][1].rejected > i, 'refusal')
     harness.wait(lambda: resident_mb(guard.pid) - before < 8.0, 'memory given back', 2.0)
+
+
+def test_the_guard_shares_no_memory_in_which_a_node_that_is_killed_could_hold_it_up(bench):
+    """Killed listeners held up who published in shared memory for 0.3 to 1 s."""
+    assert '/dev/shm/fastdds' not in Path(f'/proc/{bench.process.pid}/maps').read_text()
 
 
 def test_a_node_tells_where_it_is_and_goes_on(bench):

@@ -140,35 +140,41 @@ def test_with_security_enforced_and_no_good_keys_a_node_does_not_start(tmp_path)
 
 
 DISCOVERY = """
-import os, time
-from jepa_arm.nodes.environment import prepare_ros
+import os, sys, time
+from jepa_arm.nodes.environment import discovery_range, prepare_ros
 
 def listeners():
     lines = open('/proc/net/igmp').read().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.split()[0] == '0100FFEF')
 
-prepare_ros()
+prepare_ros(shares_memory='shares' in sys.argv)
 import rclpy
 before = listeners()
 rclpy.init()
 node = rclpy.create_node('lonely')
 time.sleep(0.5)
-print('RANGE', os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE'))
+print('RANGE', discovery_range())
 print('JOINED', listeners() > before)
+print('SHARES', '/dev/shm/fastdds' in open('/proc/self/maps').read())
 """
-"""Prints whether a node listens to the multicast group by which machines find each other."""
+"""Prints whether a node listens to the multicast group by which machines find each other, and
+whether it shares memory with other nodes.
+"""
 
 
+@pytest.mark.parametrize('shares', [True, False])
 @pytest.mark.parametrize(
     ('set_before', 'expected'),
     [
         ({}, 'LOCALHOST'),
         ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, 'SUBNET'),
         ({'ROS_LOCALHOST_ONLY': '1'}, 'LOCALHOST'),
-        ({'ROS_LOCALHOST_ONLY': '0'}, 'None'),
+        ({'ROS_LOCALHOST_ONLY': '0'}, 'unset'),
     ],
 )
-def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(set_before, expected):
+def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(
+    set_before, expected, shares
+):
     """By default no node joins the multicast group of discovery.
 
     Once ROS_LOCALHOST_ONLY=1 opened what it should close: rclpy 9.1 ignores it.
@@ -176,7 +182,7 @@ def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(set_before
     names = ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY')
     environment = {k: v for k, v in os.environ.items() if k not in names} | set_before
     result = subprocess.run(
-        [sys.executable, '-c', DISCOVERY],
+        [sys.executable, '-c', DISCOVERY, 'shares' if shares else 'alone'],
         env=environment,
         capture_output=True,
         text=True,
@@ -184,3 +190,4 @@ def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(set_before
     )
     assert f'RANGE {expected}' in result.stdout, result.stderr
     assert f'JOINED {expected != "LOCALHOST"}' in result.stdout, result.stdout
+    assert f'SHARES {shares}' in result.stdout, result.stdout

@@ -27,6 +27,7 @@ from ..installation import Finding, Level
 from ..sight import camera_difference
 from . import conversions as convert
 from .description import CONTROLLERS, FOLLOW, commands_to
+from .environment import discovery_range
 from .roles import COMMANDS, nodes_seen, topics_in_use
 
 LOOK_S = 5.0
@@ -115,10 +116,9 @@ class Examiner:
 
     def _middleware(self) -> Finding:
         name = get_rmw_implementation_identifier()
-        reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'unset')
         domain = os.environ.get('ROS_DOMAIN_ID', '0')
         distro = os.environ.get('ROS_DISTRO', 'wheels')
-        text = f'ROS 2 {distro}, {name}, domain {domain}, discovery range {reach}'
+        text = f'ROS 2 {distro}, {name}, domain {domain}, discovery range {discovery_range()}'
         return Finding('middleware', Level.OK, text)
 
     def _publishers(self) -> Iterator[Finding]:

@@ -22,24 +22,29 @@ LAST_DOMAIN = 232
 ENDS_WITH = 'JEPA_ARM_ENDS_WITH'
 """Variable of the environment: id of the process that starts a node and with which it ends."""
 PR_SET_PDEATHSIG = 1
+DDS_NAMES = 'FASTRTPS', 'FASTDDS'
+"""In the variables of Fast DDS: up to Jazzy, since Kilted."""
+LOCAL_PROFILE = 'fastdds_localhost.xml'
 
 
-def prepare_ros() -> None:
+def prepare_ros(shares_memory: bool = True) -> None:
     """Sets what ROS 2 needs in this process; a ``main`` calls it before it imports rclpy.
 
-    Variables that are set already are kept. Nodes talk on this machine only, unless
-    ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is set or ``ROS_LOCALHOST_ONLY`` is 0; Fast DDS finds them
-    sooner than by default and keeps no memory of large messages.
+    Variables that are set already are kept, but see ``choose_transport``. Nodes talk on this
+    machine only, unless ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is set or ``ROS_LOCALHOST_ONLY`` is 0;
+    Fast DDS finds them sooner than by default and keeps no memory of large messages.
+
+    Args:
+        shares_memory: with the nodes of this machine. There a process that is killed can hold up
+            those that send to it for 1 s, and by its source lock them out for good. Otherwise
+            UDP alone is used, which takes longer: images on their way, above all.
 
     Raises:
         SystemExit: with one line that says what to do, if rclpy or our messages are missing.
     """
     _add_own_prefix()
     limit_discovery()
-    profiles = f'{"FASTRTPS" if rclpy_major() < 8 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
-    if profiles not in os.environ:
-        os.environ[profiles] = str(config_path('fastdds.xml'))
-        os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
+    choose_transport(shares_memory)
     problem = ros_problem()
     if problem is not None:
         sys.exit(f'jepa_arm: {problem}')
@@ -52,6 +57,40 @@ def limit_discovery() -> None:
     reach = os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if reach == 'LOCALHOST' and rclpy_major() < 4:
         os.environ['ROS_LOCALHOST_ONLY'] = '1'  # all that Humble heeds; Kilted heeds it no more
+
+
+def choose_transport(shares_memory: bool) -> None:
+    """How Fast DDS sends, unless it has a profile of the user's; before rclpy is imported.
+
+    rmw_fastrtps always adds shared memory to the range LOCALHOST. Without it a profile limits
+    discovery, alike but for that, and the range is SYSTEM_DEFAULT: what the profile says.
+    """
+    variable = f'{DDS_NAMES[rclpy_major() >= 8]}_DEFAULT_PROFILES_FILE'
+    local, wide = (str(config_path(name)) for name in (LOCAL_PROFILE, 'fastdds.xml'))
+    if os.environ.get(variable, wide) not in (local, wide):
+        return
+    os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
+    reach, os.environ[variable] = discovery_range(), wide
+    if reach != 'LOCALHOST':
+        if not shares_memory:
+            os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
+        return
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = reach
+    can_be_limited = (
+        not os.environ.get('ROS_STATIC_PEERS')  # which the range SYSTEM_DEFAULT does not heed
+        and 'fastrtps' in os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
+        and rclpy_major() > 3  # Humble knows no ranges
+    )
+    if can_be_limited and not shares_memory:
+        os.environ[variable], os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = local, 'SYSTEM_DEFAULT'
+
+
+def discovery_range() -> str:
+    """Where nodes of this process are found: one of ``RANGES``, or 'unset'."""
+    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'unset')
+    profiles = (os.environ.get(f'{dds}_DEFAULT_PROFILES_FILE', '') for dds in DDS_NAMES)
+    is_limited = any(Path(file).name == LOCAL_PROFILE for file in profiles)
+    return 'LOCALHOST' if reach == 'SYSTEM_DEFAULT' and is_limited else reach
 
 
 def rclpy_major() -> int:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from .description import NodeSpec, simulation, with_parameters
-from .environment import end_with_parent
+from .environment import discovery_range, end_with_parent
 from .log_folder import run_log_folder
 
 if TYPE_CHECKING:
@@ -256,8 +256,8 @@ def run_graph(args: argparse.Namespace) -> int:
     supervisor = Supervisor(specs, args.namespace)
     space = f'/{args.namespace.strip("/")}'.rstrip('/')
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
-    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
-    print(f'ROS domain {os.environ.get("ROS_DOMAIN_ID", "0")}, discovery range {reach}')
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    print(f'ROS domain {domain}, discovery range {discovery_range()}')
     if args.domain_id is not None:
         told = f'--domain-id {args.domain_id} for jepa-arm record, doctor and view'
         print(f'elsewhere: {told}; export ROS_DOMAIN_ID={args.domain_id} for ros2')

@@ -463,7 +463,7 @@ class GuardPart:
 
 def main() -> None:
     """Entry point of the executable."""
-    prepare_ros()
+    prepare_ros(shares_memory=False)
     return_large_memory()
     run_managed('guard', GuardSettings.read, GuardPart)
 

@@ -198,7 +198,7 @@ def faults(args: argparse.Namespace) -> int:
     """Tries every fault on the live graph; table, JSON, page; fails if one row does."""
     from ..nodes.environment import prepare_ros
 
-    prepare_ros()
+    prepare_ros(shares_memory=False)  # of what it kills
     from ..nodes.fault_runner import chosen_rows, run_faults
 
     if args.list:
@@ -224,7 +224,7 @@ def fuzz(args: argparse.Namespace) -> int:
     else:
         from ..nodes.environment import prepare_ros
 
-        prepare_ros()
+        prepare_ros(shares_memory=False)  # of what it kills
         from ..nodes.fuzz import format_fuzz, fuzz_ros
 
         report = fuzz_ros(args.count or 100_000, args.seed, options.checkpoint(args), args.arm)
@@ -237,7 +237,7 @@ def soak(args: argparse.Namespace) -> int:
     """Random goals and faults on the whole graph for long; fails if anything wears out."""
     from ..nodes.environment import prepare_ros
 
-    prepare_ros()
+    prepare_ros(shares_memory=False)  # of what it kills
     from ..nodes.soak import format_soak
     from ..nodes.soak import soak as run
 
