@@ -143,8 +143,8 @@ def test_a_probe_reads_positions_off_a_nonlinear_latent() -> None:
     positions = rng.uniform(-0.3, 0.3, (3000, 3)).astype(np.float32)
     mixing = rng.standard_normal((3, 16))
     latents = np.tanh(positions @ mixing * 2).astype(np.float32)
-    probe = fit_probe(latents[:2000], positions[:2000], seed=0, steps=400, batch=256)
-    few = fit_probe(latents[:20], positions[:20], seed=0, steps=400, batch=256)
+    probe = fit_probe(latents[:2000], positions[:2000], seed=0, steps=150, batch=256)
+    few = fit_probe(latents[:20], positions[:20], seed=0, steps=150, batch=256)
     error = position_error_cm(probe, latents[2000:], positions[2000:])
     worse = position_error_cm(few, latents[2000:], positions[2000:])
     assert error['median_cm'] < 2.0
@@ -157,7 +157,7 @@ def test_a_probe_knows_where_it_cannot_know() -> None:
     sigma = np.where(latents[:, 7:] > 1.0, 0.05, 0.004)
     noise = sigma * rng.normal(size=(6000, 3))
     positions = (0.3 * np.tanh(latents[:, :3]) + noise).astype(np.float32)
-    probe = fit_probe(latents[:3000], positions[:3000], seed=0, steps=600, batch=256)
+    probe = fit_probe(latents[:3000], positions[:3000], seed=0, steps=250, batch=256)
     fit_spread(probe, latents[:3000], positions[:3000], seed=0, batch=256)
     calibrate(probe, latents[3000:4500], positions[3000:4500])
     assert 0.87 <= coverage(probe, latents[4500:], positions[4500:]) <= 0.93

@@ -20,6 +20,13 @@ from jepa_arm.nodes.parameters import COMMAND, COMMAND_TOPIC, SENSOR, STATUS
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """What is there is heard within a second here, and is not waited for longer."""
+    monkeypatch.setattr(doctor, 'LISTEN_S', 1.2)
+    monkeypatch.setattr(doctor, 'NODES_S', 0.4)
+
+
 def by_name(findings):
     return {found.name: found for found in findings}
 

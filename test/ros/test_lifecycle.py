@@ -13,7 +13,7 @@ from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from planner_bench import FAR, Bench, Outcome, pose, usable_checkpoint
+from planner_bench import FAR, Bench, Outcome, pose, quick_planner, usable_checkpoint
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -262,7 +262,10 @@ def test_a_planner_deactivated_in_motion_ends_the_goal_and_proposes_no_more(
 def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
     harness, checkpoint, tmp_path
 ):
-    planner = Manager(harness, 'planner', tmp_path, checkpoint=str(checkpoint))
+    config = quick_planner(tmp_path, 'openvino')
+    planner = Manager(
+        harness, 'planner', tmp_path, checkpoint=str(checkpoint), planner_config=config
+    )
     sizes, took = [], []
     for _ in range(8):
         assert planner.change(Transition.TRANSITION_CONFIGURE)

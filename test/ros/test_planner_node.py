@@ -26,7 +26,7 @@ def bench(shared_harness, arm, arm_config, sim_config, tmp_path_factory):
     """One graph for all tests here."""
     folder = tmp_path_factory.mktemp('graph')
     checkpoint = usable_checkpoint(folder, arm_config, sim_config)
-    bench = Bench(shared_harness, arm, checkpoint, folder)
+    bench = Bench(shared_harness, arm, checkpoint, folder, planner_config='planner.yaml')
     yield bench
     bench.close()
 

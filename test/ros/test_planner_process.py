@@ -66,29 +66,23 @@ def test_a_dry_run_plans_and_sends_nothing(harness, arm, checkpoint, tmp_path):
 
 
 def test_a_goal_ends_in_a_world_that_surprises_on_and_on(harness, arm, checkpoint, tmp_path):
-    """Every image surprises where the level is 0."""
-    bench = Bench(harness, arm, checkpoint, tmp_path, surprise_level=0.0, surprise_timeout=0.8)
+    """Every image surprises where the level is 0; the jump of a clock is no time of surprise."""
+    bench = Bench(harness, arm, checkpoint, tmp_path, surprise_level=0.0, surprise_timeout=2.0)
     try:
         began = bench.status[-1][1].header.stamp
         _, result = bench.result(bench.send(pose(*FAR[0]), 1e-4))
         assert result.outcome == Outcome.SURPRISED and 'look at the scene' in result.message
         took = convert.to_seconds(bench.status[-1][1].header.stamp) - convert.to_seconds(began)
-        assert 0.8 < took < 4.0
+        assert 2.0 < took < 5.0
         bench.wait_rest(2.0)
-    finally:
-        bench.close()
 
-
-def test_the_jump_of_a_clock_is_no_time_of_surprise(harness, arm, checkpoint, tmp_path):
-    bench = Bench(harness, arm, checkpoint, tmp_path, surprise_level=0.0, surprise_timeout=3.0)
-    try:
         handle = bench.send(pose(*FAR[0]), 1e-4)
         bench.wait_status(PlannerStatus.PLANNING)
-        jump = InjectFault.Request(fault='clock_ahead', value=2.9)
+        jump = InjectFault.Request(fault='clock_ahead', value=1.9)
         assert harness.call(InjectFault, 'sim/inject_fault', jump).success
-        began = time.monotonic()
+        jumped = time.monotonic()
         _, result = bench.result(handle)
-        assert result.outcome == Outcome.SURPRISED and time.monotonic() - began > 1.5
+        assert result.outcome == Outcome.SURPRISED and time.monotonic() - jumped > 1.0
     finally:
         bench.close()
 
@@ -170,7 +164,9 @@ def test_a_machine_too_slow_for_the_deadline_prices_fewer_candidates_and_says_so
     most, fewest = config.candidates, config.fewest_candidates
     assert fewest < most
     told = harness.record(DiagnosticArray, '/diagnostics', STATUS)
-    bench = Bench(harness, arm, checkpoint, tmp_path, deadline_ms=1.0)
+    bench = Bench(
+        harness, arm, checkpoint, tmp_path, deadline_ms=1.0, planner_config='planner.yaml'
+    )
     try:
         bench.go()
         planned = [m for _, m in bench.status if m.state == PlannerStatus.PLANNING]

@@ -70,7 +70,9 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
     harness, arm, tmp_path, capsys
 ):
     path, killed = tmp_path / 'session.mcap', tmp_path / 'killed.mcap'
-    bench = Bench(harness, arm, checkpoint_path('compact'), tmp_path)
+    bench = Bench(
+        harness, arm, checkpoint_path('compact'), tmp_path, planner_config='planner.yaml'
+    )
     try:
         recorder = start_recorder('--out', str(path))
         other = start_recorder('--out', str(killed), 'joint_states')

@@ -111,7 +111,7 @@ def test_what_is_taught_for_yaws_loads_and_is_the_same_for_a_seed(
     folder, data = tmp_path / 'checkpoint', tmp_path / 'play.h5'
     shutil.copytree(checkpoint.folder, folder)
     play = load(CollectConfig, config_path('collect.yaml'))
-    collect(data, arm_config, sim_config, replace(play, episodes=20, frames=13), workers=1)
+    collect(data, arm_config, sim_config, replace(play, episodes=10, frames=13), workers=1)
     config = replace(POSE, reader_steps=3, turn_steps=3, actor_steps=3, value_steps=3, batch=16)
     told = train_pose(folder, data, config, seed=0, progress=False)
     assert 0.0 < told['yaw_median_deg'] <= 45.0

@@ -86,10 +86,10 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(
     tmp_path: Path, data: Path, toy: ModelFile
 ) -> None:
     """With dropout, too: a resumed run drops what the whole one drops."""
-    config = steps(toy, 12)
+    config = steps(toy, 8)
     with pytest.raises(GateError):
         train_world_model(data, tmp_path / 'whole', config, seed=0, progress=False)
-    for _ in range(12):
+    for _ in range(8):
         with pytest.raises((TrainingError, GateError)) as caught:  # one step a call
             train_world_model(
                 data, tmp_path / 'pieces', config, seed=0, progress=False, max_minutes=0.0
@@ -106,7 +106,7 @@ sys.path.insert(0, sys.argv[3])
 import synthetic, torch
 from jepa_arm.training.loop import train_world_model
 torch.set_num_threads(1)
-train = replace(synthetic.TRAIN, steps=100, save_every_s=0.0)
+train = replace(synthetic.TRAIN, steps=40, save_every_s=0.0)
 config = replace(synthetic.TOY, train=train)
 train_world_model(Path(sys.argv[1]), Path(sys.argv[2]), config, seed=0, progress=False)
 """
@@ -123,14 +123,14 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert len((tmp_path / 'killed' / 'metrics.jsonl').read_text().splitlines()) < 100
-    config = steps(synthetic.TOY, 100, save_every_s=0.0)
+    assert len((tmp_path / 'killed' / 'metrics.jsonl').read_text().splitlines()) < 40
+    config = steps(synthetic.TOY, 40, save_every_s=0.0)
     for name in ('killed', 'whole'):
         try:
             train_world_model(data, tmp_path / name, config, seed=0, progress=False)
         except GateError:
-            pass  # 100 steps need not suffice
-    assert [step for step, _ in losses(tmp_path / 'killed')] == list(range(100))
+            pass  # so few steps need not suffice
+    assert [step for step, _ in losses(tmp_path / 'killed')] == list(range(40))
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
 
 
@@ -159,7 +159,7 @@ def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
     monkeypatch.setattr('jepa_arm.training.readout.LABELS', labels)
     folder = shutil.copytree(toy_run / 'checkpoint', tmp_path / 'checkpoint')
     before = load_checkpoint(folder)
-    train = replace(synthetic.TRAIN, probe_steps=400, pointer_steps=20)
+    train = replace(synthetic.TRAIN, probe_steps=150, pointer_steps=20)
     found = train_probes(folder, data, train, seed=0)
     after = load_checkpoint(folder)
     assert fingerprint(after.model) == fingerprint(before.model)
@@ -186,7 +186,7 @@ class FewLabels:
 def test_where_few_labels_may_be_used_no_other_truth_teaches(data: Path, toy_run: Path) -> None:
     model, episodes = load_checkpoint(toy_run / 'checkpoint').model, EpisodeFile(data)
     latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
-    train = replace(synthetic.TRAIN, probe_steps=100, pointer_steps=20, probe_labels=200)
+    train = replace(synthetic.TRAIN, probe_steps=60, pointer_steps=20, probe_labels=200)
     split, of_frame = episodes.split(0, train.held_out), episodes.episode_of_frames()
     training = np.isin(of_frame, split[0])
     known = ~training  # by which it is measured

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from .kept_models import fingerprint, kept
+from .kept_models import core, fingerprint, kept
 from .quiet_openvino import FrontEndManager, TorchScriptPythonDecoder, openvino
 from .stages import AsModule, OfOneSize
 
@@ -56,7 +55,7 @@ class Compiled(OfOneSize):
             'NUM_STREAMS': 1,
             'ENABLE_CPU_PINNING': False,  # cores are for all of the graph
         }
-        compiled = _core().compile_model(model, 'CPU', settings)
+        compiled = core().compile_model(model, 'CPU', settings)
         self._request = compiled.create_infer_request()
         self._outputs = [torch.zeros(tuple(x.shape)) for x in compiled.outputs[:returned]]
         for i, x in enumerate(self._inputs):
@@ -87,10 +86,5 @@ def _shared(tensor: Tensor) -> openvino.Tensor:
 
 def precision() -> str:
     """'bf16' where this processor multiplies matrices in it, else 'f32'."""
-    able = _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    able = core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     return 'bf16' if 'BF16' in able else 'f32'
-
-
-@cache
-def _core() -> openvino.Core:
-    return openvino.Core()

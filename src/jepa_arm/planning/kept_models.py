@@ -32,7 +32,7 @@ def kept(name: str, make: Callable[[], openvino.Model]) -> openvino.Model:
     try:
         if file.with_suffix('.sum').read_text() == _checksum(file):
             os.utime(file)
-            return openvino.Core().read_model(file)
+            return core().read_model(file)
     except (OSError, RuntimeError):
         pass
     model = make()
@@ -51,6 +51,12 @@ def fingerprint(modules: nn.Module, told: str) -> str:
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     digest.update(f'{told} {openvino.__version__} {torch.__version__} {_sources()}'.encode())
     return digest.hexdigest()
+
+
+@cache
+def core() -> openvino.Core:
+    """The one of this process: making one takes longer than reading a model."""
+    return openvino.Core()
 
 
 def _keep(model: openvino.Model, file: Path) -> None:
