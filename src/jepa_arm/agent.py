@@ -66,8 +66,14 @@ class Agent:
         config: PlannerConfig,
         seed: int = 0,
         optimizer: MakeOptimizer | None = None,
+        sweep_size: int | None = None,
     ) -> None:
-        """``optimizer`` makes what takes the configured one's place."""
+        """Makes what plans.
+
+        Args:
+            optimizer: makes what takes the configured one's place.
+            sweep_size: candidates priced in a sweep at first; None: those configured.
+        """
         self._arm, self._config = arm, config
         self._model, self._probes = checkpoint.model, checkpoint.probes
         self._time = checkpoint.model.contract.time
@@ -76,7 +82,7 @@ class Agent:
         self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
-        self.planners = Planners(checkpoint, arm, config, seed, optimizer)
+        self.planners = Planners(checkpoint, arm, config, seed, optimizer, sweep_size)
         self.goal_images = GoalImages(checkpoint, arm, config, self.planners)
         self.keep_out_of(())
         self._looks = Looks(self._time)

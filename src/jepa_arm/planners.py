@@ -39,8 +39,9 @@ class Planners:
         config: PlannerConfig,
         seed: int,
         optimizer: MakeOptimizer | None,
+        sweep_size: int | None = None,
     ) -> None:
-        """``optimizer`` makes what takes the configured one's place."""
+        """See ``Agent``."""
         self._checkpoint, self._config, self._seed = checkpoint, config, seed
         self._optimizer = optimizer
         low, high = arm.workspace_min + config.edge_room, arm.workspace_max - config.edge_room
@@ -61,8 +62,10 @@ class Planners:
                 stage_compiler(checkpoint, config),
             )
 
-        self._make, self.plain = make, make(config)
-        self.sweep_sizes = self.plain.sweep_sizes
+        is_open = heads is not None and not heads.of_latents
+        first = sweep_size if is_open and sweep_size else config.candidates
+        self._make, self.plain = make, make(replace(config, candidates=first))
+        self.sweep_sizes = config.sweep_sizes if self.plain.sweep_sizes else range(0)
         self.turning: Turning | None = None
         poses = load_pose_heads(checkpoint)
         if poses is not None and isinstance(checkpoint.model, WorldModel):
@@ -135,11 +138,14 @@ class Planners:
     def fitted(self) -> Fit | None:
         """How many candidates a sweep may price in time here, see ``planning.fitting``.
 
+        None, too, where the configuration names one number, or a search has no use for another.
         Plans begin anew; what they are made with stays.
         """
+        if len(self.sweep_sizes) < 2:
+            return None
         model = self._checkpoint.model
         z, z_prev = torch.zeros(1, model.latent), torch.zeros(1, model.past * model.latent)
-        return fitted(self.plain, z, z_prev)
+        return fitted(self.plain, self._config.candidates, z, z_prev)
 
     def check(self, goal: Goal) -> None:
         """Raises GoalError for a goal that cannot be pursued; see ``Agent.check_goal``."""

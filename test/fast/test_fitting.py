@@ -96,6 +96,21 @@ def test_a_machine_too_slow_for_the_deadline_gets_fewer_and_any_other_does_not(
     assert '16 candidates a sweep, not 32' in str(slow) and '32 candidates' in str(fast)
 
 
+def test_the_fewest_candidates_tell_how_many_there_is_time_for(
+    config: PlannerConfig, arm: Arm
+) -> None:
+    checkpoint, config = (
+        load_checkpoint(checkpoint_path('compact')),
+        replace(config, deadline_ms=1e6),
+    )
+    planners = Agent(checkpoint, arm, config, seed=3, sweep_size=16).planners
+    assert planners.sweep_size == 16
+    fit = planners.fitted()
+    assert fit is not None and (fit.candidates, fit.configured) == (32, 32)
+    planners.sweep_size = fit.candidates
+    assert planners.sweep_size == 32
+
+
 @pytest.mark.parametrize(
     'changes',
     [{'deadline_ms': ENDLESS}, {'fewest_candidates': 0}, {'optimizer': 'icem'}],

@@ -84,6 +84,12 @@ def quick_planner(folder, runtime='torch'):
     return str(path)
 
 
+def with_planner(specs, **parameters):
+    """The nodes of ``specs``, of which the last is a planner, with further parameters of it."""
+    *others, planner = specs
+    return [*others, replace(planner, parameters={**planner.parameters, **parameters})]
+
+
 class Bench:
     """Simulator, guard and planner, and a client of the planner.
 
@@ -98,11 +104,10 @@ class Bench:
         specs = simulation(
             checkpoint=str(checkpoint), task='push', seed=1, guard_config=guard_config
         )
-        *others, planner = specs
         if 'planner_config' not in parameters:
             parameters['planner_config'] = quick_planner(log_dir)
-        planner = replace(planner, parameters={**planner.parameters, **parameters})
-        self.graph = Supervisor([*others, planner], log_dir=log_dir, watcher=harness.node)
+        nodes = with_planner(specs, **parameters)
+        self.graph = Supervisor(nodes, log_dir=log_dir, watcher=harness.node)
         harness.cleanup.append(self.close)  # also if what follows fails
         self.graph.start()
         self.graph.wait_ready()

@@ -79,7 +79,7 @@ def test_a_guard_that_is_not_active_is_to_be_activated_by_name(harness, arm_conf
 
 
 def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
-    harness, arm_config, sim_config, guard_config
+    harness, arm_config, sim_config, guard_config, monkeypatch
 ):
     """A graph with remapped topics was told to have none."""
     context = Context()
@@ -103,6 +103,7 @@ def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
             joints.publish(message)
 
     timer = harness.node.create_timer(0.01, publish)
+    monkeypatch.setattr(doctor, 'LISTEN_S', 2.5)
     try:
         found = by_name(examine_graph(arm_config, sim_config, 'cell', guard_config))
     finally:

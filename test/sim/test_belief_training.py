@@ -25,11 +25,11 @@ from jepa_arm.training.chains import LatentEpisodes, blind, frames_of
 CONFIG = BeliefConfig(
     chain_steps=10,
     chain_batch=64,
-    chain_updates=100,
+    chain_updates=200,
     chains=512,
     usual_episodes=200,
     steps=200,
-    body_steps=200,
+    body_steps=300,
     view_steps=20,
     batch=256,
     learning_rate=4e-3,

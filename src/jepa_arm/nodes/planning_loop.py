@@ -112,7 +112,8 @@ class PlanningLoop:
         self._observer, self._guard, self._goals, self._view = observer, guard, goals, view
         self._send, self._patience, self._rest = send, patience, rest
         self._sees_all, self._logger = sees_all, logger
-        self._agent = Agent(checkpoint, arm, config, seed)
+        first = None if config.deadline_ms == np.inf else config.sweep_sizes[0]
+        self._agent = Agent(checkpoint, arm, config, seed, sweep_size=first)
         self._agent.keep_out_of(obstacles)
         self.keeper = keep(self._agent)
         self.telling = Telling(self._agent, view, patience.level, send is None)
@@ -218,8 +219,8 @@ class PlanningLoop:
     def _warm_up(self) -> None:
         """The first plans of a process take long: they are made before anybody waits for one.
 
-        They tell how many candidates can be priced on this machine. A loop that ends meanwhile
-        has no use for that.
+        The fewest candidates tell how many can be priced on this machine: a slow one compiles no
+        others. A loop that ends meanwhile has no use for that.
         """
         self._rehearse()
         fit = None if self._is_ending.is_set() else self._agent.planners.fitted()

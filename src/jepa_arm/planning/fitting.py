@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Fit:
 
     Attributes:
         candidates: that may be priced; configured: that are meant to be.
-        whole_ms: what a search of all sweeps takes with those configured.
+        whole_ms: what a search of all sweeps takes with those configured, or would.
         deadline_ms: by which it is to end.
     """
 
@@ -50,21 +50,25 @@ class Fit:
         return f'{self.candidates} candidates a sweep, {here}; deadline {self.deadline_ms:g} ms'
 
 
-def fitted(planner: Planner, z: Tensor, z_prev: Tensor) -> Fit | None:
+def fitted(planner: Planner, configured: int, z: Tensor, z_prev: Tensor) -> Fit | None:
     """Times whole searches of ``planner``, from latents of its size; it is as after a reset.
 
-    None where there is nothing to choose: the configuration names one number, or the search has
-    no use for another; the deadline is infinite; or the model gives no finite plan.
+    What they would take with the ``configured`` candidates follows from that by ``FIXED``.
+
+    None where there is nothing to choose: the deadline is infinite, or the model gives no finite
+    plan.
     """
     config, deadline_ms = planner.config, planner.deadline_ms
-    if len(planner.sweep_sizes) < 2 or deadline_ms == float('inf'):
+    if deadline_ms == float('inf'):
         return None
     try:
         took_ms = whole_ms(planner, z, z_prev)
     except PlanningError:
         return None
+    now, config = config.candidates, replace(config, candidates=configured)
+    took_ms /= share_of_time(config, now)
     candidates = most_in_time(config, took_ms, deadline_ms)
-    return Fit(candidates, config.candidates, took_ms, deadline_ms)
+    return Fit(candidates, configured, took_ms, deadline_ms)
 
 
 def whole_ms(planner: Planner, z: Tensor, z_prev: Tensor) -> float:
@@ -89,10 +93,15 @@ def most_in_time(config: PlannerConfig, took_ms: float, deadline_ms: float) -> i
 
     The fewest where none do.
     """
-    fixed = FIXED[config.runtime]
     rungs = [int(share * config.candidates) for share in LADDER]
     for candidates in rungs:
-        share = fixed + (1.0 - fixed) * candidates / config.candidates
-        if candidates in config.sweep_sizes and took_ms * share * IN_GRAPH <= deadline_ms:
+        needed = took_ms * share_of_time(config, candidates) * IN_GRAPH
+        if candidates in config.sweep_sizes and needed <= deadline_ms:
             return candidates
     return config.sweep_sizes[0]
+
+
+def share_of_time(config: PlannerConfig, candidates: int) -> float:
+    """What a search with so many ``candidates`` takes, of one with those configured."""
+    fixed = FIXED[config.runtime]
+    return fixed + (1.0 - fixed) * candidates / config.candidates
