@@ -101,6 +101,7 @@ setup(
             'pytest>=8',
             'pytest-xdist>=3.5,<4',
             'pytest-rerunfailures>=14',
+            'filelock>=3.12',
             'hypothesis>=6.100',
             'ruff>=0.17.6,<0.18',
             'pyright[nodejs]==1.1.414',

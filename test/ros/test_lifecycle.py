@@ -262,7 +262,7 @@ def test_a_planner_deactivated_in_motion_ends_the_goal_and_proposes_no_more(
 def test_a_planner_is_configured_and_cleaned_up_again_and_again_without_growing(
     harness, checkpoint, tmp_path
 ):
-    config = quick_planner(tmp_path, 'openvino')
+    config = quick_planner(tmp_path)
     planner = Manager(
         harness, 'planner', tmp_path, checkpoint=str(checkpoint), planner_config=config
     )

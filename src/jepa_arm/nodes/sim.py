@@ -65,7 +65,7 @@ MAX_BEHIND_S = 0.2
 ASK_AGAIN_S = 0.5
 LEFT_AFTER_S, LONGEST_END_S = 0.2, 2.0
 """How long after the last command the process may end, and how long it waits for that."""
-STEP_TIMEOUT_S = 10.0
+STEP_TIMEOUT_S = 15.0
 HARDWARE_COMMANDS, HARDWARE_STATES = 'robot_joint_commands', 'robot_joint_states'
 """Topics of ros2_control's JointStateTopicSystem, see ``urdf/common.xacro``."""
 
