@@ -62,10 +62,11 @@ class Planners:
                 stage_compiler(checkpoint, config),
             )
 
-        is_open = heads is not None and not heads.of_latents
-        first = sweep_size if is_open and sweep_size else config.candidates
-        self._make, self.plain = make, make(replace(config, candidates=first))
+        first = replace(config, candidates=sweep_size or config.candidates)
+        self._make, self.plain = make, make(first)
         self.sweep_sizes = config.sweep_sizes if self.plain.sweep_sizes else range(0)
+        if sweep_size is not None and not self.sweep_sizes:
+            self.plain = make(config)  # a search without a choice prices those configured
         self.turning: Turning | None = None
         poses = load_pose_heads(checkpoint)
         if poses is not None and isinstance(checkpoint.model, WorldModel):

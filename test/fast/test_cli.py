@@ -4,12 +4,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from jepa_arm.cli import main
 from jepa_arm.config import ConfigError
-from jepa_arm.nodes.environment import choose_network, limit_discovery
+from jepa_arm.nodes.environment import LOCAL_PROFILE, choose_network, limit_discovery
 from jepa_arm.resources import config_path
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
@@ -117,6 +118,14 @@ def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
         monkeypatch.setenv(name, value)
     limit_discovery()
     assert os.environ.get('ROS_LOCALHOST_ONLY') == localhost_only
+
+
+def test_the_two_profiles_of_fast_dds_find_and_remember_alike() -> None:
+    local, wide = (ElementTree.parse(config_path(n)) for n in (LOCAL_PROFILE, 'fastdds.xml'))
+    for part in ('discovery_config', 'data_writer', 'data_reader'):
+        ours, theirs = (profile.find(f'.//{{*}}{part}') for profile in (local, wide))
+        assert ours is not None and theirs is not None
+        assert ElementTree.tostring(ours) == ElementTree.tostring(theirs)
 
 
 def test_the_scripted_planner_needs_no_checkpoint_and_takes_an_arm_of_ones_own(

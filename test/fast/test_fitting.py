@@ -99,16 +99,16 @@ def test_a_machine_too_slow_for_the_deadline_gets_fewer_and_any_other_does_not(
 def test_the_fewest_candidates_tell_how_many_there_is_time_for(
     config: PlannerConfig, arm: Arm
 ) -> None:
-    checkpoint, config = (
-        load_checkpoint(checkpoint_path('compact')),
-        replace(config, deadline_ms=1e6),
-    )
+    checkpoint = load_checkpoint(checkpoint_path('compact'))
+    config = replace(config, deadline_ms=1e6)
     planners = Agent(checkpoint, arm, config, seed=3, sweep_size=16).planners
     assert planners.sweep_size == 16
     fit = planners.fitted()
     assert fit is not None and (fit.candidates, fit.configured) == (32, 32)
     planners.sweep_size = fit.candidates
     assert planners.sweep_size == 32
+    no_choice = replace(config, optimizer='icem')
+    assert Agent(checkpoint, arm, no_choice, seed=3, sweep_size=16).planners.sweep_size == 32
 
 
 @pytest.mark.parametrize(

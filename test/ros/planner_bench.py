@@ -84,7 +84,7 @@ def quick_planner(folder):
     return str(path)
 
 
-def with_planner(specs, **parameters):
+def planner_with(specs, **parameters):
     """The nodes of ``specs``, of which the last is a planner, with further parameters of it."""
     *others, planner = specs
     return [*others, replace(planner, parameters={**planner.parameters, **parameters})]
@@ -106,7 +106,7 @@ class Bench:
         )
         if 'planner_config' not in parameters:
             parameters['planner_config'] = quick_planner(log_dir)
-        nodes = with_planner(specs, **parameters)
+        nodes = planner_with(specs, **parameters)
         self.graph = Supervisor(nodes, log_dir=log_dir, watcher=harness.node)
         harness.cleanup.append(self.close)  # also if what follows fails
         self.graph.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jepa_arm_msgs.action import MoveToGoal
-from planner_bench import pose, quick_planner, with_planner
+from planner_bench import planner_with, pose, quick_planner
 from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
 
@@ -198,7 +198,7 @@ def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path)
     graphs = {}
     for space, controller in controllers.items():
         nodes = simulation(namespace=space, controller=controller)
-        nodes = with_planner(nodes, planner_config=quick_planner(tmp_path))
+        nodes = planner_with(nodes, planner_config=quick_planner(tmp_path))
         graphs[space] = Supervisor(nodes, space, tmp_path / space)
     joints = {n: harness.record(JointState, f'{n}/joint_states', SENSOR) for n in graphs}
     with graphs['left'] as left, graphs['right'] as right:
