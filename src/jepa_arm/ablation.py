@@ -98,7 +98,7 @@ def run_ablation(
     planner: PlannerConfig,
     only: list[str],
 ) -> list[Path]:
-    """Makes what is missing of ``<out>/<row>-<seed>.json``, in the order of the rows.
+    """Makes what is missing of ``<out>/<row>-<seed>.json``: all rows of one seed, then the next.
 
     A run that was interrupted starts again.
 
@@ -119,8 +119,8 @@ def run_ablation(
     variants = [resolve(row, config, planner, scene.sim.time) for row in rows]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for variant in variants:
-        for seed in config.seeds:
+    for seed in config.seeds:
+        for variant in variants:
             path = out / f'{variant.row.name}-{seed}.json'
             if not _is_finished(path, _settings(variant, config)):
                 log.info('%s, seed %d: begun', variant.row.name, seed)
