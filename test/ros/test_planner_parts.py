@@ -180,6 +180,17 @@ def test_a_way_of_the_tip_round_an_obstacle_is_progress_but_not_for_ever():
     assert go_round(9, push=0.02).stuck < 0.5
 
 
+@pytest.mark.parametrize(('tries', 'is_over'), [(3, False), (8, True)])
+def test_another_try_behind_an_object_is_progress_but_not_for_ever(tries, is_over):
+    """A push was given up 20 cm from its goal, while the tip came behind the object once more."""
+    progress, stamp = Progress(patience=2.0), 100.0
+    for _ in range(tries):
+        for round_left in [*np.linspace(0.038, 0.018, 10), *[np.nan] * 8]:
+            progress.see(stamp, 0.2, 4.0, left=0.2, round_left=round_left)
+            stamp += 0.1
+    assert progress.is_over == is_over
+
+
 @pytest.mark.parametrize(
     ('turns', 'rounds', 'is_over'), [(True, 3, False), (False, 3, True), (True, 9, True)]
 )

@@ -13,6 +13,9 @@ ANOTHER_M, ANOTHER_COST = 0.05, 2.0
 """A rise by so much begins another way, of the tip round an obstacle or to another place ahead."""
 MOST_ROUND_M, MOST_COST = 3.0, 16.0
 """Of all such ways in a row that count, while the goal's subject comes no nearer."""
+BEHIND_M, MOST_BEHIND_M = 0.015, 0.06
+"""A rise of the tip's way by so much begins another try behind the object that it lies beside, and
+of all such tries what counts, while the object comes no nearer."""
 FARTHER_M, MOST_AGAIN_M = 0.03, 0.5
 """By which the subject is farther where it once was read too near, or was pushed away, and of all
 that it comes nearer again, not nearer than ever, what counts."""
@@ -74,6 +77,7 @@ class Progress:
         self._again = Descent(PROGRESS_M, FARTHER_M, MOST_AGAIN_M)
         self._leg = Descent(PROGRESS_COST, ANOTHER_COST, MOST_COST)
         self._round = Descent(PROGRESS_M, ANOTHER_M, MOST_ROUND_M)
+        self._behind = Descent(PROGRESS_M, BEHIND_M, MOST_BEHIND_M)
         self._seen_at: float | None = None
         self.stuck, self.nearest = 0.0, np.inf
 
@@ -118,7 +122,7 @@ class Progress:
         is_free = np.isnan(left)
         way = distance if is_free else left
         if self._way.falls(way):
-            for other in (self._again, self._leg, self._round, self._cost):
+            for other in (self._again, self._leg, self._round, self._behind, self._cost):
                 other.forgive()
             self.stuck = 0.0
         if self._again.falls(way):
@@ -126,6 +130,6 @@ class Progress:
         if np.isnan(round_left):
             has_come = (self._cost if is_free else self._leg).falls(cost)
         else:
-            has_come = self._round.falls(round_left)
+            has_come = any([way.falls(round_left) for way in (self._round, self._behind)])
         if has_come:
             self.stuck = 0.0
