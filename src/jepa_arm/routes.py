@@ -91,9 +91,7 @@ def distance(point: FloatArray, obstacles: Sequence[ObstacleConfig]) -> float:
     """m from ``point`` (dim,) to the nearest obstacle's box; 0 in it, infinite without any."""
     if not obstacles:
         return math.inf
-    boxes = _boxes(tuple(obstacles), len(point))
-    apart = np.maximum(np.abs(boxes.local(point)) - boxes.half, 0.0)
-    return float(np.linalg.norm(apart, axis=-1).min())
+    return float(_boxes(tuple(obstacles), len(point)).distances(point).min())
 
 
 def pushed_out(
@@ -201,6 +199,11 @@ class Boxes:
         """(M, N) m, the same of ``points`` (M, dim)."""
         outside = (np.abs(self.local(points)) - self.half - margin).max(axis=-1)
         return np.maximum(0.0, -outside)
+
+    def distances(self, points: FloatArray) -> FloatArray:
+        """(..., N) m from ``points`` (..., dim) to each box; 0 in it."""
+        apart = np.maximum(np.abs(self.local(points)) - self.half, 0.0)
+        return np.linalg.norm(apart, axis=-1)
 
     def hit(self, begin: FloatArray, end: FloatArray, half: FloatArray) -> NDArray[np.bool_]:
         """(M,) whether each segment (M, dim) enters a box of half sizes (N, dim) or (M, N, dim).

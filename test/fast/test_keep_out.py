@@ -10,10 +10,10 @@ from jepa_arm.arm import Arm
 from jepa_arm.config import ObstacleConfig, PlannerConfig, load
 from jepa_arm.goals import GoalError, PositionGoal
 from jepa_arm.motion import ACTION_METRES, make_contract
-from jepa_arm.planning.obstacles import KeepOut
+from jepa_arm.planning.obstacles import CLEAR, KeepOut
 from jepa_arm.planning.planner import Planner
 from jepa_arm.resources import config_path
-from jepa_arm.routes import distance, is_blocked
+from jepa_arm.routes import distance, is_blocked, pushed_out
 
 WALL = ObstacleConfig('wall', 'box', (0.03, 0.16, 0.10), (0.5, 0.0, 0.05), (0.0, 0.0, 0.3))
 BALL = ObstacleConfig('ball', 'sphere', (0.05,), (0.4, 0.2, 0.05))
@@ -128,18 +128,45 @@ def test_a_goal_in_an_obstacle_is_refused_with_its_name(arm, subject):
     keep.check(PositionGoal(subject, np.array([0.62, -0.1, 0.03])))
 
 
-def test_an_object_beside_a_wall_is_pushed_where_the_tip_has_room_behind_it(arm):
-    """Straight behind it is the wall: the tip waited there for ever, and the object stayed."""
-    keep = keep_out(arm, WALL)
-    here, goal = np.array([0.555, -0.03, 0.025]), np.array([0.65, 0.0, 0.025])
-    place = keep.towards('object', here, goal, 0.06).place
-    assert np.linalg.norm(place - here) == pytest.approx(0.06)
-    heading = (place - here)[:2] / 0.06
-    behind = np.array([*here[:2] - 0.06 * heading, LOW])
-    assert distance(behind, (WALL,)) >= MARGINS['tip']
+LYING = {
+    'beside a wall': (WALL, (0.563, -0.03), (0.65, 0.0)),
+    'along a wall, its goal away from it': (
+        ObstacleConfig('wall', 'box', (0.026, 0.13, 0.07), (0.469, -0.015, 0.035), (0, 0, 2.449)),
+        (0.494, -0.077),
+        (0.601, -0.132),
+    ),
+    'at the edge of the workspace': (BALL, (0.322, 0.02), (0.60, -0.14)),
+    'in a corner of the workspace': (WALL, (0.628, -0.24), (0.61, -0.17)),
+}
+"""An obstacle, and an object that cannot be pushed straight to its goal (m)."""
+
+
+@pytest.mark.parametrize('where', LYING)
+def test_an_object_goes_where_the_tip_has_room_behind_it_all_along(arm, where):
+    """Led aside without a look further, it went to and fro between two obstacles for ever."""
+    obstacle, start, goal = LYING[where]
+    keep = keep_out(arm, obstacle)
+    here, goal = np.array([*start, 0.025]), np.array([*goal, 0.025])
     straight = (goal - here)[:2] / np.linalg.norm((goal - here)[:2])
-    assert distance(np.array([*here[:2] - 0.06 * straight, LOW]), (WALL,)) < MARGINS['tip']
-    assert heading @ straight > -0.1
+    low, high = arm.workspace_min, arm.workspace_max
+
+    def has_room(heading, slack):
+        tip = np.array([*here[:2] - 0.05 * heading, LOW])
+        is_inside = np.all(tip >= low - slack) and np.all(tip <= high + slack)
+        return is_inside and distance(tip, (obstacle,)) >= CLEAR * MARGINS['tip'] - slack
+
+    assert not has_room(straight, 0.0)
+    rng, before, steps = np.random.default_rng(0), None, 0
+    while np.linalg.norm((goal - here)[:2]) > 0.02:
+        seen = here + [*rng.normal(0.0, 0.002, 2), 0.0]
+        leg = keep.towards('object', seen, goal, 0.06, before)
+        before, heading = leg.aside, (leg.place - seen)[:2]
+        heading /= np.linalg.norm(heading)
+        assert has_room(heading, 0.006)  # as far as what is seen is off
+        table = np.array([[-1.0, -1.0], [1.0, 1.0]])
+        here[:2] = pushed_out(here[:2] + 0.01 * heading, (obstacle,), 0.025, table)
+        steps += 1
+        assert steps < 80
 
 
 def test_the_tip_goes_round_before_it_pushes_what_lies_beyond_a_wall(planner):

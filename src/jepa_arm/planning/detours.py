@@ -21,10 +21,12 @@ class Detours:
         """See ``Reposition``; without obstacles ways are straight."""
         self._keep_out, self._has_obstacles, self._lead = keep_out, has_obstacles, lead
         self._reposition = Reposition(keep_out, lead, control_dt)
+        self._aside: FloatArray | None = None
 
     def reset(self) -> None:
         """Forgets the push."""
         self._reposition.reset()
+        self._aside = None
 
     def legs(
         self, subject: str, told: FloatArray, here: FloatArray, place: FloatArray, turn: float
@@ -38,7 +40,8 @@ class Detours:
         """
         leg, first, lead = Leg(place, np.nan), None, self._lead
         if self._has_obstacles:
-            leg = self._keep_out.towards(subject, here, place, lead)
+            leg = self._keep_out.towards(subject, here, place, lead, self._aside)
+            self._aside = leg.aside
         if subject == 'tip':
             return leg, None
         if self._has_obstacles:

@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import ObstacleConfig
 from ..goals import GoalError, PositionGoal
-from ..routes import Boxes, ahead, distance, is_blocked, length, route, upright
+from ..routes import Boxes, ahead, is_blocked, length, route, upright
 from ..types import FloatArray
+from .push_map import HEADINGS, PushMap
 
-TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2, 1.6, -1.6)
-"""rad, by which an object's way may deviate where there is no room for the tip behind it."""
-STAND_OFFS = (0.075, 0.060)
+STAND_OFFS = (0.075, 0.060, 0.050)
 """m, from the object's middle to a tip behind it."""
 CLEAR = 0.75
-"""Share of the tip's margin that its way to the object must keep."""
+"""Share of the tip's margin that its way to the object keeps, unless the object is nearer."""
 MIDDLE = 0.025
 """m above the table, the middle of an object."""
 SEEN = 0.03
@@ -39,10 +39,14 @@ BARRED = 1e3
 
 
 class Leg(NamedTuple):
-    """Where to go first, ``place`` (3,) m, on a way of ``left`` m in all."""
+    """Where to go first, ``place`` (3,) m, on a way of ``left`` m in all.
+
+    ``aside`` (2,) is the heading where an object is led off its shortest way.
+    """
 
     place: FloatArray
     left: float
+    aside: FloatArray | None = None
 
 
 class KeepOut:
@@ -72,6 +76,8 @@ class KeepOut:
         less = max(0.0, margins['object'] - SEEN)
         self._hidden = () if camera is None else hidden_behind(obstacles, camera, less)
         self._boxes = {'object': _tensors(obstacles, 2), 'tip': _tensors(obstacles, 3)}
+        self._around_tip, self._around_object = Boxes(obstacles, 3), Boxes(obstacles, 2)
+        self._map = self._push_map() if obstacles else None
 
     def check(self, goal: PositionGoal) -> None:
         """Raises GoalError where tip or object cannot be at ``goal`` for an obstacle."""
@@ -103,25 +109,34 @@ class KeepOut:
         allowed = self.depth('tip', start).clamp(min=slack)
         return self.depth('tip', path).amax(-1) > allowed
 
-    def towards(self, subject: str, here: FloatArray, goal: FloatArray, lead: float) -> Leg:
+    def towards(
+        self,
+        subject: str,
+        here: FloatArray,
+        goal: FloatArray,
+        lead: float,
+        before: FloatArray | None = None,
+    ) -> Leg:
         """Where to go first on the shortest way round from ``here`` to ``goal`` (3,) m.
 
         The next bend, or a point ``lead`` m ahead where that is further; the goal where nothing
-        is in the way, or where there is no way. An object goes ``lead`` m beside its way where
-        there is no room for the tip behind it.
+        is in the way, or where there is no way. Where there is no room for the tip behind the
+        object, it goes ``lead`` m along the shortest way on which there is.
+
+        Args:
+            before: (2,) along which it was led aside until now, if it was.
         """
         leg = self._straight(subject, here, goal, lead)
-        if subject == 'tip' or not self._obstacles:
+        if subject == 'tip' or self._map is None:
             return leg
-        way = leg.place[:2] - here[:2]
-        for turn in TURNS:
-            heading = _turned(way, turn)
-            if self._behind(here, heading) is not None:
-                if turn == 0.0:
-                    return leg
-                place = np.concatenate([here[:2] + lead * heading, goal[2:]])
-                return leg._replace(place=place)
-        return leg
+        if self._behind(here, _unit(leg.place[:2] - here[:2])) is not None:
+            return leg
+        aside = self._map.heading(here[:2], goal[:2], lead, before)
+        if aside is None:
+            return leg
+        heading, left = aside
+        place = np.concatenate([here[:2] + lead * heading, goal[2:]])
+        return Leg(place, left, heading)
 
     def round_first(
         self, told: FloatArray, here: FloatArray, place: FloatArray, lead: float
@@ -131,7 +146,7 @@ class KeepOut:
         None where no obstacle stands between where it is ``told`` (3,) m to go and its place
         behind the object.
         """
-        behind = self._behind(here, _turned(place[:2] - here[:2], 0.0))
+        behind = self._behind(here, _unit(place[:2] - here[:2]))
         kept = CLEAR * self.margins['tip']
         if behind is None or not is_blocked(told, behind, self._obstacles, kept):
             return None
@@ -144,7 +159,7 @@ class KeepOut:
 
         As ``round_first``; None where there is no room behind the object, or no way.
         """
-        behind = self._behind(here, _turned(place[:2] - here[:2], 0.0))
+        behind = self._behind(here, _unit(place[:2] - here[:2]))
         return None if behind is None else self._round(told, here, behind, lead)
 
     def _round(
@@ -178,28 +193,56 @@ class KeepOut:
         place = np.concatenate([ahead(here[:dim], way, max(first, lead)), goal[dim:]])
         return Leg(place, left)
 
+    def _push_map(self) -> PushMap:
+        """Of the table as far as the tip reaches; the object had better be in its bounds, seen."""
+        shadows, margin = Boxes(self._hidden, 2), self.margins['object']
+        low, high = self._bounds['object']
+
+        def is_worse(places: FloatArray) -> NDArray[np.bool_]:
+            is_out = np.any((places < low) | (places > high), axis=1)
+            return is_out | (_depths(shadows, places, margin) > 0.0)
+
+        return PushMap(
+            self._bounds['tip'][:, :2],
+            lambda places: ~np.isnan(self._places_behind(places, HEADINGS)).any(-1),
+            lambda places: _depths(self._around_object, places, margin),
+            is_worse,
+            margin - SIDE / 2.0,
+        )
+
     def _behind(self, here: FloatArray, heading: FloatArray) -> FloatArray | None:
         """(3,) m, a free place for the tip to push from along ``heading`` (2,), and a clear way.
 
         Low behind an object that is ``here`` (3,) m.
         """
+        place = self._places_behind(here[None, :2], heading[None])[0, 0]
+        return None if np.isnan(place).any() else place
+
+    def _places_behind(self, objects: FloatArray, headings: FloatArray) -> FloatArray:
+        """(M, K, 3) m, the same of ``objects`` (M, 2) along ``headings`` (K, 2); NaN for none."""
         margin, (low, high) = self.margins['tip'], self._bounds['tip']
-        middle = np.array([*here[:2], low[2]])
-        for away in STAND_OFFS:
-            place = np.array([*here[:2] - away * heading, low[2]])
-            is_inside = bool(np.all(place >= low) and np.all(place <= high))
-            if not is_inside or distance(place, self._obstacles) < margin:
-                continue
-            if not is_blocked(place, middle, self._obstacles, CLEAR * margin):
-                return place
-        return None
+        boxes, shape = self._around_tip, (len(objects), len(headings))
+        middles = np.append(objects, np.full((len(objects), 1), low[2]), axis=1)
+        middles = np.repeat(middles, len(headings), axis=0)
+        found = np.full((len(middles), 3), np.nan)
+        kept = boxes.half + CLEAR * margin - boxes.depths(middles, CLEAR * margin)[..., None]
+        for away in reversed(STAND_OFFS):
+            back = np.append(away * headings, np.zeros((len(headings), 1)), axis=1)
+            places = middles - np.tile(back, (len(objects), 1))
+            is_free = np.all((places >= low) & (places <= high), axis=1)
+            is_free &= boxes.distances(places).min(axis=-1, initial=np.inf) >= margin
+            is_free &= ~boxes.hit(places, middles, kept)
+            found[is_free] = places[is_free]
+        return found.reshape(*shape, 3)
 
 
-def _turned(way: FloatArray, angle: float) -> FloatArray:
-    """(2,) unit vector along ``way`` (2,), turned by ``angle`` rad."""
-    x, y = way / max(float(np.linalg.norm(way)), 1e-9)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([cos * x - sin * y, sin * x + cos * y])
+def _depths(boxes: Boxes, places: FloatArray, margin: float) -> FloatArray:
+    """(M,) m by which ``places`` (M, dim) lie in the grown ``boxes``, 0 outside."""
+    return boxes.depths(places, margin).max(axis=-1, initial=0.0)
+
+
+def _unit(way: FloatArray) -> FloatArray:
+    return way / max(float(np.linalg.norm(way)), 1e-9)
 
 
 def hidden_behind(
