@@ -10,7 +10,7 @@ from jepa_arm.arm import Arm
 from jepa_arm.config import ObstacleConfig, PlannerConfig, load
 from jepa_arm.goals import GoalError, PositionGoal
 from jepa_arm.motion import ACTION_METRES, make_contract
-from jepa_arm.planning.obstacles import CLEAR, KeepOut
+from jepa_arm.planning.obstacles import CLEAR, STAND_OFFS, KeepOut
 from jepa_arm.planning.planner import Planner
 from jepa_arm.resources import config_path
 from jepa_arm.routes import distance, is_blocked, pushed_out
@@ -150,12 +150,14 @@ def test_an_object_goes_where_the_tip_has_room_behind_it_all_along(arm, where):
     straight = (goal - here)[:2] / np.linalg.norm((goal - here)[:2])
     low, high = arm.workspace_min, arm.workspace_max
 
-    def has_room(heading, slack):
-        tip = np.array([*here[:2] - 0.05 * heading, LOW])
+    def has_room(heading, slack, away=0.05, kept=CLEAR * MARGINS['tip']):
+        tip = np.array([*here[:2] - away * heading, LOW])
         is_inside = np.all(tip >= low - slack) and np.all(tip <= high + slack)
-        return is_inside and distance(tip, (obstacle,)) >= CLEAR * MARGINS['tip'] - slack
+        return is_inside and distance(tip, (obstacle,)) >= kept - slack
 
     assert not has_room(straight, 0.0)
+    first = keep.towards('object', here, goal, 0.06).aside
+    assert any(has_room(first, 1e-9, away, MARGINS['tip']) for away in STAND_OFFS)
     rng, before, steps = np.random.default_rng(0), None, 0
     while np.linalg.norm((goal - here)[:2]) > 0.02:
         seen = here + [*rng.normal(0.0, 0.002, 2), 0.0]

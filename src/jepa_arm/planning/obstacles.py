@@ -75,8 +75,8 @@ class KeepOut:
         self._obstacles, self.margins, self._bounds = tuple(obstacles), margins, bounds
         less = max(0.0, margins['object'] - SEEN)
         self._hidden = () if camera is None else hidden_behind(obstacles, camera, less)
-        self._boxes = {'object': _tensors(obstacles, 2), 'tip': _tensors(obstacles, 3)}
         self._around_tip, self._around_object = Boxes(obstacles, 3), Boxes(obstacles, 2)
+        self._boxes = {'object': _tensors(self._around_object), 'tip': _tensors(self._around_tip)}
         self._map = self._push_map() if obstacles else None
 
     def check(self, goal: PositionGoal) -> None:
@@ -270,8 +270,7 @@ def hidden_behind(
     return tuple(found)
 
 
-def _tensors(obstacles: Sequence[ObstacleConfig], dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    boxes = Boxes(obstacles, dim)
+def _tensors(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
     arrays = (boxes.centre, boxes.half, boxes.turn)
     centre, half, turn = (torch.tensor(array, dtype=torch.float32) for array in arrays)
     return centre, half, turn
