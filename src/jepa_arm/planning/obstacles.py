@@ -204,7 +204,7 @@ class KeepOut:
 
         return PushMap(
             self._bounds['tip'][:, :2],
-            lambda places: ~np.isnan(self._places_behind(places, HEADINGS)).any(-1),
+            lambda places: ~np.any(np.isnan(self._places_behind(places, HEADINGS)), axis=-1),
             lambda places: _depths(self._around_object, places, margin),
             is_worse,
             margin - SIDE / 2.0,
