@@ -37,6 +37,7 @@ from .connections import Connections
 from .diagnostics import percentiles
 from .environment import prepare_ros
 from .executors import Beat
+from .goal_limits import Patience
 from .goal_server import GoalServer, Outcome
 from .guard_view import GuardView
 from .imagination import imagine
@@ -46,7 +47,7 @@ from .observer import NoObservation, Observer
 from .parameters import COMMAND, GUARD_STATUS, JOINTS, SENSOR, load_arm, load_sim_config
 from .plan_view import PlanView
 from .planner_settings import PlannerSettings
-from .planning_loop import Patience, PlanningLoop
+from .planning_loop import PlanningLoop
 
 TAKE_S, IDLE_TAKE_S = 0.005, 0.1
 """How often messages are taken, with a goal and without: to wait for each takes more processor."""
@@ -135,7 +136,8 @@ class PlannerPart:
 
     def set_live(self, values: Mapping[str, Any]) -> None:
         """Another tolerance for goals to come, another deadline for plans to come."""
-        self._loop.tolerance = values.get('goal_tolerance', self._loop.tolerance)
+        limits = self._loop.limits
+        limits.tolerance = values.get('goal_tolerance', limits.tolerance)
         if 'deadline_ms' in values and not self._is_lock_step:
             self._loop.deadline_ms = values['deadline_ms'] or self._deadline_ms
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
@@ -21,20 +20,21 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from ..agent import Agent
 from ..arm import Arm
 from ..belief import BlindError
-from ..config import ConfigError, ObstacleConfig, PlannerConfig, TaskConfig, load
+from ..config import ConfigError, ObstacleConfig, PlannerConfig
 from ..data.recording import FROM_BELIEF
 from ..decision import Decision
-from ..goals import GoalError, PositionGoal
+from ..goals import GoalError
 from ..model.checkpoint import Checkpoint
 from ..planning.planner import PlanningError
-from ..resources import config_path
 from ..types import FloatArray, JointSample, Observation, Proposal
 from . import conversions as convert
 from .belief_keeper import BeliefKeeper
+from .goal_limits import GoalLimits, Patience
 from .goal_server import GoalReader, GoalServer, Outcome, Pursuit
 from .guard_view import GuardView
 from .observer import LateImage, NoJoints, NoObservation, NoSight, Observer, WrongSight
 from .plan_view import PlanView
+from .rehearsal import rehearse
 from .seen import Seen
 from .telling import SURPRISES, Telling
 
@@ -44,27 +44,6 @@ IDLE_STEPS = 2
 """Model steps from one image that is looked at to the next, without a goal."""
 MOST_LATE = 0.5
 """Of a control step, how long an image is waited for before it is planned without it."""
-TASKS = {'object': 'push', 'tip': 'reach'}
-"""Whose tolerance a goal without one of its own gets, by its subject."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Seconds after which a goal ends.
-
-    Attributes:
-        blind: without observation. unguarded: without a word of an active guard. Steady clock.
-        stuck: of moving at full speed without coming nearer; the arm waits in the last third.
-        unseen: without an image, while the belief is carried on; ROS time.
-        surprised: for which every image has surprised by more than ``level``; ROS time.
-    """
-
-    blind: float
-    unseen: float
-    stuck: float
-    unguarded: float
-    surprised: float
-    level: float
 
 
 class PlanningLoop:
@@ -74,7 +53,7 @@ class PlanningLoop:
         saved: observations by name, for goals of kind SAVED.
         telling: of each step.
         keeper: of the belief.
-        tolerance: m, of goals without one of their own; 0: that of the task.
+        limits: of goals, by which they count as reached.
     """
 
     def __init__(
@@ -121,7 +100,7 @@ class PlanningLoop:
         self._reader = GoalReader(self._agent, arm, checkpoint.contract.camera, self.saved)
         time = checkpoint.contract.time
         self._time, self._seen = time, Seen(time)
-        self.tolerance = 0.0
+        self.limits = GoalLimits(checkpoint.info, config.timeout)
         self._stepped_at = self._calm_at = -np.inf
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_ending = Event()
@@ -165,7 +144,14 @@ class PlanningLoop:
     def _run(self) -> None:
         torch.set_num_threads(self._config.threads)
         torch.set_flush_denormal(True)
-        self._warm_up()
+        rehearse(
+            self._agent,
+            self._arm,
+            self._checkpoint.contract,
+            self._config,
+            self._is_ending.is_set,
+            self._logger,
+        )
         self._logger.info(f'ready: {self._checkpoint.folder.name} for {self._arm.config.name}')
         looked, waits = monotonic(), False
         while not self._is_ending.is_set():
@@ -216,33 +202,6 @@ class PlanningLoop:
         passed = self._observer.image_stamp - self._seen.newest
         return 0.0 < passed < IDLE_STEPS * self._time.model_dt - self._time.control_dt / 2.0
 
-    def _warm_up(self) -> None:
-        """The first plans of a process take long: they are made before anybody waits for one.
-
-        The fewest candidates tell how many can be priced on this machine: a slow one compiles no
-        others. A loop that ends meanwhile has no use for that.
-        """
-        self._rehearse()
-        fit = None if self._is_ending.is_set() else self._agent.planners.fitted()
-        if fit is None or self._is_ending.is_set():
-            return
-        self._logger.info(f'plans: {fit}')
-        if fit.candidates != self._agent.planners.sweep_size:
-            self._agent.planners.sweep_size = fit.candidates
-            self._rehearse()
-
-    def _rehearse(self) -> None:
-        """Makes some plans that nobody hears of."""
-        contract, home = self._checkpoint.contract, self._arm.home
-        black = np.zeros(contract.camera.shape, dtype=np.uint8)
-        self._agent.effort = self._agent.planners.sweep_size * self._config.sweeps
-        for i, subject in enumerate(('tip', 'tip', 'object', 'object')):
-            self._agent.set_goal(PositionGoal(subject, self._arm.tip_position(home)))
-            with suppress(PlanningError):
-                self._agent.decide(Observation(black, home, i * contract.time.control_dt))
-        self._agent.effort = None
-        self._agent.reset(home)
-
     def _answer_requests(self) -> None:
         with suppress(Empty):
             while True:
@@ -259,9 +218,9 @@ class PlanningLoop:
         """Reads a goal and pursues it in place of the present one, or raises what is wrong."""
         goal = self._reader.read(pursuit.request.goal)
         self._agent.check_goal(goal)
-        reach, timeout = self._limits(pursuit, goal.subject)
+        reach, timeout = self.limits.of(pursuit.request, goal.subject)
         stuck_for = np.inf if self._send is None else self._patience.stuck
-        pursuit.begin(goal, reach, timeout, stuck_for, self._turn_limit(pursuit))
+        pursuit.begin(goal, reach, timeout, stuck_for, self.limits.turn(pursuit.request))
         takes_over = self._goals.active is not None
         self._goals.activate(pursuit)
         self._view.goal(self._reader.spelled_out(pursuit.request.goal))
@@ -279,34 +238,6 @@ class PlanningLoop:
         self._logger.info(
             f'goal: {goal.subject} to {place} m{turned}, to be read within {reach:.3f} m'
         )
-
-    def _limits(self, pursuit: Pursuit, subject: str) -> tuple[float, float]:
-        """m, read distance that counts as reached, and s, the time limit.
-
-        The object is read by a probe, which may err: it must be nearer than the tolerance by the
-        probe's held-out error. Where the tip is the joints tell.
-        """
-        tolerance, timeout = pursuit.request.tolerance, pursuit.request.timeout
-        if not (0.0 <= tolerance < np.inf and 0.0 <= timeout < np.inf):
-            raise GoalError(
-                f'goal: expected tolerance and timeout >= 0, got {tolerance} and {timeout}'
-            )
-        if tolerance == 0.0:
-            tolerance = self.tolerance
-        if tolerance == 0.0:
-            tolerance = load(TaskConfig, config_path(f'tasks/{TASKS[subject]}.yaml')).tolerance
-        error = 0.0
-        if subject == 'object':
-            error = self._checkpoint.info['gates']['probes']['object_position']['p90_cm'] / 100.0
-        return max(tolerance - error, tolerance / 2.0), timeout or self._config.timeout
-
-    def _turn_limit(self, pursuit: Pursuit) -> float:
-        """rad, read turn that counts as reached: less than is tolerated by what is misread."""
-        tolerance = pursuit.request.goal.yaw_tolerance
-        if tolerance == 0.0:
-            return np.inf
-        misread = np.radians(self._checkpoint.info['pose']['yaw_p90_deg'])
-        return max(tolerance - misread, tolerance / 2.0)
 
     def _drop_ended_goal(self) -> None:
         pursuit = self._goals.active
