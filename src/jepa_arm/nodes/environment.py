@@ -131,12 +131,13 @@ def end_with_starter() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def choose_network(domain_id: int | None, discovery_range: str | None) -> None:
+def choose_network(domain_id: int | None, reach: str | None) -> None:
     """Sets where this process and those it starts look for others; call ``prepare_ros`` after it.
 
     Args:
         domain_id: of ROS; None: as in the environment.
-        discovery_range: one of ``RANGES``; None: as in the environment, else this machine only.
+        reach: the discovery range, one of ``RANGES``; None: as in the environment, else this
+            machine only.
 
     Raises:
         ConfigError: no such domain or range, or one with which the nodes cannot meet.
@@ -145,19 +146,15 @@ def choose_network(domain_id: int | None, discovery_range: str | None) -> None:
         if not 0 <= domain_id <= LAST_DOMAIN:
             raise ConfigError(f'domain id: expected 0 to {LAST_DOMAIN}, got {domain_id}')
         os.environ['ROS_DOMAIN_ID'] = str(domain_id)
-    if discovery_range is None:
+    if reach is None:
         return
-    if discovery_range == 'OFF':
+    if reach == 'OFF':
         raise ConfigError('discovery range: with OFF the nodes would not find each other')
-    if discovery_range not in RANGES:
-        raise ConfigError(
-            f'discovery range: expected one of {", ".join(RANGES)}, got {discovery_range!r}'
-        )
-    if discovery_range != 'LOCALHOST' and os.environ.get('ROS_LOCALHOST_ONLY') == '1':
-        raise ConfigError(
-            f'discovery range: {discovery_range} contradicts ROS_LOCALHOST_ONLY=1; unset that'
-        )
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = discovery_range
+    if reach not in RANGES:
+        raise ConfigError(f'discovery range: expected one of {", ".join(RANGES)}, got {reach!r}')
+    if reach != 'LOCALHOST' and os.environ.get('ROS_LOCALHOST_ONLY') == '1':
+        raise ConfigError(f'discovery range: {reach} contradicts ROS_LOCALHOST_ONLY=1; unset that')
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = reach
 
 
 def ros_problem() -> str | None:
