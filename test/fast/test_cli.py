@@ -122,7 +122,7 @@ def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
 
 def test_the_two_profiles_of_fast_dds_find_and_remember_alike() -> None:
     local, wide = (ElementTree.parse(config_path(n)) for n in (LOCAL_PROFILE, 'fastdds.xml'))
-    for part in ('discovery_config', 'data_writer', 'data_reader'):
+    for part in ('library_settings', 'discovery_config', 'data_writer', 'data_reader'):
         ours, theirs = (profile.find(f'.//{{*}}{part}') for profile in (local, wide))
         assert ours is not None and theirs is not None
         assert ElementTree.tostring(ours) == ElementTree.tostring(theirs)
