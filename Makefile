@@ -54,7 +54,7 @@ model: setup ## Collect data and train the world model that is shipped (up to 45
 
 test: lint typecheck ## Check style and types, run all tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest test/fast test/sim -n 2 --dist loadfile $(ARGS)
-	@$(PY) -m pytest test/ros -n 2 --dist loadfile --reruns 1 $(ARGS)
+	@$(PY) -m pytest test/ros -n 2 --dist worksteal --reruns 1 $(ARGS)
 
 test-fast: setup ## Run the tests that need no ROS 2 (a minute)
 	@$(PY) -m pytest test/fast $(ARGS)

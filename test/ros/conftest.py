@@ -1,5 +1,6 @@
 """Real processes on a ROS domain of this test run, and a node that talks to them."""
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -24,6 +25,7 @@ from jepa_arm.nodes.description import NodeSpec  # noqa: E402
 from jepa_arm.nodes.graph import Supervisor  # noqa: E402
 
 TIMEOUT_S = 20.0
+HANG_S = 30.0
 HAS_LAUNCH = bool(shutil.which('ros2') and find_spec('launch_ros'))
 START = (
     ['ros2', 'launch', 'jepa_arm', 'sim.launch.py']
@@ -76,7 +78,11 @@ class Harness(GraphClient):
                 act()
             for supervisor in reversed(self._supervisors):
                 supervisor.stop()
+            # rclpy holds the interpreter's lock while Fast DDS destroys, so that no deadline of
+            # ours runs if it hangs: the process ends then, and its test is tried in another one.
+            faulthandler.dump_traceback_later(HANG_S, exit=True)
             self.make(lambda: self._destroy_all_but(known))
+            faulthandler.cancel_dump_traceback_later()
             self._log_dir, self._supervisors, self.cleanup = before
 
     def _destroy_all_but(self, known):

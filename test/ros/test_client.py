@@ -85,6 +85,6 @@ def test_a_service_that_never_answers_is_named_in_time(harness):
         harness.wait(client.service_is_ready, 'the service')
         began = time.monotonic()
         with pytest.raises(GraphError, match='no answer from .*forgetful/all'):
-            harness.call(Trigger, 'forgetful/all', timeout=1.0, ask_again=0.4)
-        assert 0.9 < time.monotonic() - began < 5.0
+            harness.call(Trigger, 'forgetful/all', timeout=4.0, ask_again=0.4)
+        assert 3.9 < time.monotonic() - began < 8.0
     assert len(taken) >= 2
