@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from transforms3d.quaternions import quat2mat
 
 import launch_stand_in
 from jepa_arm.cli import main
@@ -159,6 +161,28 @@ def test_view_launch_describes_the_arm_and_its_camera(load):
         'camera/image_raw',
         'planner/imagined',
     ]
+
+
+def test_the_frame_of_a_wrist_camera_hangs_at_the_tip(load, tmp_path):
+    arm = yaml.safe_load((LAUNCH.parent / 'config/arms/panda.yaml').read_text())
+    arm['camera']['wrist'] = {
+        'height': 32,
+        'fov_deg': 55.0,
+        'position': [-0.07, 0.0, -0.16],
+        'look_at': [0.02, 0.0, 0.0],
+        'frame_id': 'wrist_optical',
+    }
+    path = tmp_path / 'arm.yaml'
+    path.write_text(yaml.safe_dump(arm))
+    nodes = [n.options for n in load('view.launch.py', arm=str(path))]
+    first, second = (n['arguments'] for n in nodes if n['package'] == 'tf2_ros')
+    assert first[-4:] == ['--frame-id', 'panda_link0', '--child-frame-id', 'camera_optical_frame']
+    assert second[-4:] == ['--frame-id', arm['tip_link'], '--child-frame-id', 'wrist_optical']
+    x, y, z, w = map(float, second[7:14:2])
+    turn = quat2mat([w, x, y, z])
+    ahead = np.array([0.09, 0.0, 0.16]) / np.hypot(0.09, 0.16)
+    np.testing.assert_allclose(turn[:, 2], ahead, atol=1e-6)
+    assert turn[:, 1] @ arm['tool_axis'] > 0.0, 'down in the image is where the tool goes'
 
 
 def test_rviz_switches_on_what_its_file_says_and_no_more():

@@ -24,6 +24,7 @@ from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.motion import make_contract
 from jepa_arm.resources import config_path
 from jepa_arm.sim.bullet import BulletWorld
+from jepa_arm.sim.camera import optical_pose
 from jepa_arm.sim.tasks import load_task
 from jepa_arm.training.pointer import Pointer
 
@@ -60,6 +61,30 @@ def test_it_sees_the_object_from_the_tip_and_moves_with_the_arm(
     assert abs(np.mean(middle) - width / 2) < width / 10
     one.close()
     both.close()
+
+
+def test_it_sees_from_its_frame_at_the_tip_however_that_is_turned(
+    config: ArmConfig, sim_config: SimConfig
+) -> None:
+    arm = Arm(config)
+    world = BulletWorld(arm, sim_config)
+    scene = load_task('push', arm, sim_config).sample(0)
+    place = np.array([0.5, 0.05])
+    focal = WRIST.height / 2.0 / np.tan(np.radians(WRIST.fov_deg / 2.0))
+    joints, _ = arm.ik(np.array([*place, 0.1]), arm.home)
+    for turned in (0.0, -0.4):
+        at = joints + turned * (np.arange(7) == 5)
+        world.reset(replace(scene, joints=at))
+        images = []
+        for aside in (0.0, 0.4):  # out of its sight
+            world.move_object(place + [0.0, aside], 0.0)
+            images.append(world.image()[config.camera.height :].astype(int))
+        rows, columns = np.nonzero(np.abs(images[0] - images[1]).sum(2) > 40)
+        camera = arm.tip_pose(at) @ optical_pose(WRIST, config.tool_from)
+        x, y, z = (np.array([*place, 0.025]) - camera[:3, 3]) @ camera[:3, :3]
+        expected = np.array([config.camera.width, WRIST.height]) / 2 + focal * np.array([x, y]) / z
+        np.testing.assert_allclose([columns.mean(), rows.mean()], expected - 0.5, atol=2.5)
+    world.close()
 
 
 def test_what_is_collected_a_model_can_be_taught_by(

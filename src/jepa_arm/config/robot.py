@@ -203,6 +203,12 @@ class ArmConfig:
                 f'{self.workspace_min} .. {self.workspace_max}'
             )
 
+    @property
+    def tool_from(self) -> tuple[float, float, float]:
+        """Unit vector of the tip frame towards where the tool comes from."""
+        x, y, z = self.tool_axis
+        return -x, -y, -z
+
     def _looks_aside(self, wrist: WristCameraConfig) -> bool:
         """Whether it does not look along the tool axis, where no side of its image is up."""
         (x, y, z), (a, b, c) = (

@@ -12,9 +12,10 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch_ros.actions import Node  # pyright: ignore
 
 from ..arm import read_urdf
-from ..config import ArmConfig, ConfigError, load
+from ..config import ArmConfig, CameraConfig, ConfigError, WristCameraConfig, load
 from ..resources import arm_path, config_path
 from ..sim.camera import optical_quaternion
+from ..types import FloatArray
 from .environment import check_rerun, ending_with_this
 
 VIEWERS = ('rviz', 'rerun')
@@ -65,28 +66,36 @@ def viewer(
         return [view]
     clock = {'use_sim_time': use_sim_time}
     rviz = ['-d', str(config_path('rviz/jepa_arm.rviz')), '-f', config.base_link]
-    nodes: dict[str, dict[str, Any]] = {
-        'static_transform_publisher': {'package': 'tf2_ros', 'arguments': _camera_pose(config)},
-        'rviz2': {'package': 'rviz2', 'arguments': rviz},
-    }
-    parameters: dict[str, dict[str, Any]] = {name: clock for name in nodes}
-    if not has_description:
-        name = 'robot_state_publisher'
-        nodes[name] = {'package': name}
-        parameters[name] = {'robot_description': read_urdf(config.urdf), **clock}
-    _check_installed({node['package'] for node in nodes.values()})
-    return [
-        Node(executable=name, parameters=[parameters[name]], **node, **shared)
-        for name, node in nodes.items()
+    frames = {'package': 'tf2_ros', 'executable': 'static_transform_publisher'}
+    nodes: list[dict[str, Any]] = [
+        *({**frames, 'arguments': pose, 'parameters': [clock]} for pose in _camera_poses(config)),
+        {'package': 'rviz2', 'executable': 'rviz2', 'arguments': rviz, 'parameters': [clock]},
     ]
+    if not has_description:
+        name, urdf = 'robot_state_publisher', read_urdf(config.urdf)
+        described = [{'robot_description': urdf, **clock}]
+        nodes.append({'package': name, 'executable': name, 'parameters': described})
+    _check_installed({node['package'] for node in nodes})
+    return [Node(**node, **shared) for node in nodes]
 
 
-def _camera_pose(arm: ArmConfig) -> list[str]:
-    """Arguments of the publisher of the camera's frame."""
-    place = dict(zip(('--x', '--y', '--z'), arm.camera.position, strict=True))
-    turn = dict(zip(('--qx', '--qy', '--qz', '--qw'), optical_quaternion(arm.camera), strict=True))
-    frames = {'--frame-id': arm.base_link, '--child-frame-id': arm.camera.frame_id}
-    return [str(word) for pair in {**place, **turn, **frames}.items() for word in pair]
+def _camera_poses(arm: ArmConfig) -> list[list[str]]:
+    """Arguments of the publishers of the cameras' frames, each."""
+    camera, wrist = arm.camera, arm.camera.wrist
+    found = [_pose(camera, arm.base_link, optical_quaternion(camera))]
+    if wrist is not None:
+        found.append(_pose(wrist, arm.tip_link, optical_quaternion(wrist, arm.tool_from)))
+    return found
+
+
+def _pose(camera: CameraConfig | WristCameraConfig, parent: str, turn: FloatArray) -> list[str]:
+    words = {
+        **dict(zip(('--x', '--y', '--z'), camera.position, strict=True)),
+        **dict(zip(('--qx', '--qy', '--qz', '--qw'), turn, strict=True)),
+        '--frame-id': parent,
+        '--child-frame-id': camera.frame_id,
+    }
+    return [str(word) for pair in words.items() for word in pair]
 
 
 def _check_installed(packages: set[str]) -> None:

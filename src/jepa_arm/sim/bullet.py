@@ -138,15 +138,21 @@ class BulletWorld:
             return image
         tip = self.arm.tip_pose(self.joints()[0])
         places = np.array([camera.wrist.position, camera.wrist.look_at]) @ tip[:3, :3].T
-        return np.concatenate([image, self._picture(camera.wrist, places + tip[:3, 3])])
+        up = (tip[:3, :3] @ self.arm.config.tool_from).tolist()
+        return np.concatenate([image, self._picture(camera.wrist, places + tip[:3, 3], up)])
 
-    def _picture(self, camera: CameraConfig | WristCameraConfig, places: FloatArray) -> ImageArray:
-        """What a camera sees from ``places[0]`` towards ``places[1]``, (2, 3) m; up is base +z."""
+    def _picture(
+        self,
+        camera: CameraConfig | WristCameraConfig,
+        places: FloatArray,
+        up: Sequence[float] = (0.0, 0.0, 1.0),
+    ) -> ImageArray:
+        """What a camera sees from ``places[0]`` towards ``places[1]``, (2, 3) m; ``up``: (3,)."""
         width, height = self.arm.config.camera.width, camera.height
         _, _, rgba, _, _ = pybullet.getCameraImage(
             width,
             height,
-            pybullet.computeViewMatrix(*places.tolist(), (0, 0, 1)),
+            pybullet.computeViewMatrix(*places.tolist(), up),
             pybullet.computeProjectionMatrixFOV(camera.fov_deg, width / height, NEAR, FAR),
             shadow=0,
             renderer=pybullet.ER_TINY_RENDERER,

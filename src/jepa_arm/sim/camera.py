@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..config import CameraConfig
+from ..config import CameraConfig, WristCameraConfig
 from ..types import FloatArray
 
 
@@ -20,12 +22,19 @@ def intrinsics(camera: CameraConfig) -> FloatArray:
     )
 
 
-def optical_pose(camera: CameraConfig) -> FloatArray:
-    """(4, 4) pose of the optical frame (x right, y down, z forward) in the base frame."""
+def optical_pose(
+    camera: CameraConfig | WristCameraConfig, up: Sequence[float] = (0.0, 0.0, 1.0)
+) -> FloatArray:
+    """(4, 4) pose of the optical frame (x right, y down, z forward).
+
+    Args:
+        camera: in the base frame, a wrist camera in the tip frame.
+        up: (3,) in the same frame, what is up in the image.
+    """
     position = np.array(camera.position)
     forward = np.array(camera.look_at) - position
     forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = np.cross(forward, up)
     right /= np.linalg.norm(right)
     pose = np.eye(4)
     pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
@@ -33,11 +42,13 @@ def optical_pose(camera: CameraConfig) -> FloatArray:
     return pose
 
 
-def optical_quaternion(camera: CameraConfig) -> FloatArray:
-    """(4,) xyzw orientation of the optical frame in the base frame."""
+def optical_quaternion(
+    camera: CameraConfig | WristCameraConfig, up: Sequence[float] = (0.0, 0.0, 1.0)
+) -> FloatArray:
+    """(4,) xyzw orientation of the optical frame, see ``optical_pose``."""
     from transforms3d.quaternions import mat2quat  # late: the guard does without 9 MB of it
 
-    w, x, y, z = mat2quat(optical_pose(camera)[:3, :3])
+    w, x, y, z = mat2quat(optical_pose(camera, up)[:3, :3])
     return np.array([x, y, z, w])
 
 
