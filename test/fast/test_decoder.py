@@ -1,6 +1,7 @@
 """The decoder in a checkpoint: optional, of one size with the camera's images, of one model."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_a_decoder_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     z = torch.randn(2, synthetic.MODEL.latent)
     np.testing.assert_array_equal(first.pictures(z), second.pictures(z))
     assert not any(p.requires_grad for p in first.parameters())
+
+
+def test_what_is_added_at_the_same_time_is_all_there(tmp_path: Path) -> None:
+    folder, names = save(tmp_path / 'c', 0), [f'part{i}' for i in range(16)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: add_module(folder, name, torch.nn.Linear(1, 1), {}), names))
+    assert set(names) < set(load_checkpoint(folder).info)
 
 
 def test_a_checkpoint_without_one_is_whole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import synthetic
 from jepa_arm.config import DecoderConfig
 from jepa_arm.data.augment import one_hue
 from jepa_arm.data.episodes import DataError, EpisodeFile
@@ -16,6 +17,7 @@ from jepa_arm.model.checkpoint import CheckpointError, load_checkpoint
 from jepa_arm.model.decoder import load_decoder
 from jepa_arm.model.world_model import encode_all
 from jepa_arm.training.decoder import format_decoder, train_decoder
+from jepa_arm.training.read_outs import train_read_outs
 
 CONFIG = DecoderConfig((32, 16, 8), steps=120, batch=128, learning_rate=1e-2)
 
@@ -31,6 +33,34 @@ def folder(toy_run: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFacto
     page = folder.with_name('page.html')
     train_decoder(folder, toy_data, CONFIG, seed=0, progress=False, page=page)
     return folder
+
+
+def test_side_by_side_each_read_out_is_what_it_is_alone(
+    folder: Path, toy_run: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    together, page = tmp_path / 'toy', tmp_path / 'page.html'
+    shutil.copytree(toy_run / 'checkpoint', together)
+    heads = replace(synthetic.TOY.heads, actor_steps=3, value_steps=3)
+    config = replace(synthetic.TOY, heads=heads, pose=None, belief=None, decoder=CONFIG)
+    train_read_outs(together, toy_data, config, 0, False, page)
+    assert page.read_text() == folder.with_name('page.html').read_text()
+    assert load_checkpoint(together).info['heads']['value_steps'] == 3
+    alone, same = (load_decoder(load_checkpoint(f)) for f in (folder, together))
+    assert alone is not None and same is not None
+    torch.testing.assert_close(same.state_dict(), alone.state_dict())
+
+
+def test_what_fails_beside_the_others_is_told_and_they_are_kept(
+    toy_run: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'toy'
+    shutil.copytree(toy_run / 'checkpoint', folder)
+    heads = replace(synthetic.TOY.heads, actor_steps=3, value_steps=3)
+    config = replace(synthetic.TOY, heads=heads, belief=None, decoder=None)
+    assert config.pose is not None, 'which the toy cannot have'
+    with pytest.raises(CheckpointError, match='actions that move the tip'):
+        train_read_outs(folder, toy_data, config, 0, False, tmp_path / 'page.html')
+    assert 'heads' in load_checkpoint(folder).info
 
 
 def test_pictures_are_nearer_to_held_out_images_than_the_mean_is(folder: Path) -> None:

@@ -7,11 +7,13 @@ normaliser, contract, gate report, training and data (seeds, configuration), git
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,13 +120,26 @@ def add_module(
 ) -> None:
     """Adds ``<name>.safetensors`` to a checkpoint, and ``about`` under ``name`` in its config.
 
-    The config is written last: a checkpoint without the entry has no such module.
+    The config is written last: a checkpoint without the entry has no such module. Processes that
+    add modules at the same time wait for one another.
     """
     folder = Path(folder)
-    info = read_info(folder)
-    save_module(folder, name, module, metadata)
-    info[name] = dict(about)
-    write_info(folder, info)
+    with _locked(folder):
+        info = read_info(folder)
+        save_module(folder, name, module, metadata)
+        info[name] = dict(about)
+        write_info(folder, info)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Until the end of the context, or of this process, no other one is in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_info(folder: Path, info: Mapping[str, Any]) -> None:

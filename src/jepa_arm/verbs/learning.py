@@ -32,11 +32,8 @@ def collect(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     """World model, probes and gate report; then heads of planner and belief, and decoder."""
     from ..model.gates import format_report
-    from ..training.belief import train_belief
-    from ..training.decoder import train_decoder
-    from ..training.hindsight import train_heads
     from ..training.loop import train_world_model
-    from ..training.pose import train_pose
+    from ..training.read_outs import train_read_outs
 
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
     if args.steps:
@@ -48,14 +45,9 @@ def train(args: argparse.Namespace) -> int:
     print(format_report(json.loads((out / 'gates.json').read_text())))
     print(f'report: {out / "report.html"}')
     if not args.no_heads:
-        train_heads(folder, Path(args.data), config.heads, args.seed, progress=True)
-        if config.pose is not None:
-            train_pose(folder, Path(args.data), config.pose, args.seed, progress=True)
-        if config.belief is not None:
-            train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
+        page = out / 'imagined.html'
+        train_read_outs(folder, Path(args.data), config, args.seed, True, page)
         if config.decoder is not None:
-            page = out / 'imagined.html'
-            train_decoder(folder, Path(args.data), config.decoder, args.seed, True, page)
             print(f'pictures of what it imagines: {page}')
     print(f'checkpoint: {folder}')
     return 0

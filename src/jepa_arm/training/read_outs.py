@@ -1,0 +1,54 @@
+"""All that is taught on the frozen latents of a world model, side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelFile
+from .belief import train_belief
+from .cpu import prepare_cpu
+from .decoder import train_decoder
+from .hindsight import train_heads
+from .pose import train_pose
+
+AT_ONCE = 2
+"""Of them; each trains in up to two processes of one thread, and some end sooner than others."""
+
+
+def train_read_outs(
+    folder: Path, data: Path, config: ModelFile, seed: int, progress: bool, page: Path
+) -> None:
+    """Trains heads of planner, yaws and belief, and the decoder, as far as ``config`` has them.
+
+    None needs another one. Each adds itself to the checkpoint in ``folder``; where one fails the
+    others are trained all the same.
+
+    Args:
+        folder: checkpoint with a world model and probes.
+        data: the episode file it was trained on.
+        config: of all of them. seed: of each.
+        progress: whether to show progress bars.
+        page: HTML file of what is imagined, see ``train_decoder``.
+
+    Raises:
+        CheckpointError, DataError: what is there cannot be used, or they do not belong together.
+        RuntimeError: a loss that is not finite.
+    """
+    jobs = list[Callable[[], Any]]()  # those of one process first: they fill what others leave
+    if config.belief is not None:
+        jobs.append(partial(train_belief, folder, data, config.belief, seed, progress))
+    if config.decoder is not None:
+        jobs.append(partial(train_decoder, folder, data, config.decoder, seed, progress, page))
+    jobs.append(partial(train_heads, folder, data, config.heads, seed, progress))
+    if config.pose is not None:
+        jobs.append(partial(train_pose, folder, data, config.pose, seed, progress))
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(AT_ONCE, context, prepare_cpu, (1,)) as pool:
+        taught = [pool.submit(job) for job in jobs]
+    for future in taught:
+        future.result()
