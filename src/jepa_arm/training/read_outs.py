@@ -39,7 +39,7 @@ def train_read_outs(
         CheckpointError, DataError: what is there cannot be used, or they do not belong together.
         RuntimeError: a loss that is not finite.
     """
-    jobs = list[Callable[[], Any]]()  # those of one process first: they fill what others leave
+    jobs = list[Callable[[], Any]]()  # the belief first: it takes longest
     if config.belief is not None:
         jobs.append(partial(train_belief, folder, data, config.belief, seed, progress))
     if config.decoder is not None:
