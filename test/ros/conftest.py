@@ -81,8 +81,10 @@ class Harness(GraphClient):
             # rclpy holds the interpreter's lock while Fast DDS destroys, so that no deadline of
             # ours runs if it hangs: the process ends then, and its test is tried in another one.
             faulthandler.dump_traceback_later(HANG_S, exit=True)
-            self.make(lambda: self._destroy_all_but(known))
-            faulthandler.cancel_dump_traceback_later()
+            try:
+                self.make(lambda: self._destroy_all_but(known))
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             self._log_dir, self._supervisors, self.cleanup = before
 
     def _destroy_all_but(self, known):

@@ -35,7 +35,7 @@ def folder(toy_run: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def test_side_by_side_each_read_out_is_what_it_is_alone(
+def test_a_decoder_taught_beside_other_read_outs_is_what_it_is_alone(
     folder: Path, toy_run: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     together, page = tmp_path / 'toy', tmp_path / 'page.html'
