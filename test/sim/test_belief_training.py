@@ -21,6 +21,7 @@ from jepa_arm.surprise import Frame, Surprise
 from jepa_arm.training.belief import train_belief
 from jepa_arm.training.belief_report import format_belief
 from jepa_arm.training.chains import LatentEpisodes, blind, frames_of
+from jepa_arm.training.encoding import encode_frames
 
 CONFIG = BeliefConfig(
     chain_steps=10,
@@ -58,7 +59,7 @@ def test_joints_alone_keep_the_belief_nearer_to_the_truth_than_prediction_alone(
 ) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     assert isinstance(checkpoint.model, WorldModel)
-    latents = LatentEpisodes(checkpoint, episodes)
+    latents = LatentEpisodes(episodes, encode_frames(checkpoint, episodes))
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
     chains = latents.chains(latents.starts(held_out, 10), 10)
     errors = []
@@ -95,7 +96,8 @@ def held_out(folder: Path, data: Path) -> tuple[Surprise, Frame]:
     heads = load_belief_heads(checkpoint)
     assert heads is not None and isinstance(checkpoint.model, WorldModel)
     _, indices = episodes.split(0, synthetic.TRAIN.held_out)
-    frames = frames_of(checkpoint.model, LatentEpisodes(checkpoint, episodes), indices)
+    latents = LatentEpisodes(episodes, encode_frames(checkpoint, episodes))
+    frames = frames_of(checkpoint.model, latents, indices)
     return Surprise(heads, 0.1), frames
 
 

@@ -7,7 +7,9 @@ time it would learn the mean of what may be, which the predictor knows nothing o
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +35,38 @@ from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
-from .chains import BATCH, Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
+from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
+from .cpu import prepare_cpu
+from .encoding import BATCH, Encoded, encode_frames, split_of
 from .view import train_view
 
+EXPECTATIONS = 'world', 'outlook', 'sight', 'background', 'motion'
+"""Heads of errors that are usual."""
 VIEW_FRAMES, USUAL_VIEWS = 20000, 4000
 """Images that teach where the camera looks from, and others that say what is usual."""
+USUAL = *EXPECTATIONS, 'body', 'view', 'contact'
+"""Heads that tell what is usual where images come."""
 DECAY = 1e-4
 """Of weights, by AdamW."""
 
 
 def train_belief(
-    folder: Path, data: Path, config: BeliefConfig, seed: int, progress: bool
+    folder: Path,
+    data: Path,
+    config: BeliefConfig,
+    seed: int,
+    progress: bool,
+    encoded: Encoded | None = None,
 ) -> dict[str, Any]:
     """Trains the belief heads of the checkpoint in ``folder``, measures and adds them.
 
-    Half of the held-out episodes calibrate, the other half measures.
+    Half of the held-out episodes calibrate, the other half measures. What lasts without images
+    is taught here, what is usual in another process beside.
 
     Args:
         folder: checkpoint with a world model and probes; gets ``belief.safetensors``.
         data: the episode file it was trained on.
+        encoded: all of its frames; None: they are encoded first.
 
     Returns:
         The report that ``config.json`` keeps under ``belief``.
@@ -61,25 +76,22 @@ def train_belief(
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        heads = new_belief_heads(checkpoint)
-    latents = LatentEpisodes(checkpoint, episodes)
-    model = checkpoint.model
+    heads = _new_heads(checkpoint, seed)
+    encoded = encoded or encode_frames(checkpoint, episodes)
+    latents, model = LatentEpisodes(episodes, encoded), checkpoint.model
     assert isinstance(model, WorldModel)
-    about = checkpoint.info['training']
-    training, held_out = episodes.split(about['seed'], about['config']['held_out'])
+    training, held_out = split_of(checkpoint, episodes)
     calibration, measured = held_out[::2], held_out[1::2]
     draw = Draw(latents, training, config.chain_steps, np.random.default_rng(seed))
-    _train_correction(model, heads, draw, config, progress)
-    round_weights(heads.correction)
-    _train_doubt(checkpoint, heads, draw, config)
-    chosen = draw.rng.permutation(training)[: config.usual_episodes]
-    frames = frames_of(model, latents, chosen)
-    _train_surprise(heads, frames, draw, config)
-    _train_body(heads, frames, draw, config)
-    _train_view(heads, latents, training, draw.rng, config)
-    _train_contact(model, heads, draw, config)
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, context, prepare_cpu, (1,)) as beside:
+        usual = beside.submit(_teach_usual, folder, data, config, seed, encoded)
+        _train_correction(model, heads, draw, config, progress)
+        round_weights(heads.correction)
+        _train_doubt(checkpoint, heads, draw, config)
+        for name, state in usual.result().items():
+            weights = {key: torch.from_numpy(value) for key, value in state.items()}
+            getattr(heads, name).load_state_dict(weights)
     round_weights(heads)
     heads.eval().requires_grad_(False)
     draw = Draw(latents, calibration, config.chain_steps, np.random.default_rng([seed, 1]))
@@ -97,6 +109,33 @@ def train_belief(
     }
     add_module(folder, 'belief', heads, report)
     return report
+
+
+def _new_heads(checkpoint: Checkpoint, seed: int) -> BeliefHeads:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return new_belief_heads(checkpoint)
+
+
+def _teach_usual(
+    folder: Path, data: Path, config: BeliefConfig, seed: int, encoded: Encoded
+) -> dict[str, dict[str, NDArray]]:
+    """The weights of each of ``USUAL``."""
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    heads, model = _new_heads(checkpoint, seed), checkpoint.model
+    assert isinstance(model, WorldModel)
+    latents, (training, _) = LatentEpisodes(episodes, encoded), split_of(checkpoint, episodes)
+    draw = Draw(latents, training, config.chain_steps, np.random.default_rng([seed, 3]))
+    chosen = draw.rng.permutation(training)[: config.usual_episodes]
+    frames = frames_of(model, latents, chosen)
+    _train_surprise(heads, frames, draw, config)
+    _train_body(heads, frames, draw, config)
+    _train_view(heads, latents, training, draw.rng, config)
+    _train_contact(model, heads, draw, config)
+    return {
+        name: {k: v.numpy() for k, v in getattr(heads, name).state_dict().items()}
+        for name in USUAL
+    }
 
 
 def _train_correction(
@@ -127,8 +166,7 @@ def _train_doubt(
 
 def _train_surprise(heads: BeliefHeads, frames: Frame, draw: Draw, config: BeliefConfig) -> None:
     """What is usual in ``frames``, by Gaussian likelihood."""
-    names = 'world', 'outlook', 'sight', 'background', 'motion'
-    steps = {n: _adamw_stepper(getattr(heads, n), config.steps, config) for n in names}
+    steps = {n: _adamw_stepper(getattr(heads, n), config.steps, config) for n in EXPECTATIONS}
     for _ in range(config.steps):
         f = frames.rows(torch.from_numpy(draw.rng.integers(0, len(frames.z), config.batch)))
         assert f.long_before is not None and f.long_block is not None

@@ -13,12 +13,9 @@ from ..data.episodes import DataError, EpisodeFile
 from ..looks import Change, changes_of
 from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads, told_by
 from ..model.checkpoint import Checkpoint
-from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel
 from ..surprise import Frame, regimes, scores
-
-BATCH = 512
-"""Frames encoded at once."""
+from .encoding import Encoded
 
 
 @dataclass(frozen=True)
@@ -54,19 +51,10 @@ class Chains:
 class LatentEpisodes:
     """Episodes of frozen latents, from which chains are drawn."""
 
-    def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile) -> None:
-        """Encodes all frames of ``episodes``."""
-        model = checkpoint.model
-        assert isinstance(model, WorldModel)
-        proprio = np.asarray(episodes.proprioception())
-        self._latents = np.empty((len(proprio), model.latent), np.float32)
-        self._features = np.empty((len(proprio), model.config.image_width), np.float16)
-        for start in range(0, len(proprio), BATCH):
-            rows = slice(start, start + BATCH)
-            with torch.inference_mode(), mixed_precision():
-                z, features = model.encode_parts(np.array(episodes.pixels[rows]), proprio[rows])
-            self._latents[rows], self._features[rows] = z.numpy(), features.float().numpy()
-        self._proprio = proprio
+    def __init__(self, episodes: EpisodeFile, encoded: Encoded) -> None:
+        """Of all frames of ``episodes``, as they are ``encoded``."""
+        self._latents, self._features = encoded.z, encoded.features
+        self._proprio = np.asarray(episodes.proprioception())
         self._actions = np.asarray(episodes.action)
         self._truth = np.stack([episodes.tip_target, episodes.object_position], axis=1)
         contact = np.asarray(episodes.contact, dtype=bool)

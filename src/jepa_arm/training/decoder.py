@@ -35,6 +35,7 @@ from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel, encode_all
 from ..sim.camera import project
 from .decoder_report import Strip, write_decoder_report
+from .encoding import Encoded, encode_frames, split_of
 
 AHEAD = 10
 """Model steps of the open-loop predictions that are drawn and measured."""
@@ -57,6 +58,7 @@ def train_decoder(
     seed: int,
     progress: bool,
     page: Path | None = None,
+    encoded: Encoded | None = None,
 ) -> dict[str, Any]:
     """Trains the decoder of the checkpoint in ``folder``, measures and adds it.
 
@@ -66,6 +68,7 @@ def train_decoder(
         config: of the training. seed: of weights and of what is drawn.
         progress: whether to show a progress bar.
         page: HTML file for film strips of held-out windows, imagined under real.
+        encoded: all frames of ``data``; None: they are encoded first.
 
     Returns:
         The report that ``config.json`` keeps under ``decoder``.
@@ -75,9 +78,8 @@ def train_decoder(
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    about = checkpoint.info['training']
-    training, held_out = episodes.split(about['seed'], about['config']['held_out'])
-    frames = _Frames(checkpoint, episodes)
+    training, held_out = split_of(checkpoint, episodes)
+    frames = _Frames(checkpoint, episodes, encoded or encode_frames(checkpoint, episodes))
     windows = frames.windows(held_out, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -121,19 +123,15 @@ class _Windows:
 
 
 class _Frames:
-    """Frames of the episodes, their latents, and what is to be drawn of these."""
+    """Frames of the episodes, their latents (N, D), and what is to be drawn of these."""
 
-    def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile) -> None:
-        self.checkpoint, self.episodes, model = checkpoint, episodes, checkpoint.model
-        self.proprio = episodes.proprioception(model.sees_velocity)
+    def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile, encoded: Encoded) -> None:
+        self.checkpoint, self.episodes, self.latents = checkpoint, episodes, encoded.z
+        self.proprio = episodes.proprioception(checkpoint.model.sees_velocity)
 
     def images(self, rows: NDArray[np.int64]) -> Images:
         """(B, h, w, 3) of frames ``rows`` (B,)."""
         return np.asarray(self.episodes.pixels[rows])
-
-    def latents(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(B, D) of frames ``rows`` (B,)."""
-        return encode_all(self.checkpoint.model, self.episodes.pixels[rows], self.proprio[rows])
 
     def windows(self, held_out: NDArray[np.int64], seed: int) -> _Windows:
         """Windows drawn from the episodes ``held_out``.
@@ -148,14 +146,8 @@ class _Frames:
             episodes, held_out, length, skip, seed, with_velocity=model.sees_velocity
         ).starts
         starts = np.random.default_rng(seed).permutation(starts)[:MEASURED]
-        z = np.zeros((episodes.frames, model.latent), np.float32)
-        for offset, count in zip(
-            episodes.ep_offset[held_out], episodes.ep_len[held_out], strict=True
-        ):
-            rows = np.arange(offset, offset + count)
-            z[rows] = self.latents(rows)
         now, z_prev, actions, after = windows_of(
-            model, HeldOut(z, np.asarray(episodes.action), starts), AHEAD
+            model, HeldOut(self.latents, np.asarray(episodes.action), starts), AHEAD
         )
         with torch.inference_mode():
             ahead = model.rollout(now, z_prev, actions)
@@ -184,7 +176,7 @@ def _fit(
     order = np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])
     bar = tqdm(order[:needed].reshape(config.steps, -1), desc='decoder', disable=not progress)
     for i, batch in enumerate(bar):
-        z = torch.from_numpy(frames.latents(batch))
+        z = torch.from_numpy(frames.latents[batch])
         target = torch.from_numpy(one_hue(frames.images(batch))).permute(0, 3, 1, 2)
         with mixed_precision():
             drawn = decoder(z)

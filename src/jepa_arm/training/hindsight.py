@@ -30,12 +30,19 @@ from ..model.checkpoint import (
     load_checkpoint,
     round_weights,
 )
-from ..model.world_model import encode_all
 from ..planning.heads import Heads, goal_features
 from ..planning.pose_heads import PoseHeads
+from .encoding import Encoded, encode_frames, split_of
 
 
-def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progress: bool) -> None:
+def train_heads(
+    folder: Path,
+    data: Path,
+    config: HeadsConfig,
+    seed: int,
+    progress: bool,
+    encoded: Encoded | None = None,
+) -> None:
     """Trains actor and value for the checkpoint in ``folder`` and adds them to it.
 
     The two train side by side in two processes of one thread each.
@@ -43,6 +50,7 @@ def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progre
     Args:
         folder: checkpoint with a world model and probes; gets ``heads.safetensors``.
         data: the episode file it was trained on; only its training split is used.
+        encoded: all of its frames; None: they are encoded first.
 
     Raises:
         CheckpointError, DataError: what is there cannot be used, or they do not belong together.
@@ -51,9 +59,8 @@ def train_heads(folder: Path, data: Path, config: HeadsConfig, seed: int, progre
     checkpoint = load_checkpoint(folder)
     episodes = EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    proprio = episodes.proprioception(checkpoint.model.sees_velocity)
-    latents = encode_all(checkpoint.model, episodes.pixels, proprio)
-    fit_heads(checkpoint, episodes, latents, config, seed, progress)
+    encoded = encoded or encode_frames(checkpoint, episodes)
+    fit_heads(checkpoint, episodes, encoded.z, config, seed, progress)
 
 
 def fit_heads(
@@ -68,9 +75,7 @@ def fit_heads(
     with torch.inference_mode():
         z = torch.from_numpy(latents)
         reads = np.stack([checkpoint.probes.read(s, z).numpy() for s in ('tip', 'object')])
-    training, _ = episodes.split(
-        checkpoint.info['training']['seed'], checkpoint.info['training']['config']['held_out']
-    )
+    training, _ = split_of(checkpoint, episodes)
     arguments = (
         latents,
         np.asarray(episodes.action),

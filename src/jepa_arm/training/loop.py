@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from ..config import ModelFile, TrainConfig, to_dict
 from ..data.episodes import EpisodeFile
-from ..data.windows import WindowSampler
+from ..data.windows import Windows, WindowSampler
 from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import round_weights, save_checkpoint
 from ..model.gates import GateError
@@ -114,7 +115,8 @@ def train_for(
     run.model.train()
     began, used = time.process_time(), 0.0
     while used < processor_s:
-        _train_step(run, used / processor_s * config.train.steps)
+        batch = run.windows.batch(run.step, config.train.batch)
+        _train_step(run, used / processor_s * config.train.steps, batch)
         run.step += 1
         used = time.process_time() - began
     frames = run.step * config.train.batch * config.train.window
@@ -135,10 +137,13 @@ def _loop(
         total=train.steps, initial=run.step, disable=not progress, unit='step', desc='training'
     )
     saved_at = time.monotonic()
-    with bar, (run.out / METRICS_FILE).open('a') as metrics:
+    with bar, (run.out / METRICS_FILE).open('a') as metrics, ThreadPoolExecutor(1) as ahead:
         run.model.train()
+        coming = ahead.submit(run.windows.batch, run.step, train.batch)
         while run.step < train.steps:
-            row = _train_step(run, run.step)
+            batch = coming.result()
+            coming = ahead.submit(run.windows.batch, run.step + 1, train.batch)
+            row = _train_step(run, run.step, batch)
             run.step += 1
             bar.update()
             if run.step % 20 == 0:
@@ -163,12 +168,11 @@ def _loop(
         run.save()
 
 
-def _train_step(run: Run, scheduled: float) -> dict[str, float]:
-    """One step, at the learning rate of step ``scheduled``."""
+def _train_step(run: Run, scheduled: float, batch: Windows) -> dict[str, float]:
+    """One step on ``batch``, at the learning rate of step ``scheduled``."""
     train, began = run.config.train, time.perf_counter()
     for group in run.optimizer.param_groups:
         group['lr'] = learning_rate(scheduled, train)
-    batch = run.windows.batch(run.step, train.batch)
     step_seed = run.seed * 1_000_003 + run.step
     torch.manual_seed(step_seed)  # of dropout: a resumed run drops the same
     terms = losses(run.model, batch, train, step_seed)

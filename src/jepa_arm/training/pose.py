@@ -8,6 +8,7 @@ places and yaws that the same episode came to.
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from ..model.checkpoint import (
     round_weights,
 )
 from ..model.precision import mixed_precision
-from ..model.world_model import encode_all
 from ..model.yaw import YawReader, pieces_of
 from ..planning.pose_heads import (
     PoseActor,
@@ -42,6 +42,7 @@ from ..planning.pose_heads import (
 )
 from ..sim.camera import project
 from .cpu import prepare_cpu
+from .encoding import Encoded, encode_frames, split_of
 from .hindsight import FIRST_FRAMES, frames_with_next, schedule, train_value
 
 SPACE = 3
@@ -59,13 +60,19 @@ MISSED_BY, TURNED_BY = (0.015, 0.05), 0.15
 
 
 def train_pose(
-    folder: Path, data: Path, config: PoseConfig, seed: int, progress: bool
+    folder: Path,
+    data: Path,
+    config: PoseConfig,
+    seed: int,
+    progress: bool,
+    encoded: Encoded | None = None,
 ) -> dict[str, Any]:
     """Adds ``pose.safetensors`` to the checkpoint in ``folder``.
 
     Args:
         folder: checkpoint with a world model and probes.
         data: the episode file it was trained on; held-out episodes tell how well it reads.
+        encoded: all of its frames; None: they are encoded first.
 
     Returns:
         What ``config.json`` keeps of it under ``pose``.
@@ -81,7 +88,8 @@ def train_pose(
             f'{folder}: expected actions that move the tip in {SPACE} directions, got '
             f'{checkpoint.contract.action_width}; yaws are not planned for in others'
         )
-    jobs = [(job, folder, data, config, seed, progress) for job in (_teach_reader, _teach_heads)]
+    teach_heads = partial(_teach_heads, encoded)
+    jobs = [(job, folder, data, config, seed, progress) for job in (_teach_reader, teach_heads)]
     with multiprocessing.get_context('spawn').Pool(2) as pool:
         results = pool.map(_run, jobs, chunksize=1)
     time = checkpoint.contract.time
@@ -109,12 +117,6 @@ def _run(job: tuple) -> Taught:
     return taught
 
 
-def _split(checkpoint: Checkpoint, episodes: EpisodeFile) -> tuple[NDArray, NDArray]:
-    """Indices of the episodes to learn from, and of those that are held out."""
-    about = checkpoint.info['training']
-    return episodes.split(about['seed'], about['config']['held_out'])
-
-
 def _state(module: nn.Module) -> dict[str, NDArray]:
     return {k: v.numpy() for k, v in module.state_dict().items()}
 
@@ -127,7 +129,7 @@ def _teach_reader(
     pixels = project(camera, np.asarray(episodes.object_position, dtype=np.float64))
     size = np.array([camera.width, camera.height])
     in_view = ((pixels > -RIM) & (pixels < size + RIM)).all(axis=1)
-    training, held_out = _split(checkpoint, episodes)
+    training, held_out = split_of(checkpoint, episodes)
     of_frame = episodes.episode_of_frames()
     rows = np.flatnonzero(in_view & np.isin(of_frame, training))
     reader = YawReader()
@@ -174,13 +176,16 @@ def _teach_reader(
 
 
 def _teach_heads(
-    checkpoint: Checkpoint, episodes: EpisodeFile, config: PoseConfig, seed: int, progress: bool
+    encoded: Encoded | None,
+    checkpoint: Checkpoint,
+    episodes: EpisodeFile,
+    config: PoseConfig,
+    seed: int,
+    progress: bool,
 ) -> Taught:
-    model = checkpoint.model
-    proprio = episodes.proprioception(model.sees_velocity)
-    latents = encode_all(model, episodes.pixels, proprio)
+    encoded = encoded or encode_frames(checkpoint, episodes)
     rng = np.random.default_rng(seed)
-    samples = PoseHindsight(checkpoint, episodes, latents, config.turned_within_deg, rng)
+    samples = PoseHindsight(checkpoint, episodes, encoded.z, config.turned_within_deg, rng)
     heads = PoseHeads(samples.skip, checkpoint.contract.action_width, config.max_steps)
     told = {
         'turn_error_deg': _teach_turn(heads.turn, samples, config, progress),
@@ -220,7 +225,7 @@ class PoseHindsight:
         self._truth = np.asarray(episodes.object_position)
         self._yaw = np.asarray(episodes.object_yaw)
         self._actions = np.asarray(episodes.action)
-        training, _ = _split(checkpoint, episodes)
+        training, _ = split_of(checkpoint, episodes)
         starts, lengths = episodes.ep_offset[training], episodes.ep_len[training]
         now, start, end = frames_with_next(starts, lengths, self.skip)
         first = np.repeat(starts, FIRST_FRAMES)

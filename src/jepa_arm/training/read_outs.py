@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelFile
+from ..data.episodes import EpisodeFile
+from ..model.checkpoint import load_checkpoint
 from .belief import train_belief
 from .cpu import prepare_cpu
 from .decoder import train_decoder
+from .encoding import encode_frames
 from .hindsight import train_heads
 from .pose import train_pose
 
@@ -39,14 +42,17 @@ def train_read_outs(
         CheckpointError, DataError: what is there cannot be used, or they do not belong together.
         RuntimeError: a loss that is not finite.
     """
+    encoded = encode_frames(load_checkpoint(folder), EpisodeFile(data))
+    given = folder, data
     jobs = list[Callable[[], Any]]()  # the belief first: it takes longest
     if config.belief is not None:
-        jobs.append(partial(train_belief, folder, data, config.belief, seed, progress))
+        jobs.append(partial(train_belief, *given, config.belief, seed, progress, encoded))
     if config.decoder is not None:
-        jobs.append(partial(train_decoder, folder, data, config.decoder, seed, progress, page))
-    jobs.append(partial(train_heads, folder, data, config.heads, seed, progress))
+        told = config.decoder, seed, progress, page, encoded
+        jobs.append(partial(train_decoder, *given, *told))
+    jobs.append(partial(train_heads, *given, config.heads, seed, progress, encoded))
     if config.pose is not None:
-        jobs.append(partial(train_pose, folder, data, config.pose, seed, progress))
+        jobs.append(partial(train_pose, *given, config.pose, seed, progress, encoded))
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(AT_ONCE, context, prepare_cpu, (1,)) as pool:
         taught = [pool.submit(job) for job in jobs]

@@ -31,6 +31,7 @@ from ..model.probes import (
     position_error_cm,
 )
 from ..model.world_model import encode_all
+from .encoding import split_of
 from .pointer import teach_pointer
 
 HORIZON = 5
@@ -157,8 +158,7 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    model, about = checkpoint.model, checkpoint.info['training']
-    split = episodes.split(about['seed'], about['config']['held_out'])
+    model, split = checkpoint.model, split_of(checkpoint, episodes)
     latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
     probes, measured = fit_probes(episodes, latents, split, train, seed)
     training, held_out = (np.isin(episodes.episode_of_frames(), part) for part in split)

@@ -1,0 +1,54 @@
+"""All frames of an episode file as a world model sees them, for what is taught on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.episodes import EpisodeFile
+from ..model.checkpoint import Checkpoint
+from ..model.precision import mixed_precision
+from ..model.world_model import WorldModel, encode_all
+
+BATCH = 512
+"""Frames encoded at once."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Frozen latents of N frames.
+
+    Attributes:
+        z: (N, D). features: (N, F) of the images alone; F is 0 where the model has none.
+    """
+
+    z: NDArray[np.float32]
+    features: NDArray[np.float16]
+
+
+def split_of(
+    checkpoint: Checkpoint, episodes: EpisodeFile
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the ``episodes`` that taught the model of ``checkpoint``, and of the others."""
+    about = checkpoint.info['training']
+    return episodes.split(about['seed'], about['config']['held_out'])
+
+
+def encode_frames(checkpoint: Checkpoint, episodes: EpisodeFile) -> Encoded:
+    """What the model of ``checkpoint`` sees in all frames of ``episodes``."""
+    model = checkpoint.model
+    proprio = np.asarray(episodes.proprioception(model.sees_velocity))
+    if not isinstance(model, WorldModel):
+        z = encode_all(model, episodes.pixels, proprio)
+        return Encoded(z, np.zeros((len(z), 0), np.float16))
+    latents = np.empty((len(proprio), model.latent), np.float32)
+    seen = np.empty((len(proprio), model.config.image_width), np.float16)
+    for start in range(0, len(proprio), BATCH):
+        rows = slice(start, start + BATCH)
+        with torch.inference_mode(), mixed_precision():
+            z, features = model.encode_parts(np.array(episodes.pixels[rows]), proprio[rows])
+        latents[rows], seen[rows] = z.numpy(), features.float().numpy()
+    return Encoded(latents, seen)
