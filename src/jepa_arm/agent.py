@@ -37,6 +37,7 @@ from .recall import recall
 from .surprise import Judgement, Surprise
 from .types import (
     FloatArray,
+    ImageArray,
     JointSample,
     Observation,
     Proposal,
@@ -79,7 +80,9 @@ class Agent:
         self._time = checkpoint.model.contract.time
         self._heads = load_belief_heads(checkpoint)
         past = self._model.past
-        self._belief = Belief(self._model, self._heads, self._time, TipMotion.width, past)
+        read = self._probes.object_position
+        width = TipMotion.width
+        self._belief = Belief(self._model, self._heads, self._time, width, past, read=read)
         self._surprise = Surprise(self._heads, self._time.control_dt) if self._heads else None
         self._motion, self._orders = TipMotion(arm), Orders(self._time.control_dt)
         self.planners = Planners(checkpoint, arm, config, seed, optimizer, sweep_size)
@@ -219,9 +222,16 @@ class Agent:
             self._unjudged = judge
         else:
             z = self._model.encode(image, proprio)
-        self._belief.see(stamp, z, proprio)
+        self._belief.see(stamp, z, proprio, self._look(image[0], z))
         if self.planners.turning is not None and self._wants_yaw:
             self.planners.turning.see(image[0], self._read('object', self._belief.now()[0]))
+
+    def _look(self, image: ImageArray, z: torch.Tensor) -> Callable[[], float] | None:
+        """Reads the object's yaw (rad) off ``image`` with latent ``z`` (1, D), if it can."""
+        turning = self.planners.turning
+        if turning is None:
+            return None
+        return lambda: turning.read(image, self._read('object', z))[0]
 
     @property
     def _wants_yaw(self) -> bool:

@@ -1,14 +1,16 @@
 """The belief: what the world is taken to be, kept up while images are late, missing or bad.
 
-Each image updates it at its own stamp. Where none came, the predictor carries it on under the
-actions really sent, corrected by what the arm feels of itself; an image that comes late is put
-where it belongs, and what was believed since is worked out anew.
+Each image updates it at its own stamp. Where none came, the arm still feels itself, and has pushed
+the object along the way of its tip: the belief is the latent of that. Where nobody read how the
+object stood, it goes where the predictor moves it under the actions really sent. A late image is
+put where it belongs, and what was believed since is worked out anew.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,7 +21,8 @@ from torch import Tensor
 from .config import TimeConfig
 from .looks import Change
 from .memory import Memory
-from .model.belief_heads import OUTLOOK, BeliefHeads, told_by
+from .model.belief_heads import OUTLOOK, TIP, BeliefHeads, told_by
+from .model.pushing import ObjectPose
 from .planning.search import Dynamics, effect
 from .surprise import Frame
 
@@ -38,12 +41,15 @@ class Step:
     Attributes:
         stamp: s. z: (1, D). proprio: (1, P).
         is_seen: whether an image was there.
+        pose: of the object, where that is followed. look: reads its yaw (rad) off the image.
     """
 
     stamp: float
     z: Tensor
     proprio: Tensor
     is_seen: bool
+    pose: ObjectPose | None = None
+    look: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Belief:
         time: TimeConfig,
         width: int,
         past: int = 1,
+        *,
+        read: Callable[[Tensor], Tensor],
     ) -> None:
         """Knows nothing yet.
 
@@ -86,9 +94,10 @@ class Belief:
             dynamics: predicts. heads: without them it cannot last without images.
             time: of the contract. width: A, of an action.
             past: latents that the predictor wants before the newest, a model step apart.
+            read: the object's place (1, 3) m in a latent (1, D).
         """
         self._dynamics, self._heads, self._time, self._width = dynamics, heads, time, width
-        self._past = past
+        self._past, self._read = past, read
         size = round(KEPT_S / time.control_dt)
         self._steps: deque[Step] = deque(maxlen=size)
         self._sent: deque[tuple[float, Tensor]] = deque(maxlen=size)
@@ -147,6 +156,8 @@ class Belief:
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
         """Takes the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
+        if last.pose is not None:
+            last = replace(last, pose=last.pose.at_rest())
         ago = range(round(KEPT_S / dt) - 1, -1, -1)
         self._steps.clear()
         self._steps.extend(replace(last, stamp=stamp - i * dt) for i in ago)
@@ -165,8 +176,16 @@ class Belief:
         if self._sent:
             self._sent[-1] = self._sent[-1][0], action
 
-    def see(self, stamp: float, z: Tensor, proprio: Tensor) -> None:
+    def see(
+        self,
+        stamp: float,
+        z: Tensor,
+        proprio: Tensor,
+        look: Callable[[], float] | None = None,
+    ) -> None:
         """Takes the latent ``z`` (1, D) of an image made at ``stamp`` (s).
+
+        ``look`` reads the object's yaw (rad) off it, should it be the last one.
 
         Raises:
             ValueError: ``stamp`` is not newer than the last image's.
@@ -181,7 +200,7 @@ class Belief:
         later = [s for s in kept if s.stamp > stamp]
         self._steps.clear()
         self._steps.extend(s for s in kept if s.stamp <= stamp)
-        self._steps.append(Step(stamp, z, proprio, True))
+        self._steps.append(Step(stamp, z, proprio, True, look=look))
         self._seen_at = stamp
         for step in later:
             self.feel(step.stamp, step.proprio)
@@ -202,10 +221,26 @@ class Belief:
             raise BlindError(f'the last step was {gap:.1f} s ago, expected up to {KEPT_S} s')
         if gap > 1.5 * dt:  # a step was left out
             self.feel(last.stamp + dt, torch.lerp(last.proprio, proprio, dt / gap))
-        prior = self.prior(stamp)
-        blind = torch.tensor([stamp - self._seen_at], dtype=torch.float32)
-        z = self._heads.correction(prior.predicted, prior.z, proprio, blind)
-        self._steps.append(Step(stamp, z, proprio, False))
+        prior, last = self.prior(stamp), self._steps[-1]
+        pose = self._pushed(self._heads, last, proprio)
+        if pose is None:
+            place, yaw = self._read(prior.predicted), torch.full((1,), torch.nan)
+        else:
+            place, yaw = pose.place, pose.yaw
+        z = self._heads.state(proprio, place, yaw)
+        self._steps.append(Step(stamp, z, proprio, False, pose))
+
+    def _pushed(self, heads: BeliefHeads, last: Step, proprio: Tensor) -> ObjectPose | None:
+        """The object's pose a control step after ``last``, with ``proprio`` (1, P) then."""
+        before, pose = last.stamp - self._time.control_dt, last.pose
+        if pose is None and last.look is not None:
+            place, yaw = self._read(last.z), torch.tensor([last.look()], dtype=torch.float32)
+            moved = place - self._read(self._interpolate(before))
+            pose = ObjectPose(place, yaw, moved, torch.zeros_like(yaw))
+        if pose is None:
+            return None
+        tips = torch.stack([self._felt(before), last.proprio, proprio], dim=1)[..., TIP]
+        return heads.pushing(pose, tips)
 
     @property
     def stamp(self) -> float | None:
@@ -252,7 +287,9 @@ class Belief:
         if self._heads is None or not self._steps:
             return torch.full((2,), float('nan'))
         blind = torch.tensor([self.blind_for], dtype=torch.float32)
-        return self._heads.doubt(self._steps[-1].z, blind)[0]
+        last = self._steps[-1]
+        is_unread = last.pose is None and last.look is None
+        return self._heads.doubt(last.z, blind, torch.tensor([torch.nan if is_unread else 0.0]))[0]
 
     def prior(self, stamp: float, steps: int = 1) -> Prior:
         """What is expected at ``stamp`` (s) from ``steps`` model steps before.

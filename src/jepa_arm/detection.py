@@ -71,7 +71,8 @@ class Detector:
         self._model, self._time, self._play = checkpoint.model, sim.time, play
         self._arm = Arm(arm)
         self._world = BulletWorld(self._arm, sim)
-        self._belief = Belief(self._model, heads, sim.time, TipMotion.width)
+        read, width = checkpoint.probes.object_position, TipMotion.width
+        self._belief = Belief(self._model, heads, sim.time, width, read=read)
         self._looks, self._surprise = Looks(sim.time), Surprise(heads, sim.time.control_dt)
 
     def close(self) -> None:

@@ -1,17 +1,21 @@
 """The belief tells what is, whatever images came, and refuses to tell what it cannot know."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from jepa_arm.belief import KEPT_S, Belief, BlindError
 from jepa_arm.config import TimeConfig
-from jepa_arm.model.belief_heads import BeliefHeads
+from jepa_arm.model.belief_heads import BeliefHeads, StateEncoder
+from jepa_arm.model.pushing import ObjectPose, Pushing
 from jepa_arm.model.world_model import Normaliser
 from jepa_arm.surprise import ALARM_S, fit_level
 
 TIME = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
 PROPRIO = torch.zeros(1, 7)
+NORMALISER = Normaliser(0.5, 0.1, (0.0,) * 7, (1.0,) * 7)
 
 
 class Drift:
@@ -28,16 +32,29 @@ class Drift:
         return torch.stack(latents, 1)
 
 
+class Places(StateEncoder):
+    """Latents that are the object's x."""
+
+    def forward(self, proprio: Tensor, place: Tensor, yaw: Tensor) -> Tensor:
+        return place[:, :1]
+
+
+def place_in(z: Tensor) -> Tensor:
+    """(1, 3) the place of an object in the latent ``z`` (1, 1)."""
+    return torch.cat([z, 0.0 * z, 0.0 * z], dim=1)
+
+
 def heads() -> BeliefHeads:
-    """Untrained: the correction is the identity."""
+    """Untrained, but for latents that are where the object is."""
     torch.manual_seed(0)
-    normaliser = Normaliser(0.5, 0.1, (0.0,) * 7, (1.0,) * 7)
-    return BeliefHeads(1, normaliser, 2, 4, (16, 16)).eval().requires_grad_(False)
+    made = BeliefHeads(1, NORMALISER, 2, 4, (16, 16)).eval().requires_grad_(False)
+    made.state = Places(1, NORMALISER)
+    return made
 
 
 def fill(stamps: list[float], with_heads: bool = True) -> Belief:
     """A belief whose latents equal their stamps."""
-    belief = Belief(Drift(), heads() if with_heads else None, TIME, width=1)
+    belief = Belief(Drift(), heads() if with_heads else None, TIME, width=1, read=place_in)
     for stamp in stamps:
         belief.see(stamp, torch.tensor([[stamp]]), PROPRIO)
     return belief
@@ -83,7 +100,10 @@ class Sum(Drift):
 
 @pytest.mark.parametrize('waits', [0, 1, 2, 3])
 def test_plans_start_where_the_actions_that_still_wait_will_have_led(waits: int) -> None:
-    belief, sent = Belief(Sum(), None, TIME, width=1), [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    belief, sent = (
+        Belief(Sum(), None, TIME, width=1, read=place_in),
+        [1.0, 10.0, 100.0, 1000.0, 10000.0],
+    )
     belief.waits = waits
     place = [sum(sent[: max(0, i - waits)], 0.0) for i in range(20)]  # where it is at step i
     for i, action in enumerate(sent):
@@ -97,7 +117,7 @@ def test_plans_start_where_the_actions_that_still_wait_will_have_led(waits: int)
 
 def wait(sent: dict[float, float], waits: int) -> Belief:
     """A belief at 0.5 s, half a step late beyond ``waits``; the arm has not moved yet."""
-    belief = Belief(Sum(), None, TIME, width=1)
+    belief = Belief(Sum(), None, TIME, width=1, read=place_in)
     belief.waits, belief.late = waits, 0.5
     for i in range(6):
         belief.see(i * 0.1, torch.zeros(1, 1), PROPRIO)
@@ -160,6 +180,58 @@ def test_nothing_is_believed_without_heads_or_before_the_first_image_or_after_to
     with pytest.raises(BlindError, match='ago'):
         belief.feel(0.2 + KEPT_S, PROPRIO)
     assert belief.stamp == 0.1
+
+
+class Carried(Pushing):
+    """Objects that stick to the tip."""
+
+    def forward(self, pose: ObjectPose, tips: Tensor) -> ObjectPose:
+        return replace(pose, place=pose.place + tips[:, 2] - tips[:, 1])
+
+
+def tip_at(x: float) -> Tensor:
+    return torch.tensor([[0.0, x, 0.0, 0.0, 0.0, 0.0, 0.0]])
+
+
+def follower() -> Belief:
+    """The object sticks to the tip."""
+    made = heads()
+    made.pushing = Carried()
+    return Belief(Sum(), made, TIME, 1, read=place_in)
+
+
+def test_an_object_that_is_pushed_unseen_is_believed_where_the_tip_has_pushed_it() -> None:
+    belief, looks = follower(), []
+    for i in range(3):
+
+        def look(image: int = i) -> float:
+            looks.append(image)
+            return 0.0
+
+        belief.see(0.1 * i, torch.tensor([[5.0]]), tip_at(0.0), look)
+    assert looks == []
+    for i in range(1, 5):
+        belief.feel(0.2 + 0.1 * i, tip_at(float(i)))
+        torch.testing.assert_close(belief.now()[0], torch.tensor([[5.0 + i]]))
+    assert looks == [2]  # once, in the last image
+
+
+def test_a_late_image_tells_anew_where_the_object_was_pushed_from() -> None:
+    belief = follower()
+    for i in range(3):
+        belief.see(0.1 * i, torch.tensor([[5.0]]), tip_at(0.0), lambda: 0.0)
+    for i in range(1, 4):
+        belief.feel(0.2 + 0.1 * i, tip_at(float(i)))
+    belief.see(0.3, torch.tensor([[7.0]]), tip_at(1.0), lambda: 0.0)
+    torch.testing.assert_close(belief.now()[0], torch.tensor([[9.0]]))
+
+
+def test_an_object_whose_yaw_nobody_read_goes_where_it_is_predicted_to_go() -> None:
+    belief = follower()
+    belief.see(0.0, torch.tensor([[5.0]]), tip_at(0.0))
+    belief.act(0.0, torch.tensor([0.5]))
+    belief.feel(0.1, tip_at(1.0))
+    torch.testing.assert_close(belief.now()[0], torch.tensor([[5.5]]))
 
 
 def test_a_blackout_longer_than_what_is_remembered_is_still_counted_whole() -> None:

@@ -28,7 +28,7 @@ from jepa_arm.memory import (
     save_memory,
     widths,
 )
-from jepa_arm.model.belief_heads import BeliefHeads, load_belief_heads
+from jepa_arm.model.belief_heads import BeliefHeads, StateEncoder, load_belief_heads
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
 from jepa_arm.model.world_model import Normaliser
 from jepa_arm.motion import ACTION_METRES
@@ -84,7 +84,8 @@ def test_what_comes_back_from_the_file_predicts_the_same(
     file: Path, kept: Kept, checkpoint: Checkpoint
 ) -> None:
     heads, time_config = load_belief_heads(checkpoint), checkpoint.contract.time
-    before, after = (Belief(checkpoint.model, heads, time_config, 3) for _ in range(2))
+    place = checkpoint.probes.object_position
+    before, after = (Belief(checkpoint.model, heads, time_config, 3, read=place) for _ in range(2))
     before.recall(kept.memory)
     after.recall(read(file, checkpoint).memory)
     felt = kept.memory.proprio[-1:]
@@ -250,15 +251,29 @@ class Sum:
         return z[:, None] + actions.unflatten(-1, (2, 3)).sum(2).cumsum(1)
 
 
+class Places(StateEncoder):
+    """Latents that are the object's place."""
+
+    def forward(self, proprio: Tensor, place: Tensor, yaw: Tensor) -> Tensor:
+        return place
+
+
+def following(heads: BeliefHeads) -> Belief:
+    """Latents that move as the actions say."""
+    return Belief(Sum(), heads, TIME, 3, read=lambda z: z)
+
+
 @pytest.mark.parametrize('done', [-1.5, -1.0, 0.0, 0.5, 2.0])
 def test_as_many_actions_are_taken_to_have_been_done_as_lead_to_where_the_arm_rests(
     arm: Arm, done: float
 ) -> None:
     """Where the planner died the arm may have stopped short of what it was told, or gone on."""
-    heads = BeliefHeads(3, Normaliser(0.5, 0.1, (0.0,) * 13, (1.0,) * 13), 6, 4, (16, 16)).eval()
+    normaliser = Normaliser(0.5, 0.1, (0.0,) * 13, (1.0,) * 13)
+    heads = BeliefHeads(3, normaliser, 6, 4, (16, 16)).eval()
+    heads.state = Places(3, normaliser)
     sent = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.2, 0.0], [0.0, 0.8, 0.0], [0.0, 0.8, 0.4]])
     coming = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.0, 0.4]])
-    belief, waits, home = Belief(Sum(), heads, TIME, 3), 1, arm.tip_position(arm.home)
+    belief, waits, home = following(heads), 1, arm.tip_position(arm.home)
     belief.waits = waits
     for i in range(7):  # an action begins to work a control step after it was decided
         z = sent[: max(0, i - 4)].sum(0, keepdim=True)
@@ -273,7 +288,7 @@ def test_as_many_actions_are_taken_to_have_been_done_as_lead_to_where_the_arm_re
     told = arm.ik(home + ACTION_METRES * sent.sum(0).numpy(), arm.home)[0]
     memory, joints = belief.memory(torch.tensor(told), coming), arm.ik(tip, arm.home)[0]
     assert memory is not None
-    other = Belief(Sum(), heads, TIME, 3)
+    other = following(heads)
     with torch.inference_mode():
         recall(other, memory, arm, TIME, JointSample(joints, joints * 0.0, 14.0))
     assert other.stamp == pytest.approx(13.9) and other.blind_for == pytest.approx(3.3)

@@ -20,16 +20,17 @@ from jepa_arm.model.world_model import Normaliser, WorldModel
 from jepa_arm.surprise import Frame, Surprise
 from jepa_arm.training.belief import train_belief
 from jepa_arm.training.belief_report import format_belief
-from jepa_arm.training.chains import LatentEpisodes, blind, frames_of
+from jepa_arm.training.chains import LatentEpisodes, blind, follow, frames_of
 from jepa_arm.training.encoding import encode_frames
 
 CONFIG = BeliefConfig(
     chain_steps=10,
-    chain_batch=64,
-    chain_updates=200,
+    push_batch=32,
+    push_updates=150,
     chains=512,
     usual_episodes=200,
     steps=200,
+    state_steps=300,
     body_steps=300,
     view_steps=20,
     batch=256,
@@ -59,17 +60,28 @@ def test_joints_alone_keep_the_belief_nearer_to_the_truth_than_prediction_alone(
 ) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     assert isinstance(checkpoint.model, WorldModel)
-    latents = LatentEpisodes(episodes, encode_frames(checkpoint, episodes))
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
     chains = latents.chains(latents.starts(held_out, 10), 10)
     errors = []
     for heads in (None, load_belief_heads(checkpoint)):
         with torch.inference_mode():
-            last = blind(checkpoint.model, heads, chains)[:, -1]
+            last = blind(checkpoint, chains, heads)[:, -1]
             read = checkpoint.probes.read('tip', last)
         errors.append((read - chains.truth[:, -1, 0]).norm(dim=-1).median())
     alone, corrected = errors
     assert corrected < 0.9 * alone
+
+
+def test_an_object_is_followed_by_the_way_of_the_tip(folder: Path, data: Path) -> None:
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
+    _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
+    chains, heads = latents.chains(latents.starts(held_out, 10), 10), load_belief_heads(checkpoint)
+    assert heads is not None
+    followed = (follow(heads.pushing, chains)[-1].place - chains.truth[:, -1, 1]).norm(dim=-1)
+    stayed = (chains.start.place - chains.truth[:, -1, 1]).norm(dim=-1)
+    assert followed.median() < 0.5 * stayed.median()
 
 
 def test_what_it_says_of_its_error_holds_on_episodes_that_taught_nothing(folder: Path) -> None:
@@ -85,7 +97,8 @@ def test_doubt_grows_with_the_time_without_images(folder: Path) -> None:
     heads = load_belief_heads(load_checkpoint(folder))
     assert heads is not None
     z = torch.randn(200, synthetic.MODEL.latent, generator=torch.Generator().manual_seed(0))
-    mean = [heads.doubt(z, torch.full((200,), s)).mean() for s in (0.0, 0.4, 2.0)]
+    read = torch.zeros(200)
+    mean = [heads.doubt(z, torch.full((200,), s), read).mean() for s in (0.0, 0.4, 2.0)]
     assert mean[0] < mean[1] < mean[2]
 
 
@@ -96,7 +109,7 @@ def held_out(folder: Path, data: Path) -> tuple[Surprise, Frame]:
     heads = load_belief_heads(checkpoint)
     assert heads is not None and isinstance(checkpoint.model, WorldModel)
     _, indices = episodes.split(0, synthetic.TRAIN.held_out)
-    latents = LatentEpisodes(episodes, encode_frames(checkpoint, episodes))
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
     frames = frames_of(checkpoint.model, latents, indices)
     return Surprise(heads, 0.1), frames
 

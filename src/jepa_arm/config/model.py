@@ -252,27 +252,28 @@ class BeliefConfig:
 
     Attributes:
         chain_steps: model steps a belief goes blind for in training.
-        chain_batch, chain_updates: chains in an optimiser step of the correction, and steps.
+        push_batch, push_updates: chains in an optimiser step of how objects are pushed, and steps.
         chains: of which doubt and contact are taught. usual_episodes: whose frames tell what is
-            usual. steps, batch: of each head but the correction; body_steps: of how the tip
-            moves; view_steps: of where the camera looks from.
+            usual. steps, batch: of each other head; state_steps: of what latents are of;
+            body_steps: of how the tip moves; view_steps: of where the camera looks from.
     """
 
     chain_steps: int
-    chain_batch: int
-    chain_updates: int
+    push_batch: int
+    push_updates: int
     chains: int
     usual_episodes: int
     steps: int
+    state_steps: int
     body_steps: int
     view_steps: int
     batch: int
     learning_rate: float
 
     def __post_init__(self) -> None:
-        chains = self.chain_batch, self.chain_updates, self.chains
-        steps = self.steps, self.body_steps, self.view_steps
-        counts = *chains, *steps, self.usual_episodes, self.batch
+        pushes = self.push_batch, self.push_updates
+        steps = self.steps, self.state_steps, self.body_steps, self.view_steps
+        counts = *pushes, self.chains, *steps, self.usual_episodes, self.batch
         if self.chain_steps < 5 or min(counts) < 1:
             raise ConfigError(f'belief: expected chain_steps >= 5 and counts >= 1, got {self}')
 

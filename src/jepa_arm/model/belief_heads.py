@@ -1,10 +1,10 @@
 """What a belief needs beside encoder and predictor; trained on frozen latents, never with them.
 
-Small networks: what the joints still tell when the camera does not (``Correction``), how far a
-reading of the belief may be off (``Doubt``), how large a prediction error is usual where the arm
-is and for what it does (``UsualError``), whether arm and object touch (``Contact``), how the tip
-follows what it is told (``Body``), where the image alone shows it (``Sight``), and where the
-camera looks from (``View``).
+Small networks: how an object moves that is pushed (``Pushing``), what the encoder would make of an
+arm and an object that nobody sees (``StateEncoder``), how far a reading of the belief may be off
+(``Doubt``), how large a prediction error is usual where the arm is and for what it does
+(``UsualError``), whether arm and object touch (``Contact``), how the tip follows what it is told
+(``Body``), where the image alone shows it (``Sight``), and where the camera looks from (``View``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, CheckpointError, load_module
 from .felt import Felt
+from .pushing import Pushing
 from .view import View
 from .world_model import Normaliser, WorldModel
 
@@ -43,6 +44,8 @@ MOVED_SCALE = 5.0
 STEP_SCALE = 2.0
 """What changes in a latent in a model step is small beside where it may be."""
 BLIND_UNIT_S = 0.5
+NEAR_M, MIDDLE_M, AROUND_M = 0.05, (0.5, 0.0), 0.12
+"""m: how far an object is from a tip that is near; the table's middle, and what is far from it."""
 MIN_LOG, MAX_LOG = -8.0, 8.0
 TOLD_M, LEAST_BODY_LOG = 0.05, -14.0
 """How far the tip is told to go, usually; log variance of a way in cm^2 that no arm keeps to."""
@@ -69,48 +72,55 @@ def blindness(blind_s: Tensor) -> Tensor:
     return torch.cat([torch.log1p(blind), blind / (1.0 + blind)], dim=-1)
 
 
-class Correction(Felt):
-    """A predicted latent, corrected by what the arm feels of itself; no image is needed.
+class StateEncoder(Felt):
+    """The latent of an arm as it feels itself, and of an object as it is taken to stand.
 
-    The measurement update of a filter whose gain is learned: it starts as the identity.
+    It is what the encoder would make of an image of them.
     """
 
-    def __init__(self, latent: int, normaliser: Normaliser, width: int = 384) -> None:
+    def __init__(self, latent: int, normaliser: Normaliser, width: int = 192) -> None:
         super().__init__(normaliser)
-        self.net = _mlp(2 * latent + len(self._mean) + 2, width, latent)
-        nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
+        self.net = nn.Sequential(
+            nn.Linear(len(self._mean) + 7, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, latent),
+        )  # fmt: skip
 
-    def forward(
-        self, predicted: Tensor, z_prev: Tensor, proprio: Tensor, blind_s: Tensor
-    ) -> Tensor:
-        """(B, D) from the predicted latent (B, D).
+    def forward(self, proprio: Tensor, place: Tensor, yaw: Tensor) -> Tensor:
+        """Latents (B, D).
 
         Args:
-            predicted: for now. z_prev: (B, D) the belief a model step before.
-            proprio: (B, P) of now, see ``motion.proprioception``.
-            blind_s: (B,) s since the last image: the longer, the less the prediction counts.
+            proprio: (B, P), see ``motion.proprioception``.
+            place: (B, 3) m, of the object's middle. yaw: (B,) rad up to quarter turns, or NaN.
         """
-        parts = [predicted, predicted - z_prev, self.felt(proprio), blindness(blind_s)]
-        return predicted + self.net(torch.cat(parts, dim=-1))
+        way = (place - proprio[:, TIP]) / NEAR_M
+        turn = torch.stack([torch.sin(4.0 * yaw), torch.cos(4.0 * yaw)], dim=1)
+        turn = torch.where(torch.isnan(turn), 0.0, turn)
+        on_table = (place[:, :2] - place.new_tensor(MIDDLE_M)) / AROUND_M
+        return self.net(torch.cat([self.felt(proprio), way, turn, on_table], dim=1))
 
 
 class Doubt(nn.Module):
-    """How far readings of a belief may be off, from the belief and how long it has been blind.
+    """How far readings of a belief may be off.
 
-    An isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %.
+    Told from the belief, how long it has been blind, and whether the object's yaw is known. An
+    isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %.
     """
 
     unit: Tensor
 
     def __init__(self, latent: int, width: int = 128) -> None:
         super().__init__()
-        self.net = _mlp(latent + 2, width, len(SUBJECTS))
+        self.net = _mlp(latent + 3, width, len(SUBJECTS))
         self.register_buffer('unit', torch.ones(len(SUBJECTS)))
 
-    def forward(self, z: Tensor, blind_s: Tensor) -> Tensor:
-        """(B, 2) m, standard deviation on each axis of tip and object; ``blind_s`` (B,) s."""
-        log_cm = self.net(torch.cat([z, blindness(blind_s)], dim=-1))
+    def forward(self, z: Tensor, blind_s: Tensor, yaw: Tensor) -> Tensor:
+        """(B, 2) m, standard deviation on each axis of tip and object.
+
+        Args:
+            z: (B, D). blind_s: (B,) s. yaw: (B,) rad, or NaN.
+        """
+        is_known = torch.isfinite(yaw).float()[:, None]
+        log_cm = self.net(torch.cat([z, blindness(blind_s), is_known], dim=-1))
         return log_cm.clamp(MIN_LOG, MAX_LOG).exp() * 0.01 * self.unit
 
 
@@ -227,7 +237,8 @@ class BeliefHeads(nn.Module):
     ) -> None:
         """``size``: height and width of images, px."""
         super().__init__()
-        self.correction = Correction(latent, normaliser)
+        self.pushing = Pushing()
+        self.state = StateEncoder(latent, normaliser)
         self.doubt = Doubt(latent)
         self.world = UsualError(latent, block)
         self.outlook = UsualError(latent, OUTLOOK * block)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..goals import Goal, PositionGoal
 from ..model.bounded import bounded
 from ..model.checkpoint import Checkpoint, load_module
+from ..model.face import Face
 from ..model.yaw import YawReader
 from ..motion import ACTION_METRES
 from .heads import Mixture, Twin, mlp
@@ -22,37 +23,6 @@ FEATURES = 17
 MOTION_FEATURES = 14
 MIDDLE = 0.5, 0.0
 """m, of the table."""
-
-
-class Face:
-    """The direction of the object's face that is nearest the tip."""
-
-    def __init__(self, yaw: Tensor, way: Tensor) -> None:
-        """``yaw`` (B,) rad of the object, ``way`` (B, 3) from its middle to the tip."""
-        cos, sin = torch.cos(yaw), torch.sin(yaw)
-        ahead = cos * way[:, 0] + sin * way[:, 1]
-        left = cos * way[:, 1] - sin * way[:, 0]
-        along = (ahead.abs() >= left.abs()).to(yaw.dtype)
-        one = torch.ones_like(yaw)
-        x = along * torch.where(ahead >= 0, one, -one)
-        y = (1.0 - along) * torch.where(left >= 0, one, -one)
-        self.cos = (cos * x - sin * y)[:, None]
-        self.sin = (sin * x + cos * y)[:, None]
-
-    def to(self, way: Tensor) -> Tensor:
-        """``way`` (B, 3), or (B, T, 3), as seen from the object."""
-        return self._turned(way, self.sin)
-
-    def back(self, way: Tensor) -> Tensor:
-        """What ``to`` makes of ``way``, undone."""
-        return self._turned(way, -self.sin)
-
-    def _turned(self, way: Tensor, sin: Tensor) -> Tensor:
-        cos = self.cos
-        if way.dim() == 3:
-            cos, sin = cos[:, None], sin[:, None]
-        x, y, z = way[..., 0:1], way[..., 1:2], way[..., 2:3]
-        return torch.cat([cos * x + sin * y, cos * y - sin * x, z], dim=-1)
 
 
 def pose_features(

@@ -1,8 +1,7 @@
 """Trains what the belief needs beside the world model, on frozen latents; see ``BeliefHeads``.
 
-The correction is taught by chains of predictions in which it is at work at each step, towards the
-latents that the camera would have given; the gradient runs through the whole chain. One step at a
-time it would learn the mean of what may be, which the predictor knows nothing of.
+How an object is pushed is taught by chains of its poses, each of which is told from the one
+before: one step at a time it would learn nothing of what its errors grow to.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,29 @@ from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
-from .chains import Chains, Draw, LatentEpisodes, blind, frames_of, misread, scored
+from .chains import (
+    Chains,
+    Draw,
+    LatentEpisodes,
+    blind,
+    follow,
+    frames_of,
+    misread,
+    scored,
+)
 from .cpu import prepare_cpu
 from .encoding import BATCH, Encoded, encode_frames, split_of
 from .view import train_view
 
 EXPECTATIONS = 'world', 'outlook', 'sight', 'background', 'motion'
 """Heads of errors that are usual."""
+MOVES = 0.8
+"""Share of the chains that teach pushing in which the object moves, at least."""
+PUSHED_FOR = 8
+"""Model steps for which an object is followed in training."""
+PUSHED_M, TURN_WEIGHT, LEAST_SQUARED = 0.01, 0.3, 0.01
+"""Unit of how far pushed objects are off; weight of how wrongly they are turned, which is 0 to 2;
+what is added to squared distances, in that unit, before their root."""
 VIEW_FRAMES, USUAL_VIEWS = 20000, 4000
 """Images that teach where the camera looks from, and others that say what is usual."""
 USUAL = *EXPECTATIONS, 'body', 'view', 'contact'
@@ -78,7 +94,7 @@ def train_belief(
     check_contract(checkpoint.contract, episodes.contract)
     heads = _new_heads(checkpoint, seed)
     encoded = encoded or encode_frames(checkpoint, episodes)
-    latents, model = LatentEpisodes(episodes, encoded), checkpoint.model
+    latents, model = LatentEpisodes(checkpoint, episodes, encoded), checkpoint.model
     assert isinstance(model, WorldModel)
     training, held_out = split_of(checkpoint, episodes)
     calibration, measured = held_out[::2], held_out[1::2]
@@ -86,8 +102,10 @@ def train_belief(
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, context, prepare_cpu, (1,)) as beside:
         usual = beside.submit(_teach_usual, folder, data, config, seed, encoded)
-        _train_correction(model, heads, draw, config, progress)
-        round_weights(heads.correction)
+        _train_pushing(heads, draw, config, progress)
+        _train_state(heads, latents, draw, config, progress)
+        for part in (heads.pushing, heads.state):
+            round_weights(part.requires_grad_(False))
         _train_doubt(checkpoint, heads, draw, config)
         for name, state in usual.result().items():
             weights = {key: torch.from_numpy(value) for key, value in state.items()}
@@ -124,42 +142,65 @@ def _teach_usual(
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     heads, model = _new_heads(checkpoint, seed), checkpoint.model
     assert isinstance(model, WorldModel)
-    latents, (training, _) = LatentEpisodes(episodes, encoded), split_of(checkpoint, episodes)
+    latents = LatentEpisodes(checkpoint, episodes, encoded)
+    training, _ = split_of(checkpoint, episodes)
     draw = Draw(latents, training, config.chain_steps, np.random.default_rng([seed, 3]))
     chosen = draw.rng.permutation(training)[: config.usual_episodes]
     frames = frames_of(model, latents, chosen)
     _train_surprise(heads, frames, draw, config)
     _train_body(heads, frames, draw, config)
     _train_view(heads, latents, training, draw.rng, config)
-    _train_contact(model, heads, draw, config)
+    _train_contact(checkpoint, heads, draw, config)
     return {
         name: {k: v.numpy() for k, v in getattr(heads, name).state_dict().items()}
         for name in USUAL
     }
 
 
-def _train_correction(
-    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig, progress: bool
-) -> None:
-    step = _adamw_stepper(heads.correction, config.chain_updates, config)
-    with tqdm(total=config.chain_updates, desc='correction', disable=not progress) as bar:
-        for i in range(config.chain_updates):
-            chains = draw(config.chain_batch)
-            error = (blind(model, heads, chains) - chains.z[:, 2:]).square().mean()
-            step(error)
+def _train_pushing(heads: BeliefHeads, draw: Draw, config: BeliefConfig, progress: bool) -> None:
+    """By the mean distance from where the object went, and how far it turned, in chains.
+
+    Most of them are of objects that move.
+    """
+    step = _adamw_stepper(heads.pushing, config.push_updates, config)
+    with tqdm(total=config.push_updates, desc='pushing', disable=not progress) as bar:
+        for i in range(config.push_updates):
+            chains = draw(config.push_batch, MOVES).cut(PUSHED_FOR)
+            poses = follow(heads.pushing, chains)
+            place = torch.stack([p.place for p in poses], dim=1)
+            yaw = torch.stack([p.yaw for p in poses], dim=1)
+            off = (place - chains.way[..., :3])[..., :2] / PUSHED_M
+            away = (off.square().sum(-1) + LEAST_SQUARED).sqrt().mean()
+            turned = (1.0 - torch.cos(4.0 * (yaw - chains.way[..., 3]))).mean()
+            step(away + TURN_WEIGHT * turned)
             bar.update()
             if i % 20 == 0:
-                bar.set_postfix(error=f'{error.item():.4f}')
+                bar.set_postfix(away=f'{away.item():.2f} cm')
+
+
+def _train_state(
+    heads: BeliefHeads, latents: LatentEpisodes, draw: Draw, config: BeliefConfig, progress: bool
+) -> None:
+    """By least squares, with some yaws unknown: where an object stands is not always read."""
+    z, proprio, place, true_yaw = latents.states(draw.episodes)
+    optimizers = muon_and_adamw(heads.state, config.learning_rate, DECAY, config.state_steps)
+    step = _stepper(heads.state, optimizers)
+    for _ in tqdm(range(config.state_steps), desc='state', disable=not progress):
+        rows = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
+        yaw = draw.unread(draw.misread(true_yaw[rows]))
+        step((heads.state(proprio[rows], place[rows], yaw) - z[rows]).square().mean())
 
 
 def _train_doubt(
     checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
 ) -> None:
-    z, seconds, off = misread(checkpoint, heads, draw(config.chains))
+    chains = draw(config.chains)
+    start = replace(chains.start, yaw=draw.unread(chains.start.yaw))
+    z, seconds, yaw, off = misread(checkpoint, heads, replace(chains, start=start))
     step = _adamw_stepper(heads.doubt, config.steps, config)
     for _ in range(config.steps):
         pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
-        sigma = heads.doubt(z[pick], seconds[pick])
+        sigma = heads.doubt(z[pick], seconds[pick], yaw[pick])
         squared = off[pick].square().sum(-1)
         step((0.5 * squared / sigma.square() + 3.0 * sigma.log()).mean())
 
@@ -222,12 +263,12 @@ def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:
 
 
 def _train_contact(
-    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig
+    checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
 ) -> None:
     """On seen latents and on what is predicted up to ``RISK_STEPS`` ahead."""
     chains = draw(config.chains)
     with torch.inference_mode():
-        ahead = blind(model, None, chains.cut(RISK_STEPS))
+        ahead = blind(checkpoint, chains.cut(RISK_STEPS))
     z = torch.cat([chains.z[:, :2], ahead], dim=1).clone()
     z, z_prev = z[:, 1:].flatten(0, 1), z[:, :-1].flatten(0, 1)
     wanted = chains.contact[:, 1 : RISK_STEPS + 2].float().flatten()
@@ -241,8 +282,8 @@ def _train_contact(
 @torch.inference_mode()
 def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> None:
     """Scales the doubt so that its 90 % region holds 90 % (split-conformal)."""
-    z, seconds, off = misread(checkpoint, heads, chains)
-    squared = off.square().sum(-1) / heads.doubt(z, seconds).square()
+    z, seconds, yaw, off = misread(checkpoint, heads, chains)
+    squared = off.square().sum(-1) / heads.doubt(z, seconds, yaw).square()
     heads.doubt.unit.mul_((torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt())
 
 

@@ -41,7 +41,7 @@ def measure_belief(
         step = round(seconds / checkpoint.contract.time.model_dt)
         if step <= steps:
             report['blind'][f'{seconds:g} s'] = _blind_errors(checkpoint, heads, chains, step)
-    ahead = blind(model, None, chains.cut(RISK_STEPS))
+    ahead = blind(checkpoint, chains.cut(RISK_STEPS))
     before = torch.cat([chains.z[:, 1:2], ahead[:, :-1]], dim=1)
     logits = heads.contact(ahead, before)
     labels = chains.contact[:, 2 : RISK_STEPS + 2]
@@ -80,10 +80,10 @@ def _blind_errors(
     checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains, step: int
 ) -> dict[str, float]:
     """Median and 90th percentile cm of readings after ``step`` blind steps, and coverage."""
-    z, seconds, off = misread(checkpoint, heads, chains.cut(step))
+    z, seconds, yaw, off = misread(checkpoint, heads, chains.cut(step))
     rows = slice(step, None, step + 1)
     distance = off[rows].norm(dim=-1)
-    sigma = heads.doubt(z[rows], seconds[rows])
+    sigma = heads.doubt(z[rows], seconds[rows], yaw[rows])
     inside = (distance / sigma).square() <= REGION_SQUARED_RADIUS
     figures: dict[str, float] = {}
     for i, name in enumerate(SUBJECTS):

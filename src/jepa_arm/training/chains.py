@@ -11,11 +11,17 @@ from torch import Tensor
 
 from ..data.episodes import DataError, EpisodeFile
 from ..looks import Change, changes_of
-from ..model.belief_heads import OUTLOOK, SUBJECTS, BeliefHeads, told_by
+from ..model.belief_heads import OUTLOOK, SUBJECTS, TIP, BeliefHeads, told_by
 from ..model.checkpoint import Checkpoint
+from ..model.pushing import ObjectPose, Pushing
 from ..model.world_model import WorldModel
 from ..surprise import Frame, regimes, scores
 from .encoding import Encoded
+
+MOVES_M = 0.005
+"""By which an object that moves comes away from its place."""
+YAW_MISREAD, UNREAD = 0.05, 0.15
+"""rad, root mean square error of a yaw that is read; share of chains in which it is not."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Chains:
         proprio: (B, L+2, P).
         actions: (B, L+1, K*A). truth: (B, L+2, 2, 3) m, tip target and object.
         contact: (B, L+2) whether arm and object touched since the step before.
+        tips: (B, L*K+2, 3) m, where the tip was a control step before the last frame that is
+            seen, in it, and in each control step since.
+        start: the object's pose in the last frame that is seen, its place as read.
+        way: (B, L*K, 4) m and rad, the object's true place and yaw in each control step since.
     """
 
     z: Tensor
@@ -35,6 +45,14 @@ class Chains:
     actions: Tensor
     truth: Tensor
     contact: Tensor
+    tips: Tensor
+    start: ObjectPose
+    way: Tensor
+
+    @property
+    def skip(self) -> int:
+        """K, control steps in a model step."""
+        return (self.tips.shape[1] - 2) // (self.actions.shape[1] - 1)
 
     def cut(self, steps: int) -> Chains:
         """The first ``steps`` blind steps."""
@@ -45,18 +63,24 @@ class Chains:
             self.actions[:, : steps + 1],
             self.truth[:, : steps + 2],
             self.contact[:, : steps + 2],
+            self.tips[:, : steps * self.skip + 2],
+            self.start,
+            self.way[:, : steps * self.skip],
         )
 
 
 class LatentEpisodes:
     """Episodes of frozen latents, from which chains are drawn."""
 
-    def __init__(self, episodes: EpisodeFile, encoded: Encoded) -> None:
+    def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile, encoded: Encoded) -> None:
         """Of all frames of ``episodes``, as they are ``encoded``."""
         self._latents, self._features = encoded.z, encoded.features
         self._proprio = np.asarray(episodes.proprioception())
         self._actions = np.asarray(episodes.action)
         self._truth = np.stack([episodes.tip_target, episodes.object_position], axis=1)
+        with torch.inference_mode():
+            read = checkpoint.probes.read('object', torch.from_numpy(encoded.z))
+        self._read, self._yaw = read.numpy().copy(), np.asarray(episodes.object_yaw)
         contact = np.asarray(episodes.contact, dtype=bool)
         self._contact = contact | np.roll(contact, 1)
         self._episodes, self._skip = episodes, episodes.contract.time.frame_skip
@@ -90,7 +114,35 @@ class LatentEpisodes:
         rows = (self._latents, self._proprio, self._truth, self._contact)
         z, proprio, truth, contact = (torch.from_numpy(a[frames]) for a in rows)
         features = torch.from_numpy(self._features[frames]).float()
-        return Chains(z, features, proprio, torch.from_numpy(actions), truth, contact)
+        seen = starts + self._skip
+        ways = np.add.outer(seen, np.arange(-1, steps * self._skip + 1))
+        tips = torch.from_numpy(self._proprio[ways][..., TIP])
+        place, before = (torch.from_numpy(self._read[i]) for i in (seen, seen - 1))
+        yaw = torch.from_numpy(self._yaw[seen])
+        start = ObjectPose(place, yaw, place - before, torch.zeros_like(yaw))
+        since = ways[:, 2:]
+        way = np.concatenate([self._truth[since, 1], self._yaw[since][..., None]], axis=-1)
+        given = torch.from_numpy(actions), truth, contact, tips, start, torch.from_numpy(way)
+        return Chains(z, features, proprio, *given)
+
+    def moves(self, starts: NDArray[np.int64], steps: int) -> NDArray[np.bool_]:
+        """(B,) whether the object comes away from its place in the blind steps of a chain."""
+        seen, far = starts + self._skip, np.zeros(len(starts))
+        for later in range(1, steps * self._skip + 1):
+            way = self._truth[seen + later, 1] - self._truth[seen, 1]
+            far = np.maximum(far, np.linalg.norm(way, axis=1))
+        return far > MOVES_M
+
+    def states(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of all N frames of the episodes ``indices``: latents, and what they are latents of.
+
+        (N, D); (N, P) proprioception, (N, 3) m and (N,) rad where the object is, and its yaw.
+        """
+        rows = np.flatnonzero(np.isin(self._episodes.episode_of_frames(), indices))
+        place = self._truth[rows, 1]
+        values = self._latents[rows], self._proprio[rows], place, self._yaw[rows]
+        z, proprio, place, yaw = map(torch.from_numpy, values)
+        return z, proprio, place, yaw
 
     def images(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """(B, h, w, 3) of ``frames`` (B,), and proprioception (B, P)."""
@@ -117,6 +169,11 @@ class LatentEpisodes:
 class Draw:
     """Draws chains of ``steps`` blind steps at random from the episodes ``indices``.
 
+    Yaws at their start are as wrong as if they were read.
+
+    Attributes:
+        episodes: those. rng: what it draws by.
+
     Raises:
         DataError: they have none.
     """
@@ -128,20 +185,49 @@ class Draw:
         steps: int,
         rng: np.random.Generator,
     ) -> None:
-        self._latents, self._steps, self.rng = latents, steps, rng
+        self._latents, self._steps, self.episodes, self.rng = latents, steps, indices, rng
         self._starts = latents.starts(indices, steps)
+        moving = self._starts[latents.moves(self._starts, steps)]
+        self._moving = moving if len(moving) else self._starts
 
-    def __call__(self, count: int) -> Chains:
-        """That many chains."""
-        picked = self.rng.integers(0, len(self._starts), count)
-        return self._latents.chains(self._starts[picked], self._steps)
+    def __call__(self, count: int, moves: float = 0.0) -> Chains:
+        """That many chains; a share ``moves`` of them, at least, of objects that move."""
+        picked = self._starts[self.rng.integers(0, len(self._starts), count)]
+        chosen = round(moves * count)
+        picked[:chosen] = self._moving[self.rng.integers(0, len(self._moving), chosen)]
+        chains = self._latents.chains(picked, self._steps)
+        start = replace(chains.start, yaw=self.misread(chains.start.yaw))
+        return replace(chains, start=start)
+
+    def misread(self, yaw: Tensor) -> Tensor:
+        """True yaws (B,) rad as they would be read."""
+        return yaw + torch.from_numpy(self.rng.normal(0.0, YAW_MISREAD, len(yaw))).float()
+
+    def unread(self, yaw: Tensor) -> Tensor:
+        """Yaws (B,) rad, some of which nobody read: NaN."""
+        nobody = torch.from_numpy(self.rng.random(len(yaw)) < UNREAD)
+        return torch.where(nobody, torch.nan, yaw)
 
 
-def blind(model: WorldModel, heads: BeliefHeads | None, chains: Chains) -> Tensor:
-    """Beliefs (B, L, D) that see nothing after the first two latents.
+def follow(pushing: Pushing, chains: Chains) -> list[ObjectPose]:
+    """The object's poses after each blind control step, told from the way of the tip."""
+    pose, poses = chains.start, []
+    for step in range(chains.tips.shape[1] - 2):
+        pose = pushing(pose, chains.tips[:, step : step + 3])
+        poses.append(pose)
+    return poses
 
-    Without ``heads`` the joints are not asked either.
+
+def blind(checkpoint: Checkpoint, chains: Chains, heads: BeliefHeads | None = None) -> Tensor:
+    """Beliefs (B, L, D) that see nothing after the first two latents; see ``Belief.feel``.
+
+    Without ``heads`` they are predictions, and nothing that is felt is asked.
     """
+    model, places = checkpoint.model, []
+    assert isinstance(model, WorldModel)
+    if heads is not None:
+        poses = follow(heads.pushing, chains)[chains.skip - 1 :: chains.skip]
+        places = [(p.place, p.yaw) for p in poses]
     z_prev, z = chains.z[:, 0], chains.z[:, 1]
     modulations = model.predictor.modulations(chains.actions[:, 1:])
     beliefs = []
@@ -149,27 +235,33 @@ def blind(model: WorldModel, heads: BeliefHeads | None, chains: Chains) -> Tenso
         predicted = model.predictor.step(z, z_prev, [m[:, step] for m in modulations])
         z_prev, z = z, predicted
         if heads is not None:
-            seconds = torch.full((len(z),), (step + 1) * model.contract.time.model_dt)
-            z = heads.correction(predicted, z_prev, chains.proprio[:, step + 2], seconds)
+            place, yaw = places[step]
+            read = checkpoint.probes.read('object', predicted)
+            place = torch.where(torch.isnan(place), read, place)
+            z = heads.state(chains.proprio[:, step + 2], place, yaw)
         beliefs.append(z)
     return torch.stack(beliefs, 1)
 
 
 def misread(
     checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Beliefs (N, D), blind for (N,) s, and errors (N, 2, 3) m of their readings."""
-    assert isinstance(checkpoint.model, WorldModel)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Beliefs (N, D), what doubt is told beside them, and errors (N, 2, 3) m of their readings.
+
+    Doubt is told how long (N,) s they have been blind, and the object's yaw (N,) rad or NaN.
+    """
     with torch.inference_mode():
-        beliefs = blind(checkpoint.model, heads, chains)
+        beliefs = blind(checkpoint, chains, heads)
         beliefs = torch.cat([chains.z[:, 1:2], beliefs], dim=1)
         read = torch.stack([checkpoint.probes.read(s, beliefs) for s in SUBJECTS], 2)
     seconds = torch.arange(beliefs.shape[1]) * checkpoint.contract.time.model_dt
     off = read - chains.truth[:, 1:]
     size = beliefs.shape[:2]
+    yaw = chains.start.yaw[:, None].expand(size)
     return (
         beliefs.flatten(0, 1).clone(),
         seconds.float().expand(size).flatten(),
+        yaw.flatten(0, 1),
         off.flatten(0, 1).clone(),
     )
 
