@@ -44,6 +44,7 @@ MOVED_SCALE = 5.0
 STEP_SCALE = 2.0
 """What changes in a latent in a model step is small beside where it may be."""
 BLIND_UNIT_S = 0.5
+UNIT_S, UNITS = 0.2, 16
 NEAR_M, MIDDLE_M, AROUND_M = 0.05, (0.5, 0.0), 0.12
 """m: how far an object is from a tip that is near; the table's middle, and what is far from it."""
 MIN_LOG, MAX_LOG = -8.0, 8.0
@@ -103,7 +104,8 @@ class Doubt(nn.Module):
     """How far readings of a belief may be off.
 
     Told from the belief, how long it has been blind, and whether the object's yaw is known. An
-    isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %.
+    isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %, after
+    each of ``UNITS`` times without images, ``UNIT_S`` apart.
     """
 
     unit: Tensor
@@ -111,7 +113,7 @@ class Doubt(nn.Module):
     def __init__(self, latent: int, width: int = 128) -> None:
         super().__init__()
         self.net = _mlp(latent + 3, width, len(SUBJECTS))
-        self.register_buffer('unit', torch.ones(len(SUBJECTS)))
+        self.register_buffer('unit', torch.ones(UNITS, len(SUBJECTS)))
 
     def forward(self, z: Tensor, blind_s: Tensor, yaw: Tensor) -> Tensor:
         """(B, 2) m, standard deviation on each axis of tip and object.
@@ -121,7 +123,8 @@ class Doubt(nn.Module):
         """
         is_known = torch.isfinite(yaw).float()[:, None]
         log_cm = self.net(torch.cat([z, blindness(blind_s), is_known], dim=-1))
-        return log_cm.clamp(MIN_LOG, MAX_LOG).exp() * 0.01 * self.unit
+        unit = self.unit[(blind_s / UNIT_S).round().long().clamp(0, UNITS - 1)]
+        return log_cm.clamp(MIN_LOG, MAX_LOG).exp() * 0.01 * unit
 
 
 class UsualError(nn.Module):

@@ -21,7 +21,15 @@ from tqdm import tqdm
 
 from ..config import BeliefConfig, to_dict
 from ..data.episodes import EpisodeFile
-from ..model.belief_heads import CELL_FLOOR, TIP, BeliefHeads, new_belief_heads
+from ..model.belief_heads import (
+    CELL_FLOOR,
+    SUBJECTS,
+    TIP,
+    UNIT_S,
+    UNITS,
+    BeliefHeads,
+    new_belief_heads,
+)
 from ..model.checkpoint import (
     Checkpoint,
     add_module,
@@ -281,10 +289,16 @@ def _train_contact(
 
 @torch.inference_mode()
 def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> None:
-    """Scales the doubt so that its 90 % region holds 90 % (split-conformal)."""
+    """Scales the doubt so that its 90 % region holds 90 % (split-conformal).
+
+    After each time without images; after longer ones than ``chains`` have as after the longest.
+    """
     z, seconds, yaw, off = misread(checkpoint, heads, chains)
     squared = off.square().sum(-1) / heads.doubt(z, seconds, yaw).square()
-    heads.doubt.unit.mul_((torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt())
+    squared = squared.view(len(chains.z), -1, len(SUBJECTS))
+    unit = (torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt()
+    steps = (torch.arange(UNITS) * UNIT_S / checkpoint.contract.time.model_dt).round().long()
+    heads.doubt.unit.mul_(unit[steps.clamp(max=len(unit) - 1)])
 
 
 def _adamw_stepper(
