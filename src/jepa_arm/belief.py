@@ -206,7 +206,7 @@ class Belief:
             self.feel(step.stamp, step.proprio)
 
     def feel(self, stamp: float, proprio: Tensor) -> None:
-        """Carries the belief on to ``stamp`` (s) by prediction and ``proprio`` (1, P) alone.
+        """Carries the belief on to ``stamp`` (s) by ``proprio`` (1, P) and what was sent alone.
 
         Raises:
             BlindError: nothing was seen yet, too long ago, or there are no heads.
@@ -221,10 +221,9 @@ class Belief:
             raise BlindError(f'the last step was {gap:.1f} s ago, expected up to {KEPT_S} s')
         if gap > 1.5 * dt:  # a step was left out
             self.feel(last.stamp + dt, torch.lerp(last.proprio, proprio, dt / gap))
-        prior, last = self.prior(stamp), self._steps[-1]
-        pose = self._pushed(self._heads, last, proprio)
+        pose = self._pushed(self._heads, self._steps[-1], proprio)
         if pose is None:
-            place, yaw = self._read(prior.predicted), torch.full((1,), torch.nan)
+            place, yaw = self._read(self.prior(stamp).predicted), torch.full((1,), torch.nan)
         else:
             place, yaw = pose.place, pose.yaw
         z = self._heads.state(proprio, place, yaw)

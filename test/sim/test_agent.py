@@ -117,6 +117,29 @@ def test_commands_known_to_come_late_surprise_less_and_do_not_pass_for_an_arm_th
     assert np.median(known) < 0.8 * np.median(unknown)
 
 
+@pytest.mark.parametrize('seed', [78_002, 78_009])
+def test_an_object_that_is_pushed_unseen_is_believed_where_it_went(
+    pushing: tuple[Agent, Evaluator], seed: int
+) -> None:
+    agent, evaluator = pushing
+    agent.planners.deadline_ms = 10_000.0
+    world, guard, scene = evaluator.world, evaluator.guard, evaluator.prepare(seed)
+    begun = world.reset(scene).object_position
+    guard.reset(scene.joints, now=world.time)
+    agent.reset(scene.joints)
+    agent.set_goal(PositionGoal('object', scene.goal))
+    ticks = world.config.time.ticks
+    while np.linalg.norm(world.state().object_position - begun) < 0.02:
+        control_step(agent, guard, world, ticks)
+    lost = world.state().object_position
+    for _ in range(6):
+        control_step(agent, guard, world, ticks, is_blind=True)
+    truth = world.state().object_position
+    decision = agent.decide_blind(JointSample(*world.joints(), world.time))
+    assert np.linalg.norm(truth - lost) > 0.04
+    assert decision.distance == pytest.approx(np.linalg.norm(scene.goal - truth), abs=0.01)
+
+
 def test_a_tip_below_the_workspace_first_comes_straight_up(
     pushing: tuple[Agent, Evaluator],
 ) -> None:

@@ -215,6 +215,19 @@ def test_a_model_that_feels_no_joints_is_refused(tmp_path: Path, data: Path) -> 
     save_checkpoint(tmp_path / 'lewm', model, Probes(model.latent), about)
     with pytest.raises(CheckpointError, match='told of the joints'):
         train_belief(tmp_path / 'lewm', data, CONFIG, seed=0, progress=False)
+    encoded = encode_frames(load_checkpoint(tmp_path / 'lewm'), EpisodeFile(data))
+    assert encoded.z.shape[1] == model.latent and encoded.features.shape[1] == 0
+
+
+def test_all_frames_are_encoded_as_each_is(folder: Path, data: Path) -> None:
+    checkpoint, episodes, rows = load_checkpoint(folder), EpisodeFile(data), [0, 700, -1]
+    encoded = encode_frames(checkpoint, episodes)
+    assert isinstance(checkpoint.model, WorldModel)
+    with torch.inference_mode():
+        seen = np.asarray(episodes.pixels[rows]), episodes.proprioception()[rows]
+        z, features = checkpoint.model.encode_parts(*seen)
+    np.testing.assert_allclose(encoded.z[rows], z, atol=0.05)
+    np.testing.assert_allclose(encoded.features[rows], features, atol=0.05)
 
 
 def test_episodes_too_short_for_a_chain_are_refused(folder: Path, data: Path) -> None:

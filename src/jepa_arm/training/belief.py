@@ -195,7 +195,7 @@ def _train_state(
     step = _stepper(heads.state, optimizers)
     for _ in tqdm(range(config.state_steps), desc='state', disable=not progress):
         rows = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
-        yaw = draw.unread(draw.misread(true_yaw[rows]))
+        yaw = draw.unread(draw.as_read(true_yaw[rows]))
         step((heads.state(proprio[rows], place[rows], yaw) - z[rows]).square().mean())
 
 

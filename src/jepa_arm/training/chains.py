@@ -196,10 +196,10 @@ class Draw:
         chosen = round(moves * count)
         picked[:chosen] = self._moving[self.rng.integers(0, len(self._moving), chosen)]
         chains = self._latents.chains(picked, self._steps)
-        start = replace(chains.start, yaw=self.misread(chains.start.yaw))
+        start = replace(chains.start, yaw=self.as_read(chains.start.yaw))
         return replace(chains, start=start)
 
-    def misread(self, yaw: Tensor) -> Tensor:
+    def as_read(self, yaw: Tensor) -> Tensor:
         """True yaws (B,) rad as they would be read."""
         return yaw + torch.from_numpy(self.rng.normal(0.0, YAW_MISREAD, len(yaw))).float()
 
