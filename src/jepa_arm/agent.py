@@ -15,7 +15,7 @@ import torch
 
 from .angles import yaw_error
 from .arm import Arm
-from .belief import Belief
+from .belief import Belief, Look
 from .config import ObstacleConfig, PlannerConfig
 from .decision import Decision
 from .erasing import Eraser
@@ -45,6 +45,8 @@ from .types import (
 
 SAME_RAD = 1e-9
 """What is nearer is the same place."""
+UNSURE = 0.2
+"""rad, rms error to be expected of a yaw by which no object is followed."""
 LONGEST_LATENCY_S = 0.4
 """From an observation to its command, that is planned for."""
 
@@ -224,14 +226,19 @@ class Agent:
             z = self._model.encode(image, proprio)
         self._belief.see(stamp, z, proprio, self._look(image[0], z))
         if self.planners.turning is not None and self._wants_yaw:
-            self.planners.turning.see(image[0], self._read('object', self._belief.now()[0]))
+            self.planners.turning.see(image[0], self._read('object', z))
 
-    def _look(self, image: ImageArray, z: torch.Tensor) -> Callable[[], float] | None:
-        """Reads the object's yaw (rad) off ``image`` with latent ``z`` (1, D), if it can."""
+    def _look(self, image: ImageArray, z: torch.Tensor) -> Look | None:
+        """Reads the object's yaw off ``image`` with latent ``z`` (1, D), see ``belief.Step``."""
         turning = self.planners.turning
         if turning is None:
             return None
-        return lambda: turning.read(image, self._read('object', z))[0]
+
+        def look() -> float | None:
+            yaw, spread = turning.read(image, self._read('object', z))
+            return yaw if spread < UNSURE else None
+
+        return look
 
     @property
     def _wants_yaw(self) -> bool:

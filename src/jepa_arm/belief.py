@@ -2,7 +2,7 @@
 
 Each image updates it at its own stamp. Where none came, the arm still feels itself, and has pushed
 the object along the way of its tip: the belief is the latent of that. Where nobody read how the
-object stood, it goes where the predictor moves it under the actions really sent. A late image is
+object stood, it may have stood in any way, and is where it would be in the mean. A late image is
 put where it belongs, and what was believed since is worked out anew.
 """
 
@@ -22,12 +22,15 @@ from .config import TimeConfig
 from .looks import Change
 from .memory import Memory
 from .model.belief_heads import OUTLOOK, TIP, BeliefHeads, told_by
-from .model.pushing import ObjectPose
+from .model.pushing import ObjectPose, every_yaw
 from .planning.search import Dynamics, effect
 from .surprise import Frame
 
 KEPT_S = 1.6
 """How far back the belief remembers."""
+
+
+Look = Callable[[], float | None]
 
 
 class BlindError(ValueError):
@@ -41,7 +44,8 @@ class Step:
     Attributes:
         stamp: s. z: (1, D). proprio: (1, P).
         is_seen: whether an image was there.
-        pose: of the object, where that is followed. look: reads its yaw (rad) off the image.
+        pose: of the object that is followed; all that it may be, where nobody read its yaw.
+        look: reads its yaw (rad) off the image; None where it is unsure.
     """
 
     stamp: float
@@ -49,7 +53,7 @@ class Step:
     proprio: Tensor
     is_seen: bool
     pose: ObjectPose | None = None
-    look: Callable[[], float] | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,6 @@ class Belief:
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
         """Takes the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
-        if last.pose is not None:
-            last = replace(last, pose=last.pose.at_rest())
         ago = range(round(KEPT_S / dt) - 1, -1, -1)
         self._steps.clear()
         self._steps.extend(replace(last, stamp=stamp - i * dt) for i in ago)
@@ -181,11 +183,11 @@ class Belief:
         stamp: float,
         z: Tensor,
         proprio: Tensor,
-        look: Callable[[], float] | None = None,
+        look: Look | None = None,
     ) -> None:
         """Takes the latent ``z`` (1, D) of an image made at ``stamp`` (s).
 
-        ``look`` reads the object's yaw (rad) off it, should it be the last one.
+        ``look`` reads the object's yaw off it, see ``Step``, should it be the last one.
 
         Raises:
             ValueError: ``stamp`` is not newer than the last image's.
@@ -206,7 +208,7 @@ class Belief:
             self.feel(step.stamp, step.proprio)
 
     def feel(self, stamp: float, proprio: Tensor) -> None:
-        """Carries the belief on to ``stamp`` (s) by ``proprio`` (1, P) and what was sent alone.
+        """Carries the belief on to ``stamp`` (s) by ``proprio`` (1, P) alone.
 
         Raises:
             BlindError: nothing was seen yet, too long ago, or there are no heads.
@@ -219,27 +221,33 @@ class Belief:
         gap = stamp - last.stamp
         if not 0.0 < gap < KEPT_S:
             raise BlindError(f'the last step was {gap:.1f} s ago, expected up to {KEPT_S} s')
-        if gap > 1.5 * dt:  # a step was left out
-            self.feel(last.stamp + dt, torch.lerp(last.proprio, proprio, dt / gap))
-        pose = self._pushed(self._heads, self._steps[-1], proprio)
-        if pose is None:
-            place, yaw = self._read(self.prior(stamp).predicted), torch.full((1,), torch.nan)
-        else:
-            place, yaw = pose.place, pose.yaw
-        z = self._heads.state(proprio, place, yaw)
+        while gap > 1.5 * dt:  # a step was left out
+            self._go_on(self._heads, last.stamp + dt, torch.lerp(last.proprio, proprio, dt / gap))
+            last = self._steps[-1]
+            gap = stamp - last.stamp
+        self._go_on(self._heads, stamp, proprio)
+
+    def _go_on(self, heads: BeliefHeads, stamp: float, proprio: Tensor) -> None:
+        """A step without an image, about a control step after the last."""
+        last = self._steps[-1]
+        before, pose = last.stamp - self._time.control_dt, last.pose or self._pose(last)
+        tips = torch.stack([self._felt(before), last.proprio, proprio], dim=1)[..., TIP]
+        pose = heads.pushing(pose, tips.expand(len(pose.yaw), -1, -1))
+        yaw = pose.yaw if len(pose.yaw) == 1 else torch.full((1,), torch.nan)
+        z = heads.state(proprio, pose.place.mean(0, keepdim=True), yaw)
         self._steps.append(Step(stamp, z, proprio, False, pose))
 
-    def _pushed(self, heads: BeliefHeads, last: Step, proprio: Tensor) -> ObjectPose | None:
-        """The object's pose a control step after ``last``, with ``proprio`` (1, P) then."""
-        before, pose = last.stamp - self._time.control_dt, last.pose
-        if pose is None and last.look is not None:
-            place, yaw = self._read(last.z), torch.tensor([last.look()], dtype=torch.float32)
+    def _pose(self, last: Step) -> ObjectPose:
+        """The object's pose in ``last``, as one or as each of some, see ``Step``."""
+        before, place = last.stamp - self._time.control_dt, self._read(last.z)
+        moved, (older, newer, _) = torch.zeros_like(place), self._around(before)
+        if older.is_seen and newer.is_seen:
             moved = place - self._read(self._interpolate(before))
-            pose = ObjectPose(place, yaw, moved, torch.zeros_like(yaw))
-        if pose is None:
-            return None
-        tips = torch.stack([self._felt(before), last.proprio, proprio], dim=1)[..., TIP]
-        return heads.pushing(pose, tips)
+        yaw = None if last.look is None else last.look()
+        if yaw is None:
+            return every_yaw(place, moved)
+        turn = torch.tensor([yaw], dtype=torch.float32)
+        return ObjectPose(place, turn, moved, torch.zeros_like(turn))
 
     @property
     def stamp(self) -> float | None:
@@ -287,7 +295,7 @@ class Belief:
             return torch.full((2,), float('nan'))
         blind = torch.tensor([self.blind_for], dtype=torch.float32)
         last = self._steps[-1]
-        is_unread = last.pose is None and last.look is None
+        is_unread = last.pose is not None and len(last.pose.yaw) > 1
         return self._heads.doubt(last.z, blind, torch.tensor([torch.nan if is_unread else 0.0]))[0]
 
     def prior(self, stamp: float, steps: int = 1) -> Prior:

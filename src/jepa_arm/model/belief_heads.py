@@ -104,8 +104,8 @@ class Doubt(nn.Module):
     """How far readings of a belief may be off.
 
     Told from the belief, how long it has been blind, and whether the object's yaw is known. An
-    isotropic Gaussian of the error; ``unit`` scales it so that its 90 % region holds 90 %, after
-    each of ``UNITS`` times without images, ``UNIT_S`` apart.
+    isotropic Gaussian of the error. ``unit`` scales it so that its 90 % region holds 90 %, of
+    unknown and of known yaws, after each of ``UNITS`` times without images, ``UNIT_S`` apart.
     """
 
     unit: Tensor
@@ -113,7 +113,7 @@ class Doubt(nn.Module):
     def __init__(self, latent: int, width: int = 128) -> None:
         super().__init__()
         self.net = _mlp(latent + 3, width, len(SUBJECTS))
-        self.register_buffer('unit', torch.ones(UNITS, len(SUBJECTS)))
+        self.register_buffer('unit', torch.ones(2, UNITS, len(SUBJECTS)))
 
     def forward(self, z: Tensor, blind_s: Tensor, yaw: Tensor) -> Tensor:
         """(B, 2) m, standard deviation on each axis of tip and object.
@@ -121,9 +121,12 @@ class Doubt(nn.Module):
         Args:
             z: (B, D). blind_s: (B,) s. yaw: (B,) rad, or NaN.
         """
-        is_known = torch.isfinite(yaw).float()[:, None]
-        log_cm = self.net(torch.cat([z, blindness(blind_s), is_known], dim=-1))
-        unit = self.unit[(blind_s / UNIT_S).round().long().clamp(0, UNITS - 1)]
+        is_known = torch.isfinite(yaw)
+        told = [z, blindness(blind_s), is_known.float()[:, None]]
+        log_cm = self.net(torch.cat(told, dim=-1))
+        units, at = self.unit[is_known.long()], (blind_s / UNIT_S).clamp(0.0, UNITS - 1.0)
+        low, rows = at.long().clamp(max=UNITS - 2), torch.arange(len(z))
+        unit = torch.lerp(units[rows, low], units[rows, low + 1], (at - low)[:, None])
         return log_cm.clamp(MIN_LOG, MAX_LOG).exp() * 0.01 * unit
 
 

@@ -8,6 +8,7 @@ never with it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,10 @@ from .face import Face
 
 WAY_M, MOVED_M, TURNED = 0.04, 0.01, 0.1
 """Units: of ways to the tip, of how far an object moves in a control step, and turns (rad)."""
+STIR_M, ARM_M = 0.001, 0.03
+"""By which tip and object move in a control step, together, if they do; half of an object."""
+YAWS = 4
+"""That are followed where nobody knows the yaw."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,20 @@ class ObjectPose:
     moved: Tensor
     turned: Tensor
 
-    def at_rest(self) -> ObjectPose:
-        """There, without motion."""
-        nothing = torch.zeros_like(self.moved), torch.zeros_like(self.turned)
-        return ObjectPose(self.place, self.yaw, *nothing)
+
+def every_yaw(place: Tensor, moved: Tensor) -> ObjectPose:
+    """Objects at ``place`` (B, 3) m that ``moved`` (B, 3) m, as each of ``YAWS``: (B*YAWS,)."""
+    yaw = torch.arange(YAWS) * (math.pi / 2.0 / YAWS)
+    many = place.repeat_interleave(YAWS, 0), moved.repeat_interleave(YAWS, 0)
+    yaws = yaw.to(place).repeat(len(place))
+    return ObjectPose(many[0], yaws, many[1], torch.zeros_like(yaws))
 
 
 class Pushing(nn.Module):
-    """An object's pose a control step later; what is mirrored moves in the mirrored way."""
+    """An object's pose a control step later; what is mirrored moves in the mirrored way.
+
+    Where neither tip nor object moves, nothing does.
+    """
 
     def __init__(self, width: int = 192) -> None:
         super().__init__()
@@ -69,7 +80,10 @@ class Pushing(nn.Module):
             moved * mirror / MOVED_M,
             (pose.turned * side)[:, None] / TURNED,
         ]
-        ahead, left, turn = self.net(torch.cat(parts, dim=1)).unbind(1)
+        stir = tips.diff(dim=1).norm(dim=-1).sum(1) + pose.moved.norm(dim=-1)
+        stir = stir + ARM_M * pose.turned.abs()
+        out = self.net(torch.cat(parts, dim=1)) * torch.tanh(stir / STIR_M)[:, None]
+        ahead, left, turn = out.unbind(1)
         moved = torch.stack([ahead, left * side, torch.zeros_like(left)], dim=1) * MOVED_M
         moved, turned = face.back(moved), turn * side * TURNED
         return ObjectPose(pose.place + moved, pose.yaw + turned, moved, turned)

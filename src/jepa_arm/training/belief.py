@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,14 @@ from ..model.world_model import WorldModel
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
 from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
 from .chains import (
+    PUSHED_FOR,
     Chains,
     Draw,
     LatentEpisodes,
-    blind,
     follow,
     frames_of,
     misread,
+    predict,
     scored,
 )
 from .cpu import prepare_cpu
@@ -59,10 +59,10 @@ from .view import train_view
 
 EXPECTATIONS = 'world', 'outlook', 'sight', 'background', 'motion'
 """Heads of errors that are usual."""
+UNREAD = 0.15
+"""Share of the states that are taught without the object's yaw."""
 MOVES = 0.8
 """Share of the chains that teach pushing in which the object moves, at least."""
-PUSHED_FOR = 8
-"""Model steps for which an object is followed in training."""
 PUSHED_M, TURN_WEIGHT, LEAST_SQUARED = 0.01, 0.3, 0.01
 """Unit of how far pushed objects are off; weight of how wrongly they are turned, which is 0 to 2;
 what is added to squared distances, in that unit, before their root."""
@@ -158,7 +158,7 @@ def _teach_usual(
     _train_surprise(heads, frames, draw, config)
     _train_body(heads, frames, draw, config)
     _train_view(heads, latents, training, draw.rng, config)
-    _train_contact(checkpoint, heads, draw, config)
+    _train_contact(model, heads, draw, config)
     return {
         name: {k: v.numpy() for k, v in getattr(heads, name).state_dict().items()}
         for name in USUAL
@@ -195,16 +195,17 @@ def _train_state(
     step = _stepper(heads.state, optimizers)
     for _ in tqdm(range(config.state_steps), desc='state', disable=not progress):
         rows = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
-        yaw = draw.unread(draw.as_read(true_yaw[rows]))
+        yaw = draw.as_read(true_yaw[rows])
+        yaw[torch.from_numpy(draw.rng.random(len(yaw)) < UNREAD)] = torch.nan
         step((heads.state(proprio[rows], place[rows], yaw) - z[rows]).square().mean())
 
 
 def _train_doubt(
     checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
 ) -> None:
-    chains = draw(config.chains)
-    start = replace(chains.start, yaw=draw.unread(chains.start.yaw))
-    z, seconds, yaw, off = misread(checkpoint, heads, replace(chains, start=start))
+    read, unread = draw(config.chains), draw(config.chains // 4).unread()
+    parts = [misread(checkpoint, heads, chains) for chains in (read, unread)]
+    z, seconds, yaw, off = (torch.cat(each) for each in zip(*parts, strict=True))
     step = _adamw_stepper(heads.doubt, config.steps, config)
     for _ in range(config.steps):
         pick = torch.from_numpy(draw.rng.integers(0, len(z), config.batch))
@@ -271,12 +272,12 @@ def _surprisal(error: Tensor, log_var: Tensor) -> Tensor:
 
 
 def _train_contact(
-    checkpoint: Checkpoint, heads: BeliefHeads, draw: Draw, config: BeliefConfig
+    model: WorldModel, heads: BeliefHeads, draw: Draw, config: BeliefConfig
 ) -> None:
     """On seen latents and on what is predicted up to ``RISK_STEPS`` ahead."""
     chains = draw(config.chains)
     with torch.inference_mode():
-        ahead = blind(checkpoint, chains.cut(RISK_STEPS))
+        ahead = predict(model, chains.cut(RISK_STEPS))
     z = torch.cat([chains.z[:, :2], ahead], dim=1).clone()
     z, z_prev = z[:, 1:].flatten(0, 1), z[:, :-1].flatten(0, 1)
     wanted = chains.contact[:, 1 : RISK_STEPS + 2].float().flatten()
@@ -291,14 +292,16 @@ def _train_contact(
 def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> None:
     """Scales the doubt so that its 90 % region holds 90 % (split-conformal).
 
-    After each time without images; after longer ones than ``chains`` have as after the longest.
+    Of unknown and of known yaws, after each time without images; after longer ones than ``chains``
+    have as after the longest.
     """
-    z, seconds, yaw, off = misread(checkpoint, heads, chains)
-    squared = off.square().sum(-1) / heads.doubt(z, seconds, yaw).square()
-    squared = squared.view(len(chains.z), -1, len(SUBJECTS))
-    unit = (torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt()
-    steps = (torch.arange(UNITS) * UNIT_S / checkpoint.contract.time.model_dt).round().long()
-    heads.doubt.unit.mul_(unit[steps.clamp(max=len(unit) - 1)])
+    for is_known, each in enumerate((chains.unread(), chains)):
+        z, seconds, yaw, off = misread(checkpoint, heads, each)
+        squared = off.square().sum(-1) / heads.doubt(z, seconds, yaw).square()
+        squared = squared.view(len(chains.z), -1, len(SUBJECTS))
+        unit = (torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt()
+        steps = (torch.arange(UNITS) * UNIT_S / checkpoint.contract.time.model_dt).round().long()
+        heads.doubt.unit[is_known] *= unit[steps.clamp(max=len(unit) - 1)]
 
 
 def _adamw_stepper(

@@ -13,7 +13,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.probes import REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
 from ..surprise import ALARM_S, largest
-from .chains import Chains, Draw, LatentEpisodes, blind, misread, scored
+from .chains import Chains, Draw, LatentEpisodes, misread, predict, scored
 from .classification import auroc, calibration_error
 
 MEASURED_CHAINS = 4000
@@ -36,12 +36,14 @@ def measure_belief(
     chains = Draw(latents, measured, steps, np.random.default_rng([seed, 2]))(MEASURED_CHAINS)
     model = checkpoint.model
     assert isinstance(model, WorldModel)
-    report: dict[str, Any] = {'blind': {}}
+    report: dict[str, Any] = {'blind': {}, 'unread': {}}
     for seconds in REPORTED_S:
         step = round(seconds / checkpoint.contract.time.model_dt)
         if step <= steps:
-            report['blind'][f'{seconds:g} s'] = _blind_errors(checkpoint, heads, chains, step)
-    ahead = blind(checkpoint, chains.cut(RISK_STEPS))
+            key = f'{seconds:g} s'
+            report['blind'][key] = _blind_errors(checkpoint, heads, chains, step)
+            report['unread'][key] = _blind_errors(checkpoint, heads, chains.unread(), step)
+    ahead = predict(model, chains.cut(RISK_STEPS))
     before = torch.cat([chains.z[:, 1:2], ahead[:, :-1]], dim=1)
     logits = heads.contact(ahead, before)
     labels = chains.contact[:, 2 : RISK_STEPS + 2]

@@ -13,15 +13,17 @@ from ..data.episodes import DataError, EpisodeFile
 from ..looks import Change, changes_of
 from ..model.belief_heads import OUTLOOK, SUBJECTS, TIP, BeliefHeads, told_by
 from ..model.checkpoint import Checkpoint
-from ..model.pushing import ObjectPose, Pushing
+from ..model.pushing import YAWS, ObjectPose, Pushing, every_yaw
 from ..model.world_model import WorldModel
 from ..surprise import Frame, regimes, scores
 from .encoding import Encoded
 
+PUSHED_FOR = 8
+"""Model steps for which an object is followed in training."""
 MOVES_M = 0.005
 """By which an object that moves comes away from its place."""
-YAW_MISREAD, UNREAD = 0.05, 0.15
-"""rad, root mean square error of a yaw that is read; share of chains in which it is not."""
+YAW_MISREAD = 0.05
+"""rad, root mean square error of a yaw that is read."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Chains:
     def skip(self) -> int:
         """K, control steps in a model step."""
         return (self.tips.shape[1] - 2) // (self.actions.shape[1] - 1)
+
+    def unread(self) -> Chains:
+        """The same, of objects whose yaw nobody read."""
+        return replace(self, start=replace(self.start, yaw=self.start.yaw * torch.nan))
 
     def cut(self, steps: int) -> Chains:
         """The first ``steps`` blind steps."""
@@ -187,11 +193,11 @@ class Draw:
     ) -> None:
         self._latents, self._steps, self.episodes, self.rng = latents, steps, indices, rng
         self._starts = latents.starts(indices, steps)
-        moving = self._starts[latents.moves(self._starts, steps)]
+        moving = self._starts[latents.moves(self._starts, min(steps, PUSHED_FOR))]
         self._moving = moving if len(moving) else self._starts
 
     def __call__(self, count: int, moves: float = 0.0) -> Chains:
-        """That many chains; a share ``moves`` of them, at least, of objects that move."""
+        """That many chains; a share ``moves`` of them, at least, of objects that move soon."""
         picked = self._starts[self.rng.integers(0, len(self._starts), count)]
         chosen = round(moves * count)
         picked[:chosen] = self._moving[self.rng.integers(0, len(self._moving), chosen)]
@@ -203,43 +209,33 @@ class Draw:
         """True yaws (B,) rad as they would be read."""
         return yaw + torch.from_numpy(self.rng.normal(0.0, YAW_MISREAD, len(yaw))).float()
 
-    def unread(self, yaw: Tensor) -> Tensor:
-        """Yaws (B,) rad, some of which nobody read: NaN."""
-        nobody = torch.from_numpy(self.rng.random(len(yaw)) < UNREAD)
-        return torch.where(nobody, torch.nan, yaw)
-
 
 def follow(pushing: Pushing, chains: Chains) -> list[ObjectPose]:
-    """The object's poses after each blind control step, told from the way of the tip."""
-    pose, poses = chains.start, []
-    for step in range(chains.tips.shape[1] - 2):
-        pose = pushing(pose, chains.tips[:, step : step + 3])
+    """The object's poses after each blind control step, told from the way of the tip.
+
+    B objects of known yaws, or (B*YAWS,) where none is.
+    """
+    pose, tips, poses = chains.start, chains.tips, []
+    if pose.yaw.isnan().all():
+        pose, tips = every_yaw(pose.place, pose.moved), tips.repeat_interleave(YAWS, 0)
+    for step in range(tips.shape[1] - 2):
+        pose = pushing(pose, tips[:, step : step + 3])
         poses.append(pose)
     return poses
 
 
-def blind(checkpoint: Checkpoint, chains: Chains, heads: BeliefHeads | None = None) -> Tensor:
-    """Beliefs (B, L, D) that see nothing after the first two latents; see ``Belief.feel``.
+def predict(model: WorldModel, chains: Chains) -> Tensor:
+    """(B, L, D) what the model predicts after the first two latents."""
+    return model.rollout(chains.z[:, 1], chains.z[:, 0], chains.actions[:, 1:])
 
-    Without ``heads`` they are predictions, and nothing that is felt is asked.
-    """
-    model, places = checkpoint.model, []
-    assert isinstance(model, WorldModel)
-    if heads is not None:
-        poses = follow(heads.pushing, chains)[chains.skip - 1 :: chains.skip]
-        places = [(p.place, p.yaw) for p in poses]
-    z_prev, z = chains.z[:, 0], chains.z[:, 1]
-    modulations = model.predictor.modulations(chains.actions[:, 1:])
-    beliefs = []
-    for step in range(chains.actions.shape[1] - 1):
-        predicted = model.predictor.step(z, z_prev, [m[:, step] for m in modulations])
-        z_prev, z = z, predicted
-        if heads is not None:
-            place, yaw = places[step]
-            read = checkpoint.probes.read('object', predicted)
-            place = torch.where(torch.isnan(place), read, place)
-            z = heads.state(chains.proprio[:, step + 2], place, yaw)
-        beliefs.append(z)
+
+def blind(heads: BeliefHeads, chains: Chains) -> Tensor:
+    """Beliefs (B, L, D) that see nothing after the first two latents; see ``Belief.feel``."""
+    poses, beliefs = follow(heads.pushing, chains)[chains.skip - 1 :: chains.skip], []
+    for step, pose in enumerate(poses):
+        place = pose.place.view(len(chains.z), -1, 3).mean(1)
+        yaw = pose.yaw if len(pose.yaw) == len(chains.z) else chains.start.yaw  # NaN
+        beliefs.append(heads.state(chains.proprio[:, step + 2], place, yaw))
     return torch.stack(beliefs, 1)
 
 
@@ -251,7 +247,7 @@ def misread(
     Doubt is told how long (N,) s they have been blind, and the object's yaw (N,) rad or NaN.
     """
     with torch.inference_mode():
-        beliefs = blind(checkpoint, chains, heads)
+        beliefs = blind(heads, chains)
         beliefs = torch.cat([chains.z[:, 1:2], beliefs], dim=1)
         read = torch.stack([checkpoint.probes.read(s, beliefs) for s in SUBJECTS], 2)
     seconds = torch.arange(beliefs.shape[1]) * checkpoint.contract.time.model_dt

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.episodes import EpisodeFile
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, check_contract
 from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel, encode_all
 
@@ -38,7 +38,12 @@ def split_of(
 
 
 def encode_frames(checkpoint: Checkpoint, episodes: EpisodeFile) -> Encoded:
-    """What the model of ``checkpoint`` sees in all frames of ``episodes``."""
+    """What the model of ``checkpoint`` sees in all frames of ``episodes``.
+
+    Raises:
+        CheckpointError: they are of another robot.
+    """
+    check_contract(checkpoint.contract, episodes.contract)
     model = checkpoint.model
     proprio = np.asarray(episodes.proprioception(model.sees_velocity))
     if not isinstance(model, WorldModel):

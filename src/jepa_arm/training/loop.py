@@ -141,9 +141,12 @@ def _loop(
         run.model.train()
         coming = ahead.submit(run.windows.batch, run.step, train.batch)
         while run.step < train.steps:
-            batch = coming.result()
-            coming = ahead.submit(run.windows.batch, run.step + 1, train.batch)
+            began, batch = time.perf_counter(), coming.result()
+            if run.step + 1 < train.steps:
+                coming = ahead.submit(run.windows.batch, run.step + 1, train.batch)
             row = _train_step(run, run.step, batch)
+            frames = train.batch * train.window
+            row['train/frames_per_s'] = frames / (time.perf_counter() - began)
             run.step += 1
             bar.update()
             if run.step % 20 == 0:
@@ -170,7 +173,7 @@ def _loop(
 
 def _train_step(run: Run, scheduled: float, batch: Windows) -> dict[str, float]:
     """One step on ``batch``, at the learning rate of step ``scheduled``."""
-    train, began = run.config.train, time.perf_counter()
+    train = run.config.train
     for group in run.optimizer.param_groups:
         group['lr'] = learning_rate(scheduled, train)
     step_seed = run.seed * 1_000_003 + run.step
@@ -185,7 +188,6 @@ def _train_step(run: Run, scheduled: float, batch: Windows) -> dict[str, float]:
     loss.backward()
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), train.clip_norm)
     run.optimizer.step()
-    seconds = time.perf_counter() - began
     return {
         'step': run.step,
         'train/loss': loss.item(),
@@ -193,7 +195,6 @@ def _train_step(run: Run, scheduled: float, batch: Windows) -> dict[str, float]:
         'train/rollout_loss': terms.rollout.item(),
         'train/sigreg': terms.sigreg.item(),
         'train/grad_norm': norm.item(),
-        'train/frames_per_s': train.batch * train.window / seconds,
     }
 
 

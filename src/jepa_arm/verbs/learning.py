@@ -129,7 +129,7 @@ def belief(args: argparse.Namespace) -> int:
     config = load(ModelFile, config_path(f'model/{args.model}.yaml'))
     if config.belief is None:
         raise ConfigError(f'config/model/{args.model}.yaml: expected a part belief, got none')
-    prepare_cpu()
+    prepare_cpu(1)  # as beside the others
     folder = options.checkpoint(args)
     report = train_belief(folder, Path(args.data), config.belief, args.seed, progress=True)
     print(format_belief(report))
