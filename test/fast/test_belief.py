@@ -1,5 +1,6 @@
 """The belief tells what is, whatever images came, and refuses to tell what it cannot know."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -44,11 +45,18 @@ def place_in(z: Tensor) -> Tensor:
     return torch.cat([z, 0.0 * z, 0.0 * z], dim=1)
 
 
+class GoesOn(Pushing):
+    """Objects that go on as they went."""
+
+    def forward(self, pose: ObjectPose, tips: Tensor) -> ObjectPose:
+        return replace(pose, place=pose.place + pose.moved)
+
+
 def heads() -> BeliefHeads:
-    """Untrained, but for latents that are where the object is."""
+    """Latents are where the object is, which goes on as it went; else untrained."""
     torch.manual_seed(0)
     made = BeliefHeads(1, NORMALISER, 2, 4, (16, 16)).eval().requires_grad_(False)
-    made.state = Places(1, NORMALISER)
+    made.state, made.pushing = Places(1, NORMALISER), GoesOn()
     return made
 
 
@@ -83,7 +91,7 @@ def test_a_stamp_that_is_not_newer_is_refused_and_changes_nothing(stamp: float) 
     assert belief.stamp == 0.3
 
 
-def test_without_images_it_goes_on_as_predicted_and_knows_for_how_long() -> None:
+def test_without_images_the_object_goes_on_and_it_knows_for_how_long() -> None:
     belief = fill([0.0, 0.1, 0.2, 0.3])
     for stamp in (0.4, 0.5, 0.6):
         belief.feel(stamp, PROPRIO)
@@ -145,8 +153,7 @@ def test_the_actions_of_the_last_model_step_are_at_work() -> None:
     belief.act(0.1, torch.tensor([100.0]))  # at work from 0.1 to 0.2: before the model step
     belief.act(0.2, torch.tensor([1.0]))
     belief.act(0.3, torch.tensor([2.0]))
-    belief.feel(0.4, PROPRIO)
-    torch.testing.assert_close(belief.now()[0], torch.tensor([[3.4]]))
+    torch.testing.assert_close(belief.prior(0.4).predicted, torch.tensor([[3.4]]))
 
 
 def test_a_late_image_is_put_where_it_belongs_and_what_followed_is_worked_out_anew() -> None:
@@ -226,12 +233,37 @@ def test_a_late_image_tells_anew_where_the_object_was_pushed_from() -> None:
     torch.testing.assert_close(belief.now()[0], torch.tensor([[9.0]]))
 
 
-def test_an_object_whose_yaw_nobody_read_goes_where_it_is_predicted_to_go() -> None:
-    belief = follower()
-    belief.see(0.0, torch.tensor([[5.0]]), tip_at(0.0))
-    belief.act(0.0, torch.tensor([0.5]))
-    belief.feel(0.1, tip_at(1.0))
-    torch.testing.assert_close(belief.now()[0], torch.tensor([[5.5]]))
+class Turned(Pushing):
+    """Objects that go as far as they are turned."""
+
+    def forward(self, pose: ObjectPose, tips: Tensor) -> ObjectPose:
+        return replace(pose, place=pose.place + pose.yaw[:, None])
+
+
+@pytest.mark.parametrize(
+    ('look', 'way'), [(lambda: 0.2, 0.2), (lambda: None, 0.589), (None, 0.589)]
+)
+def test_an_object_of_unknown_yaw_is_where_it_would_be_in_the_mean_of_yaws(
+    look: Callable[[], float | None] | None, way: float
+) -> None:
+    made = heads()
+    made.pushing = Turned()
+    made.doubt.unit[0] = 7.0  # of what is unknown
+    belief = Belief(Sum(), made, TIME, 1, read=place_in)
+    belief.see(0.0, torch.tensor([[5.0]]), PROPRIO, look)
+    seen = belief.doubt()
+    belief.feel(0.1, PROPRIO)
+    torch.testing.assert_close(belief.now()[0], torch.tensor([[5.0 + way]]), atol=1e-3, rtol=0.0)
+    assert (belief.doubt() > 3.0 * seen).all() == (way > 0.5)
+
+
+def test_what_was_believed_tells_no_velocity() -> None:
+    """An image that comes after a blackout shows the object elsewhere, not on its way."""
+    belief = fill([0.0, 0.1, 0.2])
+    belief.feel(0.3, PROPRIO)
+    belief.see(0.4, torch.tensor([[9.0]]), PROPRIO)
+    belief.feel(0.5, PROPRIO)
+    torch.testing.assert_close(belief.now()[0], torch.tensor([[9.0]]))
 
 
 def test_a_blackout_longer_than_what_is_remembered_is_still_counted_whole() -> None:

@@ -30,6 +30,7 @@ from jepa_arm.memory import (
 )
 from jepa_arm.model.belief_heads import BeliefHeads, StateEncoder, load_belief_heads
 from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint
+from jepa_arm.model.pushing import ObjectPose, Pushing
 from jepa_arm.model.world_model import Normaliser
 from jepa_arm.motion import ACTION_METRES
 from jepa_arm.recall import recall
@@ -258,6 +259,13 @@ class Places(StateEncoder):
         return place
 
 
+class Carried(Pushing):
+    """Objects that move by an action where the tip does."""
+
+    def forward(self, pose: ObjectPose, tips: Tensor) -> ObjectPose:
+        return replace(pose, place=pose.place + (tips[:, 2] - tips[:, 1]) / ACTION_METRES)
+
+
 def following(heads: BeliefHeads) -> Belief:
     """Latents that move as the actions say."""
     return Belief(Sum(), heads, TIME, 3, read=lambda z: z)
@@ -270,7 +278,7 @@ def test_as_many_actions_are_taken_to_have_been_done_as_lead_to_where_the_arm_re
     """Where the planner died the arm may have stopped short of what it was told, or gone on."""
     normaliser = Normaliser(0.5, 0.1, (0.0,) * 13, (1.0,) * 13)
     heads = BeliefHeads(3, normaliser, 6, 4, (16, 16)).eval()
-    heads.state = Places(3, normaliser)
+    heads.state, heads.pushing = Places(3, normaliser), Carried()
     sent = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.2, 0.0], [0.0, 0.8, 0.0], [0.0, 0.8, 0.4]])
     coming = torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.0, 0.4]])
     belief, waits, home = following(heads), 1, arm.tip_position(arm.home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,8 +77,15 @@ def test_what_is_mirrored_moves_in_the_mirrored_way(pushing: Pushing) -> None:
     torch.testing.assert_close(there.yaw, -here.yaw)
 
 
-def test_an_object_at_rest_keeps_its_height_and_forgets_its_motion(pushing: Pushing) -> None:
+def test_where_nothing_stirs_nothing_moves(pushing: Pushing) -> None:
     pose, tips = scene()
-    rest = pose.at_rest()
-    assert not rest.moved.any() and not rest.turned.any()
-    assert torch.equal(pushing(rest, tips).place[:, 2], pose.place[:, 2])
+    rest = replace(pose, moved=0.0 * pose.moved, turned=0.0 * pose.turned)
+    after = pushing(rest, tips[:, :1].expand(-1, 3, -1))
+    assert torch.equal(after.place, pose.place) and torch.equal(after.yaw, pose.yaw)
+
+
+def test_an_object_keeps_its_height(pushing: Pushing) -> None:
+    pose, tips = scene()
+    after = pushing(pose, tips)
+    assert torch.equal(after.place[:, 2], pose.place[:, 2])
+    assert not torch.equal(after.place, pose.place)

@@ -20,6 +20,8 @@ WAY_M, MOVED_M, TURNED = 0.04, 0.01, 0.1
 """Units: of ways to the tip, of how far an object moves in a control step, and turns (rad)."""
 STIR_M, ARM_M = 0.001, 0.03
 """By which tip and object move in a control step, together, if they do; half of an object."""
+FARTHEST = 20.0
+"""Units, beyond which nothing matters."""
 YAWS = 4
 """That are followed where nobody knows the yaw."""
 
@@ -82,7 +84,8 @@ class Pushing(nn.Module):
         ]
         stir = tips.diff(dim=1).norm(dim=-1).sum(1) + pose.moved.norm(dim=-1)
         stir = stir + ARM_M * pose.turned.abs()
-        out = self.net(torch.cat(parts, dim=1)) * torch.tanh(stir / STIR_M)[:, None]
+        told = torch.cat(parts, dim=1).clamp(-FARTHEST, FARTHEST)
+        out = self.net(told) * torch.tanh(stir / STIR_M)[:, None]
         ahead, left, turn = out.unbind(1)
         moved = torch.stack([ahead, left * side, torch.zeros_like(left)], dim=1) * MOVED_M
         moved, turned = face.back(moved), turn * side * TURNED
