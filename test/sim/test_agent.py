@@ -132,17 +132,18 @@ def test_an_object_that_is_pushed_unseen_is_believed_where_it_went(
     for _ in range(60):
         if np.linalg.norm(world.state().object_position - begun) > 0.02:
             break
-        control_step(agent, guard, world, ticks)
+        seen = control_step(agent, guard, world, ticks)
     lost = world.state().object_position
     for _ in range(6):
         control_step(agent, guard, world, ticks, is_blind=True)
     truth = world.state().object_position
-    agent.decide_blind(JointSample(*world.joints(), world.time))
+    last = agent.decide_blind(JointSample(*world.joints(), world.time))
     memory, probes = agent.memory(), load_checkpoint(checkpoint_path('compact')).probes
     assert memory is not None and memory.stamp - float(memory.seen_at) > 0.5
     believed = probes.read('object', memory.z[-1]).numpy()
     assert np.linalg.norm(truth - lost) > 0.04
     assert np.linalg.norm(believed - truth) < 0.015
+    assert last.doubt > seen.doubt
 
 
 def test_a_tip_below_the_workspace_first_comes_straight_up(

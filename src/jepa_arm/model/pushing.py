@@ -1,9 +1,8 @@
 """How an object moves that the tip pushes over the table: planar pushing, learned from play.
 
-A latent holds no yaw, so what a world model predicts of a push is a mean over yaws. Where an
-object's pose is known a small network tells its motion from the tip's alone, as models of planar
-pushing do that are learned from data (arXiv:1704.03033). It is taught after the world model,
-never with it.
+Seen from the object a push is the same wherever it lies, so that a small network learns it better
+from play than a world model does in its latents, as models of planar pushing do that are learned
+from data (arXiv:1704.03033). It is taught after the world model, never with it.
 """
 
 from __future__ import annotations
