@@ -117,33 +117,36 @@ def test_commands_known_to_come_late_surprise_less_and_do_not_pass_for_an_arm_th
     assert np.median(known) < 0.8 * np.median(unknown)
 
 
-@pytest.mark.parametrize('seed', [78_002, 78_009])
-def test_an_object_that_is_pushed_unseen_is_believed_where_it_went(
-    pushing: tuple[Agent, Evaluator], seed: int
+def test_objects_that_are_pushed_unseen_are_believed_where_they_went(
+    pushing: tuple[Agent, Evaluator],
 ) -> None:
     agent, evaluator = pushing
     agent.planners.deadline_ms = 10_000.0
-    world, guard, scene = evaluator.world, evaluator.guard, evaluator.prepare(seed)
-    begun = world.reset(scene).object_position
-    guard.reset(scene.joints, now=world.time)
-    agent.reset(scene.joints)
-    agent.set_goal(PositionGoal('object', scene.goal))
-    ticks = world.config.time.ticks
-    for _ in range(60):
-        if np.linalg.norm(world.state().object_position - begun) > 0.02:
-            break
+    probes, world = load_checkpoint(checkpoint_path('compact')).probes, evaluator.world
+    guard, ticks, ways, errors = evaluator.guard, world.config.time.ticks, [], []
+    for seed in range(78_000, 78_005):
+        scene = evaluator.prepare(seed)
+        begun = world.reset(scene).object_position
+        guard.reset(scene.joints, now=world.time)
+        agent.reset(scene.joints)
+        agent.set_goal(PositionGoal('object', scene.goal))
         seen = control_step(agent, guard, world, ticks)
-    lost = world.state().object_position
-    for _ in range(6):
-        control_step(agent, guard, world, ticks, is_blind=True)
-    truth = world.state().object_position
-    last = agent.decide_blind(JointSample(*world.joints(), world.time))
-    memory, probes = agent.memory(), load_checkpoint(checkpoint_path('compact')).probes
-    assert memory is not None and memory.stamp - float(memory.seen_at) > 0.5
-    believed = probes.read('object', memory.z[-1]).numpy()
-    assert np.linalg.norm(truth - lost) > 0.04
-    assert np.linalg.norm(believed - truth) < 0.015
-    assert last.doubt > seen.doubt
+        for _ in range(60):
+            if np.linalg.norm(world.state().object_position - begun) > 0.02:
+                break
+            seen = control_step(agent, guard, world, ticks)
+        lost = world.state().object_position
+        for _ in range(6):
+            control_step(agent, guard, world, ticks, is_blind=True)
+        truth = world.state().object_position
+        last = agent.decide_blind(JointSample(*world.joints(), world.time))
+        memory = agent.memory()
+        assert memory is not None and last.doubt > seen.doubt
+        believed = probes.read('object', memory.z[-1]).numpy()
+        ways.append(np.linalg.norm(truth - lost))
+        errors.append(np.linalg.norm(believed - truth))
+    assert np.median(ways) > 0.04
+    assert np.median(errors) < 0.3 * np.median(ways)
 
 
 def test_a_tip_below_the_workspace_first_comes_straight_up(
