@@ -160,6 +160,8 @@ class Belief:
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
         """Takes the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
+        if last.pose is not None:
+            last = replace(last, pose=last.pose.at_rest())
         ago = range(round(KEPT_S / dt) - 1, -1, -1)
         self._steps.clear()
         self._steps.extend(replace(last, stamp=stamp - i * dt) for i in ago)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -79,8 +78,7 @@ def test_what_is_mirrored_moves_in_the_mirrored_way(pushing: Pushing) -> None:
 
 def test_where_nothing_stirs_nothing_moves(pushing: Pushing) -> None:
     pose, tips = scene()
-    rest = replace(pose, moved=0.0 * pose.moved, turned=0.0 * pose.turned)
-    after = pushing(rest, tips[:, :1].expand(-1, 3, -1))
+    after = pushing(pose.at_rest(), tips[:, :1].expand(-1, 3, -1))
     assert torch.equal(after.place, pose.place) and torch.equal(after.yaw, pose.yaw)
 
 

@@ -39,6 +39,11 @@ class ObjectPose:
     moved: Tensor
     turned: Tensor
 
+    def at_rest(self) -> ObjectPose:
+        """There, without motion."""
+        still = torch.zeros_like(self.moved), torch.zeros_like(self.turned)
+        return ObjectPose(self.place, self.yaw, *still)
+
 
 def every_yaw(place: Tensor, moved: Tensor) -> ObjectPose:
     """Objects at ``place`` (B, 3) m that ``moved`` (B, 3) m, as each of ``YAWS``: (B*YAWS,)."""
