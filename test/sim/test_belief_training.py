@@ -231,6 +231,16 @@ def test_all_frames_are_encoded_as_each_is(folder: Path, data: Path) -> None:
     np.testing.assert_allclose(encoded.features[rows], features, atol=0.05)
 
 
+def test_a_loss_that_is_not_finite_ends_it_and_nothing_is_added(
+    tmp_path: Path, folder: Path, data: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / 'copy')
+    before = (tmp_path / 'copy' / 'belief.safetensors').read_bytes()
+    with pytest.raises(RuntimeError, match='expected a finite loss.*lower learning_rate'):
+        train_belief(tmp_path / 'copy', data, replace(CONFIG, learning_rate=1e30), 0, False)
+    assert (tmp_path / 'copy' / 'belief.safetensors').read_bytes() == before
+
+
 def test_episodes_too_short_for_a_chain_are_refused(folder: Path, data: Path) -> None:
     with pytest.raises(DataError, match='more than 82 frames'):
         train_belief(folder, data, replace(CONFIG, chain_steps=40), seed=0, progress=False)

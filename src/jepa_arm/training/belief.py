@@ -97,6 +97,7 @@ def train_belief(
 
     Raises:
         CheckpointError, DataError: what is there cannot be used, or they do not belong together.
+        RuntimeError: a loss that is not finite.
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
@@ -314,6 +315,10 @@ def _stepper(module: nn.Module, optimizers: Optimizers) -> Callable[[Tensor], No
     """Takes a loss and makes one step on ``module``."""
 
     def step(loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f'belief: expected a finite loss, got {loss.item()}; lower learning_rate'
+            )
         optimizers.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
