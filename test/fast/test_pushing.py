@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
+from jepa_arm.angles import QUARTER
 from jepa_arm.model.pushing import ObjectPose, Pushing
-
-QUARTER = math.pi / 2.0
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path, toy_run: Path) 
     return folder
 
 
-def test_joints_alone_keep_the_belief_nearer_to_the_truth_than_prediction_alone(
+def test_joints_alone_keep_the_tip_nearer_to_the_truth_than_prediction_alone(
     folder: Path, data: Path
 ) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)

@@ -7,12 +7,12 @@ from data (arXiv:1704.03033). It is taught after the world model, never with it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..angles import QUARTER
 from .face import Face
 
 WAY_M, MOVED_M, TURNED = 0.04, 0.01, 0.1
@@ -47,7 +47,7 @@ class ObjectPose:
 
 def every_yaw(place: Tensor, moved: Tensor) -> ObjectPose:
     """Objects at ``place`` (B, 3) m that ``moved`` (B, 3) m, as each of ``YAWS``: (B*YAWS,)."""
-    yaw = torch.arange(YAWS) * (math.pi / 2.0 / YAWS)
+    yaw = torch.arange(YAWS) * (QUARTER / YAWS)
     many = place.repeat_interleave(YAWS, 0), moved.repeat_interleave(YAWS, 0)
     yaws = yaw.to(place).repeat(len(place))
     return ObjectPose(many[0], yaws, many[1], torch.zeros_like(yaws))

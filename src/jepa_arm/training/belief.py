@@ -123,11 +123,7 @@ def train_belief(
     heads.eval().requires_grad_(False)
     draw = Draw(latents, calibration, config.chain_steps, np.random.default_rng([seed, 1]))
     _calibrate(checkpoint, heads, draw(MEASURED_CHAINS))
-    scores, regimes, follows = scored(model, heads, latents, calibration)
-    heads.tail.copy_(fit_tail(scores, regimes))
-    heads.pair_tail.copy_(fit_pair_tail(heads.tail, scores, regimes, follows))
-    values = largest(heads, scores, regimes, follows)
-    heads.level.fill_(fit_level(values, checkpoint.contract.time.control_dt))
+    _calibrate_surprise(model, heads, latents, calibration)
     report = {
         **to_dict(config),
         'seed': seed,
@@ -303,6 +299,17 @@ def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> No
         unit = (torch.quantile(squared, REGION, dim=0) / REGION_SQUARED_RADIUS).sqrt()
         steps = (torch.arange(UNITS) * UNIT_S / checkpoint.contract.time.model_dt).round().long()
         heads.doubt.unit[is_known] *= unit[steps.clamp(max=len(unit) - 1)]
+
+
+def _calibrate_surprise(
+    model: WorldModel, heads: BeliefHeads, latents: LatentEpisodes, calibration: NDArray[np.int64]
+) -> None:
+    """Says how improbable each score is, and sets the level, by the episodes ``calibration``."""
+    scores, regimes, follows = scored(model, heads, latents, calibration)
+    heads.tail.copy_(fit_tail(scores, regimes))
+    heads.pair_tail.copy_(fit_pair_tail(heads.tail, scores, regimes, follows))
+    values = largest(heads, scores, regimes, follows)
+    heads.level.fill_(fit_level(values, model.contract.time.control_dt))
 
 
 def _adamw_stepper(
