@@ -13,6 +13,7 @@ from jepa_arm.config import (
     LewmConfig,
     ModelConfig,
     ModelFile,
+    PredictorConfig,
     TimeConfig,
     load,
 )
@@ -47,8 +48,14 @@ TRAIN = replace(
     shifts_colours=False,
     windows_per_episode=1,
 )
-TOY = replace(load(ModelFile, config_path('model/compact.yaml')), model=MODEL, train=TRAIN)
+TOY = replace(
+    load(ModelFile, config_path('model/compact.yaml')),
+    model=MODEL,
+    train=TRAIN,
+    predictor=None,
+)
 TOY_LEWM = replace(TOY, model=LEWM, train=replace(TRAIN, window=4, learning_rate=2e-3))
+PREDICTOR = PredictorConfig(steps=40, batch=32, window=5, learning_rate=5e-3)
 
 
 def episode(rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:

@@ -62,6 +62,8 @@ SYMMETRY = 4
 """Of the object, seen from above: turned by a fourth it is the same."""
 UNHURRIED_MS = 1e6
 """Deadline of plans: all sweeps are made, however busy the machine is."""
+TAUGHT = 'model', 'train', 'heads'
+"""Parts of a model's file that a variant is made from."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def resolve(
     base = load(ModelFile, config_path(f'model/{config.base}.yaml'))
     train = replace(base.train, probe_steps=config.probe_steps)
     heads = replace(base.heads, actor_steps=config.heads_steps, value_steps=config.heads_steps)
-    values = to_dict(replace(base, train=train, heads=heads))
+    plain = to_dict(replace(base, train=train, heads=heads))
+    values = {part: plain[part] for part in TAUGHT}
     values['planner'] = to_dict(replace(planner, deadline_ms=UNHURRIED_MS, threads=1))
     values['time'] = to_dict(time_chain)
     for change in row.changes:
@@ -156,7 +159,7 @@ def resolve(
     try:
         return Variant(
             row,
-            from_dict(ModelFile, {k: values[k] for k in ('model', 'train', 'heads')}),
+            from_dict(ModelFile, {part: values[part] for part in TAUGHT}),
             from_dict(PlannerConfig, values['planner']),
             from_dict(TimeConfig, values['time']),
         )

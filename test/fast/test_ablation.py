@@ -50,7 +50,8 @@ def test_each_shipped_row_changes_what_it_says_and_nothing_else(
     [
         ('model.latent', 'part.key=value'),
         ('model.width=3', 'part.key=value'),
-        ('nothing.latent=3', "'heads', 'model', 'planner', 'pose', 'time', 'train'"),
+        ('nothing.latent=3', r"parts are \['heads', 'model', 'planner', 'time', 'train'\]"),
+        ('pose.turn_steps=3', 'got .pose.turn_steps=3'),  # nothing of it would be taught
         ('model.latent=wide', "row odd: model.latent: expected int, got 'wide'"),
         ('train.window=2', 'train.window: expected >= 3'),
         ('model.history=4', 'history 1..3'),

@@ -58,6 +58,18 @@ def test_so_few_labels_that_nothing_can_be_calibrated_are_refused() -> None:
     assert replace(train, probe_labels=50).probe_labels == 50
 
 
+def test_a_predictor_that_cannot_go_on_alone_is_refused() -> None:
+    compact = load(ModelFile, config_path('model/compact.yaml'))
+    lewm = load(ModelFile, config_path('model/lewm.yaml'))
+    assert compact.predictor is not None and lewm.predictor is None
+    with pytest.raises(ConfigError, match=r'predictor\.window: expected >= 3 frames.*got 2'):
+        replace(compact, predictor=replace(compact.predictor, window=2))
+    with pytest.raises(ConfigError, match='predictor: expected steps and batch >= 1.*steps=0'):
+        replace(compact.predictor, steps=0)
+    with pytest.raises(ConfigError, match='LeWorldModel is taught as a whole'):
+        replace(lewm, predictor=compact.predictor)
+
+
 def test_time_chain_counts() -> None:
     time = TimeConfig(physics_dt=0.005, stream_dt=0.01, control_dt=0.1, frame_skip=2)
     assert (time.substeps, time.ticks, time.model_dt) == (2, 10, pytest.approx(0.2))

@@ -40,7 +40,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Path:
 
 def train_toy(toy_data: Path, out: Path) -> None:
     train = replace(synthetic.TRAIN, steps=400, batch=64, probe_steps=120)
-    config = replace(synthetic.TOY, train=train)
+    config = replace(synthetic.TOY, train=train, predictor=synthetic.PREDICTOR)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the toy is too small for more
     train_world_model(toy_data, out, config, seed=0, progress=False)

@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 
 import synthetic
-from jepa_arm.config import ModelFile
+from jepa_arm.config import ModelFile, PredictorConfig, to_dict
 from jepa_arm.data.episodes import EpisodeFile
 from jepa_arm.model.checkpoint import CheckpointError, fingerprint, load_checkpoint
-from jepa_arm.model.gates import GateError, format_report
-from jepa_arm.model.world_model import encode_all
+from jepa_arm.model.gates import GateError, format_report, prediction_report
+from jepa_arm.model.networks import Predictor
+from jepa_arm.model.world_model import WorldModel, encode_all
 from jepa_arm.training.loop import train_world_model
-from jepa_arm.training.readout import SUBJECTS, drawn, fit_probes, format_probes, train_probes
+from jepa_arm.training.predictor import teach_predictor
+from jepa_arm.training.readout import (
+    SUBJECTS,
+    drawn,
+    fit_probes,
+    format_probes,
+    held_out_windows,
+    train_probes,
+)
 from jepa_arm.training.run import TrainingError
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -53,6 +62,26 @@ def test_a_short_run_passes_its_gates_and_ships_a_checkpoint(toy_run: Path) -> N
     assert 'all passed' in format_report(gates)
     assert checkpoint.info['training']['seed'] == 0
     assert {'val/pred_loss', 'train/frames_per_s'} <= set(rows(toy_run)[-1])
+
+
+def test_a_predictor_learns_on_frozen_latents_alone(data: Path, toy_run: Path) -> None:
+    checkpoint, episodes = load_checkpoint(toy_run / 'checkpoint'), EpisodeFile(data)
+    assert checkpoint.info['training']['predictor'] == to_dict(synthetic.PREDICTOR)
+    model, (training, held_out) = checkpoint.model, episodes.split(0, 0.2)
+    assert isinstance(model, WorldModel)
+    latents = encode_all(model, episodes.pixels, episodes.proprioception())
+    encoder = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    windows = held_out_windows(model, episodes, latents, held_out, seed=0)
+    model.predictor = Predictor(model.config, model.block_width)
+    shares = []
+    for count in (1, 150):
+        config = PredictorConfig(count, batch=32, window=5, learning_rate=5e-3)
+        teach_predictor(model, episodes, latents, training, config, seed=0, progress=False)
+        report = prediction_report(model, windows, 3, seed=0)
+        shares.append(np.divide(report['mse'], report['persistence_mse']))
+    assert (shares[0] > 1.0).all() and (shares[1] < 0.4).all()
+    assert all(value.equal(encoder[name]) for name, value in model.encoder.state_dict().items())
+    assert not any(p.requires_grad for p in model.parameters())
 
 
 def test_a_run_ends_with_a_page_whose_worst_windows_come_first(toy_run: Path) -> None:

@@ -15,6 +15,7 @@ from .model import (
     ModelConfig,
     ModelFile,
     PoseConfig,
+    PredictorConfig,
     TrainConfig,
     model_config,
 )
@@ -51,6 +52,7 @@ __all__ = [
     'ObstacleConfig',
     'PlannerConfig',
     'PoseConfig',
+    'PredictorConfig',
     'SimConfig',
     'TaskConfig',
     'TimeConfig',

@@ -185,6 +185,27 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PredictorConfig:
+    """How the predictor goes on alone, on frozen latents; see ``training.predictor``.
+
+    Attributes:
+        steps: optimiser steps. batch: windows in a step; window: frames in a window.
+        learning_rate: at first; it falls to zero over the steps.
+    """
+
+    steps: int
+    batch: int
+    window: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or not self.learning_rate > 0.0:
+            raise ConfigError(
+                f'predictor: expected steps and batch >= 1, learning_rate > 0, got {self}'
+            )
+
+
+@dataclass(frozen=True)
 class HeadsConfig:
     """How the goal-conditioned heads are trained on frozen latents.
 
@@ -310,6 +331,7 @@ class ModelFile:
     model: ModelConfig | LewmConfig
     train: TrainConfig
     heads: HeadsConfig
+    predictor: PredictorConfig | None = None
     pose: PoseConfig | None = None
     belief: BeliefConfig | None = None
     decoder: DecoderConfig | None = None
@@ -322,11 +344,16 @@ class ModelFile:
             )
         if self.train.inverse_weight and not getattr(self.model, 'inverse_width', 0):
             raise ConfigError('train.inverse_weight: expected none where inverse_width is 0')
-        if isinstance(self.model, ModelConfig) and self.train.window < self.model.past + 2:
-            raise ConfigError(
-                f'train.window: expected >= {self.model.past + 2} frames (z_prev, z, targets), '
-                f'got {self.train.window}'
-            )
+        if isinstance(self.model, LewmConfig):
+            if self.predictor is not None:
+                raise ConfigError('predictor: expected none: LeWorldModel is taught as a whole')
+            return
+        for name, part in (('train', self.train), ('predictor', self.predictor)):
+            if part is not None and part.window < self.model.past + 2:
+                raise ConfigError(
+                    f'{name}.window: expected >= {self.model.past + 2} frames (z_prev, z, '
+                    f'targets), got {part.window}'
+                )
 
 
 def model_config(values: Any) -> ModelConfig | LewmConfig:

@@ -33,7 +33,7 @@ class Optimizers:
 
 def adamw(net: nn.Module, rate: float, decay: float, steps: int) -> Optimizers:
     """AdamW for all of ``net``."""
-    parts = (torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay),)
+    parts = (torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, fused=True),)
     return Optimizers(parts, steps)
 
 
@@ -47,7 +47,8 @@ def muon_and_adamw(net: nn.Module, rate: float, decay: float, steps: int) -> Opt
     others = [p for p in net.parameters() if p.ndim != 2 or p is output]
     kind = torch.optim.Muon if has_bfloat16() else Muon
     muon = kind(hidden, lr=MUON_RATE, weight_decay=MUON_DECAY)
-    return Optimizers((muon, torch.optim.AdamW(others, lr=rate, weight_decay=decay)), steps)
+    rest = torch.optim.AdamW(others, lr=rate, weight_decay=decay, fused=True)
+    return Optimizers((muon, rest), steps)
 
 
 class Muon(torch.optim.Optimizer):

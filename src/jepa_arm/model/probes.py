@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .optimizers import muon_and_adamw
+from .optimizers import adamw, muon_and_adamw
 
 REGION, REGION_SQUARED_RADIUS = 0.9, 6.251
 """Share of the truth that the calibrated region holds; the chi-square quantile of it, 3 axes."""
@@ -159,8 +159,7 @@ def fit_spread(
         residual = torch.from_numpy(positions) - probe(x)
     probe.unit.copy_(residual.square().mean().sqrt())
     probe.spread.requires_grad_(True)
-    optimizer = torch.optim.AdamW(probe.spread.parameters(), lr=2e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = adamw(probe.spread, 2e-3, 1e-3, steps)
     for _ in range(steps):
         rows = torch.from_numpy(rng.integers(0, len(x), batch))
         factor = probe.precision_factor(x[rows])
@@ -170,7 +169,6 @@ def fit_spread(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
     probe.spread.requires_grad_(False)
 
 

@@ -122,12 +122,8 @@ class WorldModel(nn.Module):
     def rollout(self, z: Tensor, z_prev: Tensor, actions: Tensor) -> Tensor:
         """Open-loop latents (B, H, D) under action blocks (B, H, K*A)."""
         modulations = self.predictor.modulations(actions)
-        latents = []
-        for step in range(actions.shape[1]):
-            now = [m[:, step] for m in modulations]
-            z, z_prev = self.predictor.step(z, z_prev, now), shift(z, z_prev)
-            latents.append(z)
-        return torch.stack(latents, dim=1)
+        steps = [[m[:, step] for m in modulations] for step in range(actions.shape[1])]
+        return torch.stack(self._roll(z, z_prev, steps), dim=1)
 
     def prediction_errors(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared errors in a batch of windows: open loop, and teacher-forced one step.
@@ -136,20 +132,29 @@ class WorldModel(nn.Module):
             z: (B, L, D) latents of the windows' frames.
             actions: (B, L-1, K*A) blocks between them.
         """
-        size, length = z.shape[:2]
-        first, last = self.past, length - 1
-        start = before(z, first, first + 1, self.past)[:, 0]
-        open_loop = self.rollout(z[:, first], start, actions[:, first:])
+        first, last = self.past, z.shape[1] - 1
+        target = z[:, first + 1 :].transpose(0, 1)  # a step after the other
+        given = before(z, first, last, self.past)
+        # the same for both errors
+        modulations = self.predictor.modulations(actions[:, first:].transpose(0, 1))
+        steps = [list(step) for step in zip(*(m.unbind() for m in modulations), strict=True)]
+        open_loop = torch.stack(self._roll(z[:, first], given[:, 0], steps))
         # the first open-loop step is teacher-forced already
-        later = self.predict(
-            z[:, first + 1 : last].flatten(0, 1),
-            before(z, first + 1, last, self.past).flatten(0, 1),
-            actions[:, first + 1 :].flatten(0, 1),
+        later = self.predictor.step(
+            z[:, first + 1 : last].transpose(0, 1).flatten(0, 1),
+            given[:, 1:].transpose(0, 1).flatten(0, 1),
+            [m[1:].flatten(0, 1) for m in modulations],
         )
-        later = later.view(size, last - first - 1, self.latent)
-        one_step = torch.cat([open_loop[:, :1], later], dim=1)
-        target = z[:, first + 1 :]
+        one_step = torch.cat([open_loop[:1], later.view_as(target[1:])])
         return (open_loop - target).square().mean(), (one_step - target).square().mean()
+
+    def _roll(self, z: Tensor, z_prev: Tensor, steps: list[list[Tensor]]) -> list[Tensor]:
+        """Latents (B, D) after each of the ``steps``, whose modulations are given."""
+        latents = []
+        for modulations in steps:
+            z, z_prev = self.predictor.step(z, z_prev, modulations), shift(z, z_prev)
+            latents.append(z)
+        return latents
 
     def inverse_error(self, z: Tensor, actions: Tensor) -> Tensor:
         """Mean squared error of the ``actions`` told from successive latents (B, L, D)."""

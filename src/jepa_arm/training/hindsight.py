@@ -30,6 +30,7 @@ from ..model.checkpoint import (
     load_checkpoint,
     round_weights,
 )
+from ..model.optimizers import adamw
 from ..planning.heads import Heads, goal_features
 from ..planning.pose_heads import PoseHeads
 from .encoding import Encoded, encode_frames, split_of
@@ -294,8 +295,7 @@ def schedule(
     losses: list[float],
 ) -> Iterator[int]:
     """Yields before each backward pass and steps the optimiser after it (cosine rate)."""
-    optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = adamw(module, config.learning_rate, 1e-4, steps)
     with tqdm(total=steps, desc=name, disable=not progress, mininterval=2.0) as bar:
         for step in range(steps):
             optimizer.zero_grad()
@@ -304,7 +304,6 @@ def schedule(
                 raise RuntimeError(f'{name}: the loss is not finite at step {step}')
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
-            plan.step()
             bar.update()
             if step % 200 == 0:
                 bar.set_postfix(loss=f'{np.mean(losses[-200:]):.3f}')

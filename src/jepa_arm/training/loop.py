@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +27,21 @@ from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import round_weights, save_checkpoint
 from ..model.gates import GateError
 from ..model.precision import mixed_precision
-from ..model.world_model import encode_all
+from ..model.probes import Probes
+from ..model.world_model import WorldModel, encode_all
 from .cpu import prepare_cpu
 from .losses import losses
-from .readout import HORIZON, held_out_windows, read_out
+from .predictor import teach_predictor
+from .readout import (
+    HORIZON,
+    SUBJECTS,
+    Fitted,
+    fit_probes,
+    fit_subject,
+    gate_report,
+    held_out_windows,
+    probes_of,
+)
 from .report import imagine, write_training_report
 from .run import METRICS_FILE, Run, TrainingError
 
@@ -75,7 +89,7 @@ def train_world_model(
     with _curves(out / CURVES_FOLDER if curves else None, run.step) as draw:
         _loop(run, progress, deadline, draw)
     recompute_batch_statistics(run.model, run.windows, config.train.batch, config.train.steps)
-    return _finish(run, data)
+    return _finish(run, data, progress)
 
 
 @dataclass(frozen=True)
@@ -264,15 +278,45 @@ def _curves(folder: Path | None, step: int) -> Iterator[Callable[[dict[str, floa
         yield draw
 
 
-def _finish(run: Run, data: Path) -> Path:
-    """Probes, gate report, checkpoint."""
+def _teach_on_latents(
+    run: Run, latents: NDArray[np.float32], progress: bool
+) -> tuple[Probes, dict[str, Any]]:
+    """Probes and how far off they are; meanwhile the predictor goes on alone, if it is to.
+
+    Args:
+        latents: (N, D) of all frames.
+    """
+    model, config, split = run.model, run.config, (run.training, run.held_out)
+    if config.predictor is None:
+        return fit_probes(run.episodes, latents, split, config.train, run.seed)
+    assert isinstance(model, WorldModel)  # ModelFile sees to it
+    fit = partial(_fit_subject, run.episodes.path, latents, split, config.train, run.seed)
+    context, threads = multiprocessing.get_context('spawn'), torch.get_num_threads()
+    with ProcessPoolExecutor(len(SUBJECTS), context, prepare_cpu, (1,)) as pool:
+        fitted = pool.map(fit, SUBJECTS)
+        torch.set_num_threads(1)
+        taught = run.training, config.predictor, run.seed
+        teach_predictor(model, run.episodes, latents, *taught, progress)
+        torch.set_num_threads(threads)
+        round_weights(model)
+        return probes_of(model.latent, fitted)
+
+
+def _fit_subject(data: Path, *arguments: Any) -> Fitted:
+    """``fit_subject`` in another process, which opens the file itself."""
+    return fit_subject(EpisodeFile(data), *arguments)
+
+
+def _finish(run: Run, data: Path, progress: bool) -> Path:
+    """What is taught on latents, gate report, checkpoint."""
     episodes, model = run.episodes, run.model.eval().requires_grad_(False)
     round_weights(model)
     latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
-    split = run.training, run.held_out
-    probes, report = read_out(model, episodes, latents, split, run.config.train, run.seed)
+    probes, measured = _teach_on_latents(run, latents, progress)
+    report = gate_report(model, episodes, latents, run.held_out, run.seed)
+    report['probes'] = measured
     (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
     windows = held_out_windows(model, episodes, latents, run.held_out, run.seed)
     write_training_report(
@@ -292,7 +336,12 @@ def _finish(run: Run, data: Path) -> Path:
         ))  # fmt: skip
     info = {
         'gates': report,
-        'training': {'seed': run.seed, 'steps': run.step, 'config': to_dict(run.config.train)},
+        'training': {
+            'seed': run.seed,
+            'steps': run.step,
+            'config': to_dict(run.config.train),
+            'predictor': run.config.predictor and to_dict(run.config.predictor),
+        },
         'data': {
             'file': data.name,
             'seed': episodes.seed,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..config import TrainConfig
@@ -44,72 +46,115 @@ SPARED = 0.2
 """Share of few labels that calibrates what the others taught."""
 
 
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Indices of the training and of the held-out episodes."""
+Fitted = tuple[dict[str, NDArray], dict[str, Any]]
+"""Weights of a probe, and how far off it is."""
+
+
 def read_out(
     model: AnyWorldModel,
     episodes: EpisodeFile,
     latents: NDArray[np.float32],
-    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    split: Split,
     train: TrainConfig,
     seed: int,
 ) -> tuple[Probes, dict[str, Any]]:
-    """Calibrated probes, and the gate report.
+    """Calibrated probes, and the gate report with how far off they are.
 
     Args:
         latents: (N, D) of all frames of ``episodes``, by ``model``.
-        split: indices of the training and of the held-out episodes.
     """
-    val_rows = np.isin(episodes.episode_of_frames(), split[1])
-    held_out = held_out_windows(model, episodes, latents, split[1], seed)
-    report: dict[str, Any] = prediction_report(model, held_out, HORIZON, seed)
-    report['effective_rank'] = effective_rank(latents[val_rows])
+    probes, measured = fit_probes(episodes, latents, split, train, seed)
+    report = gate_report(model, episodes, latents, split[1], seed)
+    return probes, {**report, 'probes': measured}
+
+
+def gate_report(
+    model: AnyWorldModel,
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    held_out: NDArray[np.int64],
+    seed: int,
+) -> dict[str, Any]:
+    """How well ``model`` predicts the episodes ``held_out``, and which gates it fails.
+
+    Args:
+        latents: (N, D) of all frames of ``episodes``, by ``model``.
+    """
+    windows = held_out_windows(model, episodes, latents, held_out, seed)
+    report: dict[str, Any] = prediction_report(model, windows, HORIZON, seed)
+    rows = np.isin(episodes.episode_of_frames(), held_out)
+    report['effective_rank'] = effective_rank(latents[rows])
     report['failures'] = failures(report, model.latent)
-    probes, report['probes'] = fit_probes(episodes, latents, split, train, seed)
-    return probes, report
+    return report
 
 
 def fit_probes(
     episodes: EpisodeFile,
     latents: NDArray[np.float32],
-    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    split: Split,
     train: TrainConfig,
     seed: int,
 ) -> tuple[Probes, dict[str, Any]]:
-    """Calibrated probes, and how far off they are; arguments as of ``read_out``.
+    """Calibrated probes, and how far off they are; arguments as of ``read_out``."""
+    given = episodes, latents, split, train, seed
+    return probes_of(latents.shape[1], (fit_subject(*given, name) for name in SUBJECTS))
+
+
+def probes_of(latent: int, fitted: Iterable[Fitted]) -> tuple[Probes, dict[str, Any]]:
+    """Probes of latents (..., ``latent``), and how far off they are, of each of ``SUBJECTS``."""
+    probes, report = Probes(latent), {}
+    for name, (weights, measured) in zip(SUBJECTS, fitted, strict=True):
+        state = {key: torch.from_numpy(value) for key, value in weights.items()}
+        getattr(probes, name).load_state_dict(state)
+        report[name] = measured
+    return probes.eval().requires_grad_(False), report
+
+
+def fit_subject(
+    episodes: EpisodeFile,
+    latents: NDArray[np.float32],
+    split: Split,
+    train: TrainConfig,
+    seed: int,
+    name: str,
+) -> Fitted:
+    """The calibrated probe of ``name``, one of ``SUBJECTS``.
 
     Where few labels of the object may be used, they teach and calibrate its probe; others tell
     how far off it is. Where the tip was told to go is known of every frame.
+
+    Args:
+        latents: (N, D) of all frames of ``episodes``.
     """
     training, held_out = split
-    of_frame = episodes.episode_of_frames()
+    of_frame, truth = episodes.episode_of_frames(), np.asarray(getattr(episodes, name))
     train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out)
     measured = val_rows & ~np.isin(of_frame, held_out[::2])
-    every = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
-    spared = round(SPARED * train.probe_labels)
-    few = drawn(every[0], train.probe_labels - spared, seed), drawn(every[1], spared, seed)
-    probes, report = Probes(latents.shape[1]), {}
-    for name in SUBJECTS:
-        truth = np.asarray(getattr(episodes, name))
-        is_few = train.probe_labels > 0 and name == 'object_position'
-        taught, calibration = few if is_few else every
-        steps = train.probe_steps * 3 // (80 if is_few else 8)  # a covariance is learned sooner
-        if is_few:
-            probe = fit_probe_to_images(
-                episodes, latents, every[0], taught, seed, train, train.probe_steps
-            )
-        else:
-            probe = fit_probe(latents[taught], truth[taught], seed, train.probe_steps)
-        fit_spread(probe, latents[taught], truth[taught], seed, steps)
-        round_weights(probe)
-        calibrate(probe, latents[calibration], truth[calibration])
-        setattr(probes, name, probe)
-        report[name] = {
-            **position_error_cm(probe, latents[val_rows], truth[val_rows]),
-            'coverage_90': coverage(probe, latents[measured], truth[measured]),
-            'linear_r2': linear_r2(
-                (latents[train_rows], truth[train_rows]), (latents[val_rows], truth[val_rows])
-            ),
-        }
-    return probes, report
+    taught, calibration = every = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
+    is_few = train.probe_labels > 0 and name == 'object_position'
+    steps = train.probe_steps * 3 // (80 if is_few else 8)  # a covariance is learned sooner
+    if is_few:
+        spared = round(SPARED * train.probe_labels)
+        taught = drawn(every[0], train.probe_labels - spared, seed)
+        calibration = drawn(every[1], spared, seed)
+        probe = fit_probe_to_images(
+            episodes, latents, every[0], taught, seed, train, train.probe_steps
+        )
+    else:
+        probe = fit_probe(latents[taught], truth[taught], seed, train.probe_steps)
+    fit_spread(probe, latents[taught], truth[taught], seed, steps)
+    round_weights(probe)
+    calibrate(probe, latents[calibration], truth[calibration])
+    weights = {key: value.numpy() for key, value in probe.state_dict().items()}
+    return weights, {
+        **position_error_cm(probe, latents[val_rows], truth[val_rows]),
+        'coverage_90': coverage(probe, latents[measured], truth[measured]),
+        'linear_r2': linear_r2(
+            (latents[train_rows], truth[train_rows]), (latents[val_rows], truth[val_rows])
+        ),
+    }
 
 
 def fit_probe_to_images(
