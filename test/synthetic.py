@@ -52,7 +52,7 @@ TOY = replace(
     load(ModelFile, config_path('model/compact.yaml')),
     model=MODEL,
     train=TRAIN,
-    predictor=None,
+    predictor=None,  # two processes more, which take longer to start than a toy to learn
 )
 TOY_LEWM = replace(TOY, model=LEWM, train=replace(TRAIN, window=4, learning_rate=2e-3))
 PREDICTOR = PredictorConfig(steps=40, batch=32, window=5, learning_rate=5e-3)

@@ -46,7 +46,7 @@ from .planning.planner import PlanningError
 from .resources import config_path, machine
 from .training.hindsight import fit_heads
 from .training.loop import Trained, train_for
-from .training.readout import read_out
+from .training.readout import fit_probes, gate_report
 from .training.run import TrainingError
 from .types import Observation
 
@@ -222,7 +222,8 @@ def _measure(
         raise TrainingError('the latents are not finite')
     clock.lap('encode')
     result |= prediction_errors(trained, episodes, latents, seed)
-    probes, gates = read_out(model, episodes, latents, split, variant.file.train, seed)
+    probes, measured = fit_probes(episodes, latents, split, variant.file.train, seed)
+    gates = gate_report(model, episodes, latents, trained.held_out, seed, measured)
     result['rank_share'] = gates['effective_rank'] / model.latent
     result['gates_failed'] = gates['failures']
     for name, key in (('tip_target', 'tip'), ('object_position', 'object')):

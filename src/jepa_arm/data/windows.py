@@ -92,11 +92,21 @@ class WindowSampler:
     def at(self, starts: NDArray[np.int64]) -> Windows:
         """The windows that begin at frames ``starts`` (B,)."""
         frames = np.add.outer(starts, self._frames)
-        controls = np.add.outer(starts, self._controls)
-        data = self._episodes
-        blocks = data.action[controls].reshape(*frames[:, 1:].shape, -1)
         return Windows(
-            pixels=torch.from_numpy(data.pixels[frames]),
+            pixels=torch.from_numpy(self._episodes.pixels[frames]),
             proprio=torch.from_numpy(self._proprio[frames]),
-            actions=torch.from_numpy(blocks),
+            actions=self._blocks(starts),
         )
+
+    def latents_at(
+        self, starts: NDArray[np.int64], latents: NDArray[np.float32]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, L, D) in place of images, of the ``latents`` (N, D) of all frames; and actions."""
+        frames = np.add.outer(starts, self._frames)
+        return torch.from_numpy(latents[frames]), self._blocks(starts)
+
+    def _blocks(self, starts: NDArray[np.int64]) -> Tensor:
+        """(B, L-1, frame_skip*A) actions of the windows that begin at frames ``starts`` (B,)."""
+        controls = np.add.outer(starts, self._controls)
+        blocks = self._episodes.action[controls].reshape(len(starts), len(self._frames) - 1, -1)
+        return torch.from_numpy(blocks)

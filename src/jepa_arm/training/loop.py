@@ -315,8 +315,7 @@ def _finish(run: Run, data: Path, progress: bool) -> Path:
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
     probes, measured = _teach_on_latents(run, latents, progress)
-    report = gate_report(model, episodes, latents, run.held_out, run.seed)
-    report['probes'] = measured
+    report = gate_report(model, episodes, latents, run.held_out, run.seed, measured)
     (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
     windows = held_out_windows(model, episodes, latents, run.held_out, run.seed)
     write_training_report(

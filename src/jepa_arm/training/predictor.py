@@ -20,8 +20,8 @@ from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel
 from .run import TrainingError
 
-WEIGHT_DECAY = 1e-3
-CLIP_NORM = 1.0
+WEIGHT_DECAY, CLIP_NORM = 1e-3, 1.0
+"""Of AdamW; largest norm of a gradient."""
 
 
 def teach_predictor(
@@ -45,20 +45,13 @@ def teach_predictor(
         TrainingError: a loss that is not finite.
     """
     skip, rng = episodes.contract.time.frame_skip, np.random.default_rng((seed, 1))
-    frames = np.arange(config.window) * skip
-    controls = np.arange((config.window - 1) * skip)
-    starts = WindowSampler(episodes, indices, config.window, skip, seed).starts
-    actions = np.asarray(episodes.action)
+    windows = WindowSampler(episodes, indices, config.window, skip, seed)
     net = model.predictor.requires_grad_(True)
     optimizer = adamw(net, config.learning_rate, WEIGHT_DECAY, config.steps)
     for step in trange(config.steps, disable=not progress, unit='step', desc='predictor'):
-        first = starts[rng.integers(0, len(starts), config.batch)]
-        z = torch.from_numpy(latents[np.add.outer(first, frames)])
-        blocks = actions[np.add.outer(first, controls)]
+        starts = windows.starts[rng.integers(0, len(windows.starts), config.batch)]
         with mixed_precision():
-            errors = model.prediction_errors(
-                z, torch.from_numpy(blocks).view(config.batch, config.window - 1, -1)
-            )
+            errors = model.prediction_errors(*windows.latents_at(starts, latents))
         loss = errors[0] + errors[1]
         if not torch.isfinite(loss):
             raise TrainingError(

@@ -52,41 +52,26 @@ Fitted = tuple[dict[str, NDArray], dict[str, Any]]
 """Weights of a probe, and how far off it is."""
 
 
-def read_out(
-    model: AnyWorldModel,
-    episodes: EpisodeFile,
-    latents: NDArray[np.float32],
-    split: Split,
-    train: TrainConfig,
-    seed: int,
-) -> tuple[Probes, dict[str, Any]]:
-    """Calibrated probes, and the gate report with how far off they are.
-
-    Args:
-        latents: (N, D) of all frames of ``episodes``, by ``model``.
-    """
-    probes, measured = fit_probes(episodes, latents, split, train, seed)
-    report = gate_report(model, episodes, latents, split[1], seed)
-    return probes, {**report, 'probes': measured}
-
-
 def gate_report(
     model: AnyWorldModel,
     episodes: EpisodeFile,
     latents: NDArray[np.float32],
     held_out: NDArray[np.int64],
     seed: int,
+    probes: dict[str, Any],
 ) -> dict[str, Any]:
     """How well ``model`` predicts the episodes ``held_out``, and which gates it fails.
 
     Args:
         latents: (N, D) of all frames of ``episodes``, by ``model``.
+        probes: how far off they are, see ``fit_probes``.
     """
     windows = held_out_windows(model, episodes, latents, held_out, seed)
     report: dict[str, Any] = prediction_report(model, windows, HORIZON, seed)
     rows = np.isin(episodes.episode_of_frames(), held_out)
     report['effective_rank'] = effective_rank(latents[rows])
     report['failures'] = failures(report, model.latent)
+    report['probes'] = probes
     return report
 
 
@@ -97,7 +82,11 @@ def fit_probes(
     train: TrainConfig,
     seed: int,
 ) -> tuple[Probes, dict[str, Any]]:
-    """Calibrated probes, and how far off they are; arguments as of ``read_out``."""
+    """Calibrated probes, and how far off they are.
+
+    Args:
+        latents: (N, D) of all frames of ``episodes``.
+    """
     given = episodes, latents, split, train, seed
     return probes_of(latents.shape[1], (fit_subject(*given, name) for name in SUBJECTS))
 
