@@ -56,6 +56,8 @@ def test_each_shipped_row_changes_what_it_says_and_nothing_else(
         ('train.window=2', 'train.window: expected >= 3'),
         ('model.history=4', 'history 1..3'),
         ('train.inverse_weight=1.0', 'inverse_width is 0'),
+        ('model.kernels=[3, 3]', 'expected 4 kernels'),
+        ('model.kernels=[3, 3, 3, 5]', 'of 2 or 3'),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(

@@ -1,10 +1,14 @@
 """The verbs of the world model, its gates' metrics and the probes."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import synthetic
+from jepa_arm.config import ConfigError
 from jepa_arm.model.gates import effective_rank, failures, linear_r2
 from jepa_arm.model.probes import (
     calibrate,
@@ -69,6 +73,24 @@ def test_the_latent_depends_on_the_image_and_on_proprioception(model: WorldModel
         z = model.encode(pixels[:1], proprio[:1])
         assert not torch.allclose(z, model.encode(pixels[5:6], proprio[:1]), atol=1e-3)
         assert not torch.allclose(z, model.encode(pixels[:1], proprio[5:6]), atol=1e-3)
+
+
+@pytest.mark.parametrize('kernels', [(), (3, 2), (2, 2)])
+def test_the_latent_depends_on_all_corners_of_the_image(kernels: tuple[int, ...], seen) -> None:
+    config = replace(synthetic.MODEL, kernels=kernels)
+    model = WorldModel(config, synthetic.CONTRACT, NORMALISER).eval()
+    pixels, proprio = np.repeat(seen[0][:1], 5, axis=0), np.repeat(seen[1][:1], 5, axis=0)
+    for image, (row, column) in zip(pixels[1:], itertools.product((0, -1), (0, -1)), strict=True):
+        image[row, column] ^= 255
+    with torch.inference_mode():
+        z = model.encode(pixels, proprio)
+    assert (torch.cdist(z, z) + torch.eye(5)).min() > 1e-5
+
+
+def test_an_image_that_cannot_be_halved_so_often_is_refused() -> None:
+    config = replace(synthetic.MODEL, channels=(8,) * 5, kernels=(2,) * 5)
+    with pytest.raises(ConfigError, match=r'halved 5 times, got \(16, 16\)'):
+        WorldModel(config, synthetic.CONTRACT, NORMALISER)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_joints_alone_keep_the_tip_nearer_to_the_truth_than_prediction_alone(
 ) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     assert isinstance(checkpoint.model, WorldModel)
-    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint.model, episodes))
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
     chains = latents.chains(latents.starts(held_out, 10), 10)
     model, heads = checkpoint.model, load_belief_heads(checkpoint)
@@ -77,7 +77,7 @@ def test_joints_alone_keep_the_tip_nearer_to_the_truth_than_prediction_alone(
 
 def test_an_object_is_followed_by_the_way_of_the_tip(folder: Path, data: Path) -> None:
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
-    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint.model, episodes))
     _, held_out = episodes.split(0, synthetic.TRAIN.held_out)
     chains, heads = latents.chains(latents.starts(held_out, 10), 10), load_belief_heads(checkpoint)
     assert heads is not None
@@ -110,7 +110,7 @@ def held_out(folder: Path, data: Path) -> tuple[Surprise, Frame]:
     heads = load_belief_heads(checkpoint)
     assert heads is not None and isinstance(checkpoint.model, WorldModel)
     _, indices = episodes.split(0, synthetic.TRAIN.held_out)
-    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint, episodes))
+    latents = LatentEpisodes(checkpoint, episodes, encode_frames(checkpoint.model, episodes))
     frames = frames_of(checkpoint.model, latents, indices)
     return Surprise(heads, 0.1), frames
 
@@ -216,13 +216,13 @@ def test_a_model_that_feels_no_joints_is_refused(tmp_path: Path, data: Path) -> 
     save_checkpoint(tmp_path / 'lewm', model, Probes(model.latent), about)
     with pytest.raises(CheckpointError, match='told of the joints'):
         train_belief(tmp_path / 'lewm', data, CONFIG, seed=0, progress=False)
-    encoded = encode_frames(load_checkpoint(tmp_path / 'lewm'), EpisodeFile(data))
+    encoded = encode_frames(model.eval(), EpisodeFile(data))
     assert encoded.z.shape[1] == model.latent and encoded.features.shape[1] == 0
 
 
 def test_all_frames_are_encoded_as_each_is(folder: Path, data: Path) -> None:
     checkpoint, episodes, rows = load_checkpoint(folder), EpisodeFile(data), [0, 700, -1]
-    encoded = encode_frames(checkpoint, episodes)
+    encoded = encode_frames(checkpoint.model, episodes)
     assert isinstance(checkpoint.model, WorldModel)
     with torch.inference_mode():
         seen = np.asarray(episodes.pixels[rows]), episodes.proprioception()[rows]

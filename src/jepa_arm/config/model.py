@@ -19,6 +19,8 @@ class ModelConfig:
 
     Attributes:
         channels: outputs of the strided convolutions, each halving the image.
+        kernels: sides of their kernels, px: 3, or 2 where pieces side by side do (of an odd
+            number of rows the last one is then not seen); empty: 3 each.
         image_width, proprio_width: features of image and proprioception, each normalised, so
             that a few numbers count beside the many pixels; encoder_width: of the fused layer.
         latent: D.
@@ -51,6 +53,7 @@ class ModelConfig:
     history: int = 2
     is_residual: bool = True
     inverse_width: int = 0
+    kernels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         features = (self.image_width, self.proprio_width, self.encoder_width, self.latent)
@@ -60,6 +63,12 @@ class ModelConfig:
             raise ConfigError(f'model {self.name}: expected sizes 1..{LARGEST}, got {self}')
         if len(self.channels) > MOST_LAYERS or self.predictor_blocks > MOST_LAYERS:
             raise ConfigError(f'model {self.name}: expected <= {MOST_LAYERS} layers, got {self}')
+        is_whole = len(self.kernels) in (0, len(self.channels))
+        if not is_whole or set(self.kernels) - {2, 3}:
+            raise ConfigError(
+                f'model {self.name}: expected {len(self.channels)} kernels of 2 or 3, one for '
+                f'each of the channels, or none, got {self.kernels}'
+            )
         if len(self.image_size) not in (0, 2) or len(self.vit) not in (0, 4):
             raise ConfigError(
                 f'model {self.name}: expected image_size of 2 values and vit of 4, or none, got '

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..config import ConfigError, ModelConfig
 from .vit import VisionTransformer
 
 
@@ -74,13 +74,20 @@ def _trunk(config: ModelConfig, image_size: tuple[int, int]) -> tuple[list[nn.Mo
         return [VisionTransformer(image_size, patch, width, blocks, heads)], width
     layers: list[nn.Module] = []
     width, (height, breadth) = 3, image_size
-    for channels in config.channels:
+    kernels = config.kernels or (3,) * len(config.channels)
+    for channels, kernel in zip(config.channels, kernels, strict=True):
+        rim = kernel - 2
         layers += [
-            nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(width, channels, kernel, stride=2, padding=rim, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         ]
-        width, height, breadth = channels, (height + 1) // 2, (breadth + 1) // 2
+        width, height, breadth = channels, (height + rim) // 2, (breadth + rim) // 2
+    if min(height, breadth) < 1:
+        raise ConfigError(
+            f'model {config.name}: expected an image that can be halved {len(config.channels)} '
+            f'times, got {image_size}; use fewer channels, or kernels of 3'
+        )
     return [*layers, nn.Flatten()], width * height * breadth
 
 

@@ -102,7 +102,7 @@ def train_belief(
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
     heads = _new_heads(checkpoint, seed)
-    encoded = encoded or encode_frames(checkpoint, episodes)
+    encoded = encoded or encode_frames(checkpoint.model, episodes)
     latents, model = LatentEpisodes(checkpoint, episodes, encoded), checkpoint.model
     assert isinstance(model, WorldModel)
     training, held_out = split_of(checkpoint, episodes)

@@ -79,7 +79,7 @@ def train_decoder(
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
     training, held_out = split_of(checkpoint, episodes)
-    frames = _Frames(checkpoint, episodes, encoded or encode_frames(checkpoint, episodes))
+    frames = _Frames(checkpoint, episodes, encoded or encode_frames(checkpoint.model, episodes))
     windows = frames.windows(held_out, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

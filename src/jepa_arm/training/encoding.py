@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.episodes import EpisodeFile
+from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import Checkpoint, check_contract
 from ..model.precision import mixed_precision
 from ..model.world_model import WorldModel, encode_all
@@ -37,14 +38,13 @@ def split_of(
     return episodes.split(about['seed'], about['config']['held_out'])
 
 
-def encode_frames(checkpoint: Checkpoint, episodes: EpisodeFile) -> Encoded:
-    """What the model of ``checkpoint`` sees in all frames of ``episodes``.
+def encode_frames(model: AnyWorldModel, episodes: EpisodeFile) -> Encoded:
+    """What ``model``, in eval mode, sees in all frames of ``episodes``.
 
     Raises:
         CheckpointError: they are of another robot.
     """
-    check_contract(checkpoint.contract, episodes.contract)
-    model = checkpoint.model
+    check_contract(model.contract, episodes.contract)
     proprio = np.asarray(episodes.proprioception(model.sees_velocity))
     if not isinstance(model, WorldModel):
         z = encode_all(model, episodes.pixels, proprio)
@@ -54,6 +54,7 @@ def encode_frames(checkpoint: Checkpoint, episodes: EpisodeFile) -> Encoded:
     for start in range(0, len(proprio), BATCH):
         rows = slice(start, start + BATCH)
         with torch.inference_mode(), mixed_precision():
-            z, features = model.encode_parts(np.array(episodes.pixels[rows]), proprio[rows])
+            given = np.array(episodes.pixels[rows]), np.array(proprio[rows])
+            z, features = model.encode_parts(*given)
         latents[rows], seen[rows] = z.numpy(), features.float().numpy()
     return Encoded(latents, seen)

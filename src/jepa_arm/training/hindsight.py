@@ -60,7 +60,7 @@ def train_heads(
     checkpoint = load_checkpoint(folder)
     episodes = EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    encoded = encoded or encode_frames(checkpoint, episodes)
+    encoded = encoded or encode_frames(checkpoint.model, episodes)
     fit_heads(checkpoint, episodes, encoded.z, config, seed, progress)
 
 

@@ -28,8 +28,9 @@ from ..model.checkpoint import round_weights, save_checkpoint
 from ..model.gates import GateError
 from ..model.precision import mixed_precision
 from ..model.probes import Probes
-from ..model.world_model import WorldModel, encode_all
+from ..model.world_model import WorldModel
 from .cpu import prepare_cpu
+from .encoding import Encoded, encode_frames
 from .losses import losses
 from .predictor import teach_predictor
 from .readout import (
@@ -58,7 +59,7 @@ def train_world_model(
     progress: bool = True,
     max_minutes: float | None = None,
     curves: bool = False,
-) -> Path:
+) -> tuple[Path, Encoded]:
     """Trains, measures and saves a world model with its probes.
 
     Args:
@@ -74,7 +75,7 @@ def train_world_model(
         curves: whether to write ``tensorboard/`` beside, as the training goes.
 
     Returns:
-        The checkpoint folder.
+        The checkpoint folder, and what the model sees in all frames of ``data``.
 
     Raises:
         DataError: data that cannot be used.
@@ -307,11 +308,12 @@ def _fit_subject(data: Path, *arguments: Any) -> Fitted:
     return fit_subject(EpisodeFile(data), *arguments)
 
 
-def _finish(run: Run, data: Path, progress: bool) -> Path:
+def _finish(run: Run, data: Path, progress: bool) -> tuple[Path, Encoded]:
     """What is taught on latents, gate report, checkpoint."""
     episodes, model = run.episodes, run.model.eval().requires_grad_(False)
     round_weights(model)
-    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
+    encoded = encode_frames(model, episodes)
+    latents = encoded.z
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
     probes, measured = _teach_on_latents(run, latents, progress)
@@ -350,4 +352,4 @@ def _finish(run: Run, data: Path, progress: bool) -> Path:
         },
     }
     save_checkpoint(run.out / 'checkpoint', model, probes, info)
-    return run.out / 'checkpoint'
+    return run.out / 'checkpoint', encoded

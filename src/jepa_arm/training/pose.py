@@ -183,7 +183,7 @@ def _teach_heads(
     seed: int,
     progress: bool,
 ) -> Taught:
-    encoded = encoded or encode_frames(checkpoint, episodes)
+    encoded = encoded or encode_frames(checkpoint.model, episodes)
     rng = np.random.default_rng(seed)
     samples = PoseHindsight(checkpoint, episodes, encoded.z, config.turned_within_deg, rng)
     heads = PoseHeads(samples.skip, checkpoint.contract.action_width, config.max_steps)

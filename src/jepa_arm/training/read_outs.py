@@ -15,7 +15,7 @@ from ..model.checkpoint import load_checkpoint
 from .belief import train_belief
 from .cpu import prepare_cpu
 from .decoder import train_decoder
-from .encoding import encode_frames
+from .encoding import Encoded, encode_frames
 from .hindsight import train_heads
 from .pose import train_pose
 
@@ -24,7 +24,13 @@ AT_ONCE = 2
 
 
 def train_read_outs(
-    folder: Path, data: Path, config: ModelFile, seed: int, progress: bool, page: Path
+    folder: Path,
+    data: Path,
+    config: ModelFile,
+    seed: int,
+    progress: bool,
+    page: Path,
+    encoded: Encoded | None = None,
 ) -> None:
     """Trains heads of planner, yaws and belief, and the decoder, as far as ``config`` has them.
 
@@ -37,12 +43,14 @@ def train_read_outs(
         config: of all of them. seed: of each.
         progress: whether to show progress bars.
         page: HTML file of what is imagined, see ``train_decoder``.
+        encoded: all frames of ``data``; None: they are encoded first.
 
     Raises:
         CheckpointError, DataError: what is there cannot be used, or they do not belong together.
         RuntimeError: a loss that is not finite.
     """
-    encoded = encode_frames(load_checkpoint(folder), EpisodeFile(data))
+    if encoded is None:
+        encoded = encode_frames(load_checkpoint(folder).model, EpisodeFile(data))
     given = folder, data
     jobs = list[Callable[[], Any]]()  # the belief first: it takes longest
     if config.belief is not None:

@@ -32,8 +32,7 @@ from ..model.probes import (
     fit_spread,
     position_error_cm,
 )
-from ..model.world_model import encode_all
-from .encoding import split_of
+from .encoding import encode_frames, split_of
 from .pointer import teach_pointer
 
 HORIZON = 5
@@ -193,7 +192,7 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
     model, split = checkpoint.model, split_of(checkpoint, episodes)
-    latents = encode_all(model, episodes.pixels, episodes.proprioception(model.sees_velocity))
+    latents = encode_frames(model, episodes).z
     probes, measured = fit_probes(episodes, latents, split, train, seed)
     training, held_out = (np.isin(episodes.episode_of_frames(), part) for part in split)
     curves: dict[str, Any] = {}

@@ -39,14 +39,14 @@ def train(args: argparse.Namespace) -> int:
     if args.steps:
         config = replace(config, train=replace(config.train, steps=args.steps))
     out = Path(args.out)
-    folder = train_world_model(
+    folder, encoded = train_world_model(
         Path(args.data), out, config, args.seed, resume=not args.restart, curves=args.curves
     )
     print(format_report(json.loads((out / 'gates.json').read_text())))
     print(f'report: {out / "report.html"}')
     if not args.no_heads:
         page = out / 'imagined.html'
-        train_read_outs(folder, Path(args.data), config, args.seed, True, page)
+        train_read_outs(folder, Path(args.data), config, args.seed, True, page, encoded)
         if config.decoder is not None:
             print(f'pictures of what it imagines: {page}')
     print(f'checkpoint: {folder}')
