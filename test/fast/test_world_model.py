@@ -77,6 +77,7 @@ def test_the_latent_depends_on_the_image_and_on_proprioception(model: WorldModel
 
 @pytest.mark.parametrize('kernels', [(), (3, 2), (2, 2)])
 def test_the_latent_depends_on_all_corners_of_the_image(kernels: tuple[int, ...], seen) -> None:
+    torch.manual_seed(0)
     config = replace(synthetic.MODEL, kernels=kernels)
     model = WorldModel(config, synthetic.CONTRACT, NORMALISER).eval()
     pixels, proprio = np.repeat(seen[0][:1], 5, axis=0), np.repeat(seen[1][:1], 5, axis=0)
