@@ -109,9 +109,20 @@ def _add_learning(parsers: Any) -> None:
     p.add_argument('--seed', type=int, help='default: config/collect.yaml')
     p.add_argument('--workers', type=_positive, help='processes; default: one a core')
 
+    example = 'jepa-arm stills --data data/play.h5 --out data/stills.h5'
+    p = _verb(parsers, 'stills', learning.stills, example)
+    p.add_argument('--arm', default='panda', help=text.ARM_TEXT)
+    p.add_argument('--data', required=True, help='HDF5 file of jepa-arm collect')
+    p.add_argument('--out', required=True, help='HDF5 file to write')
+    p.add_argument('--sheets', type=_positive, default=0, help='default: config/stills.yaml')
+    p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
+    p.add_argument('--seed', type=int, default=0, help='of the training they are made for')
+    p.add_argument('--workers', type=_positive, help='processes; default: one a core')
+
     example = 'jepa-arm train --data data/play.h5 --out runs/one'
     p = _verb(parsers, 'train', learning.train, example)
     p.add_argument('--data', required=True, help='HDF5 file of jepa-arm collect')
+    p.add_argument('--stills', help='HDF5 file of jepa-arm stills, for the probe of the object')
     p.add_argument('--out', required=True, help='folder of metrics, state and checkpoint')
     p.add_argument('--model', default=DEFAULT_CHECKPOINT, help='config/model/MODEL.yaml')
     p.add_argument('--seed', type=int, default=0, help='of weights, windows and split')
@@ -135,6 +146,7 @@ def _add_learning(parsers: Any) -> None:
         if name == 'probes':
             text_of_labels = 'frames that tell where the object is (default: config/model)'
             p.add_argument('--labels', type=_positive, default=0, help=text_of_labels)
+            p.add_argument('--stills', help='HDF5 file of jepa-arm stills')
         if name == 'decoder':
             p.add_argument('--out', default='out/imagined.html', help='page of film strips')
 

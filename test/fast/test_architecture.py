@@ -31,6 +31,7 @@ LAYERS = (
     {'control'},
     {'collection', 'training', 'evaluator', 'replay'},
     {
+        'stills',
         'report',
         'bench',
         'evaluation',

@@ -14,7 +14,7 @@ import pytest
 
 import synthetic
 from jepa_arm.config import ModelFile, PredictorConfig, to_dict
-from jepa_arm.data.episodes import EpisodeFile
+from jepa_arm.data.episodes import DataError, EpisodeFile, EpisodeWriter
 from jepa_arm.model.checkpoint import CheckpointError, fingerprint, load_checkpoint
 from jepa_arm.model.gates import GateError, format_report, prediction_report
 from jepa_arm.model.networks import Predictor
@@ -199,6 +199,47 @@ def test_probes_are_taught_anew_alone_and_say_what_labels_are_worth(
     lines = format_probes(found).splitlines()
     assert [line.split()[0] for line in lines] == ['labels', '20', '1000', 'as']
     assert found['labels']['object_position'].keys() == {'20'}
+
+
+def write_stills(path: Path, play: Path, seed: int) -> Path:
+    """Frames of the toy world that play has not, as stills of ``play``."""
+    episodes, rng = EpisodeFile(play), np.random.default_rng(9)
+    made = {'stills': {}, 'play': {'seed': episodes.seed, 'config': episodes.config}}
+    made['held_out'] = synthetic.TRAIN.held_out
+    with EpisodeWriter(path, [31] * 20, synthetic.CONTRACT, seed, made) as writer:
+        for _ in range(20):
+            writer.append(synthetic.episode(rng, 31))
+    return path
+
+
+def test_stills_teach_where_the_object_is_and_nothing_else(
+    tmp_path: Path, data: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('jepa_arm.training.readout.LABELS', dict.fromkeys(SUBJECTS, ()))
+    folder = shutil.copytree(toy_run / 'checkpoint', tmp_path / 'checkpoint')
+    stills, probes = write_stills(tmp_path / 'stills.h5', data, seed=0), []
+    for more in (None, stills):
+        train_probes(folder, data, synthetic.TRAIN, seed=0, stills=more)
+        probes.append(load_checkpoint(folder).probes)
+    without, taught = probes
+    assert fingerprint(without.tip_target) == fingerprint(taught.tip_target)
+    assert fingerprint(without.object_position) != fingerprint(taught.object_position)
+    with pytest.raises(DataError, match='expected play, got stills'):
+        train_world_model(stills, tmp_path / 'run', synthetic.TOY, seed=0, progress=False)
+
+
+@pytest.mark.parametrize('made_for', ['another split', 'play itself'])
+def test_stills_of_other_episodes_are_refused(
+    tmp_path: Path, data: Path, toy_run: Path, made_for: str
+) -> None:
+    stills = data
+    if made_for == 'another split':
+        stills = write_stills(tmp_path / 'stills.h5', data, seed=1)
+    with pytest.raises(DataError, match='expected stills of'):
+        train_probes(toy_run / 'checkpoint', data, synthetic.TRAIN, seed=0, stills=stills)
+    with pytest.raises(DataError, match='expected stills of'):  # before it has trained
+        train_world_model(data, tmp_path / 'run', synthetic.TOY, seed=0, stills=stills)
+    assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
 
 
 class FewLabels:

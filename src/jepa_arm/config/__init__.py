@@ -28,7 +28,7 @@ from .robot import (
     WristCameraConfig,
     steps_per,
 )
-from .world import CollectConfig, SimConfig, TaskConfig
+from .world import CollectConfig, SimConfig, StillsConfig, TaskConfig
 
 __all__ = [
     'AblationConfig',
@@ -54,6 +54,7 @@ __all__ = [
     'PoseConfig',
     'PredictorConfig',
     'SimConfig',
+    'StillsConfig',
     'TaskConfig',
     'TimeConfig',
     'TrainConfig',

@@ -146,7 +146,7 @@ class TrainConfig:
         held_out: share of episodes kept for validation.
         validate_every: steps; save_every_s: seconds between training states.
         probe_labels: frames whose object's place its probe may be taught by; 0 for all.
-        probe_steps: optimiser steps of each probe.
+        probe_steps: optimiser steps of each probe; tip_probe_steps: of the tip's, if not 0.
         pointer_steps: of what labels the other frames, where not all may be used.
         shifts_colours: whether each training frame's hues are turned at random.
         windows_per_episode: windows of a batch that come from the same episode.
@@ -174,6 +174,7 @@ class TrainConfig:
     inverse_weight: float = 0.0
     straightening_weight: float = 0.0
     pointer_steps: int = 2500
+    tip_probe_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 2 or self.steps < 1 or not 0.0 < self.held_out < 1.0:

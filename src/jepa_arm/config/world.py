@@ -111,3 +111,37 @@ class CollectConfig:
         for key in ('episodes', 'frames'):
             if getattr(self, key) < (2 if key == 'frames' else 1):
                 raise ConfigError(f'{key}: expected a positive number, got {getattr(self, key)}')
+
+
+@dataclass(frozen=True)
+class StillsConfig:
+    """Pictures of arms from play with the object put elsewhere, see ``stills``.
+
+    Attributes:
+        sheets, stills: how many, and stills on each.
+        margin: m, how far beyond the region of ``CollectConfig`` objects lie anywhere.
+        beside_share: of the stills with the object up to ``beside_within`` m from the tip.
+        played_share: of those with it where play has one, give or take ``played_std`` m on each
+            axis; in all others it lies anywhere.
+    """
+
+    sheets: int
+    stills: int
+    margin: float
+    beside_share: float
+    beside_within: float
+    played_share: float
+    played_std: float
+
+    def __post_init__(self) -> None:
+        for key in ('sheets', 'stills'):
+            if getattr(self, key) < (2 if key == 'stills' else 1):
+                raise ConfigError(f'{key}: expected a positive number, got {getattr(self, key)}')
+        shares = self.beside_share, self.played_share
+        if min(shares) < 0.0 or sum(shares) > 1.0:
+            raise ConfigError(
+                'beside_share, played_share: expected shares of which none is negative and that '
+                f'make up 1 at most, got {self.beside_share} and {self.played_share}'
+            )
+        if not 0.05 <= self.beside_within <= 0.5:
+            raise ConfigError(f'beside_within: expected 0.05 to 0.5 m, got {self.beside_within}')

@@ -17,6 +17,9 @@ memory map and costs no memory that grows with the data:
 ``ep_offset``      (E,)           int64, first frame of each episode
 ================== ============== ==========================================================
 
+In a file of stills (``stills``) frames of an episode have nothing to do with each other, and
+actions are zero.
+
 Attributes: ``schema_version``, ``contract`` (JSON of ``config.Contract``), ``seed``, ``config``
 (JSON, how the data was made). Object positions, yaws and contacts are labels for probes and
 reports; the world model never sees them.
@@ -238,6 +241,11 @@ class EpisodeFile:
         return len(self.ep_len)
 
     @property
+    def is_stills(self) -> bool:
+        """Whether the frames of an episode have nothing to do with each other, see ``stills``."""
+        return 'stills' in self.config
+
+    @property
     def frames(self) -> int:
         """Number of frames of all episodes."""
         return int(self.ep_len.sum())
@@ -252,8 +260,10 @@ class EpisodeFile:
         return proprioception(self.proprio, self.tip_position, self.tip_target, velocity)
 
     def _velocity(self) -> NDArray[np.float32]:
-        """(N, J) rad/s, mean since the frame before; zero in the first of an episode."""
+        """(N, J) rad/s, mean since the frame before; zero in stills and in first frames."""
         velocity = np.zeros_like(self.proprio)
+        if self.is_stills:
+            return velocity
         velocity[1:] = np.diff(self.proprio, axis=0) / np.float32(self.contract.time.control_dt)
         velocity[self.ep_offset] = 0.0
         return velocity

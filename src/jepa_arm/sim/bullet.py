@@ -65,7 +65,7 @@ class BulletWorld:
             pybullet.disconnect(self._client)
             self._client = pybullet.connect(self._mode)
         self._build(scene.thing or self._standard(), scene.obstacles, scene.obstacle_rgb)
-        self._place_arm(scene.joints)
+        self.place_arm(scene.joints)
         self.move_object(scene.object_position, scene.object_yaw)
         self.colour_object(scene.object_rgb)
         return self.state()
@@ -220,7 +220,7 @@ class BulletWorld:
         The arm stands at ``scene.goal_joints``. Resets the world; used to make goal images.
         """
         self.reset(scene)
-        self._place_arm(scene.goal_joints)
+        self.place_arm(scene.goal_joints)
         if subject == 'object':
             yaw = scene.object_yaw if scene.goal_yaw is None else scene.goal_yaw
             self.move_object(scene.goal[:2], yaw)
@@ -268,7 +268,7 @@ class BulletWorld:
         self._bump = np.zeros(3)
         self._light: dict[str, list[float]] = {}
         self.time, self.has_touched = 0.0, False
-        self._place_arm(self.arm.home)
+        self.place_arm(self.arm.home)
 
     def _load_arm(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
@@ -362,7 +362,8 @@ class BulletWorld:
             for point in pybullet.getContactPoints(body, obstacle, physicsClientId=self._client)
         )
 
-    def _place_arm(self, q: FloatArray) -> None:
+    def place_arm(self, q: FloatArray) -> None:
+        """Puts the arm at rest at ``q`` (J,) rad, where it is told to stay."""
         for joint, value in zip(self._joints, q, strict=True):
             pybullet.resetJointState(
                 self._robot, joint, float(value), 0.0, physicsClientId=self._client

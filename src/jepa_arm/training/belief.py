@@ -7,8 +7,9 @@ before: one step at a time it would learn nothing of what its errors grow to.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,6 @@ PUSHED_M, TURN_WEIGHT, LEAST_SQUARED = 0.01, 0.3, 0.01
 what is added to squared distances, in that unit, before their root."""
 VIEW_FRAMES, USUAL_VIEWS = 20000, 4000
 """Images that teach where the camera looks from, and others that say what is usual."""
-USUAL = *EXPECTATIONS, 'body', 'view', 'contact'
-"""Heads that tell what is usual where images come."""
 DECAY = 1e-4
 """Of weights, by AdamW."""
 
@@ -85,7 +84,7 @@ def train_belief(
     """Trains the belief heads of the checkpoint in ``folder``, measures and adds them.
 
     Half of the held-out episodes calibrate, the other half measures. What lasts without images
-    is taught here, what is usual in another process beside.
+    is taught here, what is usual where they come in two processes beside.
 
     Args:
         folder: checkpoint with a world model and probes; gets ``belief.safetensors``.
@@ -109,14 +108,15 @@ def train_belief(
     calibration, measured = held_out[::2], held_out[1::2]
     draw = Draw(latents, training, config.chain_steps, np.random.default_rng(seed))
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, context, prepare_cpu, (1,)) as beside:
-        usual = beside.submit(_teach_usual, folder, data, config, seed, encoded)
+    with ProcessPoolExecutor(2, context, prepare_cpu, (1,)) as beside:
+        given = folder, data, config, seed, encoded
+        usual = [beside.submit(teach, *given) for teach in (_teach_errors, _teach_views)]
         _train_pushing(heads, draw, config, progress)
         _train_state(heads, latents, draw, config, progress)
         for part in (heads.pushing, heads.state):
             round_weights(part.requires_grad_(False))
         _train_doubt(checkpoint, heads, draw, config)
-        for name, state in usual.result().items():
+        for name, state in chain.from_iterable(taught.result().items() for taught in usual):
             weights = {key: torch.from_numpy(value) for key, value in state.items()}
             getattr(heads, name).load_state_dict(weights)
     round_weights(heads)
@@ -140,25 +140,49 @@ def _new_heads(checkpoint: Checkpoint, seed: int) -> BeliefHeads:
         return new_belief_heads(checkpoint)
 
 
-def _teach_usual(
+Weights = dict[str, dict[str, NDArray]]
+"""Of heads, by their names."""
+
+
+def _teach_errors(
     folder: Path, data: Path, config: BeliefConfig, seed: int, encoded: Encoded
-) -> dict[str, dict[str, NDArray]]:
-    """The weights of each of ``USUAL``."""
-    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
-    heads, model = _new_heads(checkpoint, seed), checkpoint.model
-    assert isinstance(model, WorldModel)
-    latents = LatentEpisodes(checkpoint, episodes, encoded)
-    training, _ = split_of(checkpoint, episodes)
-    draw = Draw(latents, training, config.chain_steps, np.random.default_rng([seed, 3]))
-    chosen = draw.rng.permutation(training)[: config.usual_episodes]
+) -> Weights:
+    """What errors are usual, of images and of the tip."""
+    heads, model, latents, draw = _set_up(folder, data, config, [seed, 3], encoded)
+    chosen = draw.rng.permutation(draw.episodes)[: config.usual_episodes]
     frames = frames_of(model, latents, chosen)
     _train_surprise(heads, frames, draw, config)
     _train_body(heads, frames, draw, config)
-    _train_view(heads, latents, training, draw.rng, config)
+    return _weights(heads, (*EXPECTATIONS, 'body'))
+
+
+def _teach_views(
+    folder: Path, data: Path, config: BeliefConfig, seed: int, encoded: Encoded
+) -> Weights:
+    """Where the camera looks from, and when the arm touches the object."""
+    heads, model, latents, draw = _set_up(folder, data, config, [seed, 4], encoded)
+    _train_view(heads, latents, draw.episodes, draw.rng, config)
     _train_contact(model, heads, draw, config)
+    return _weights(heads, ('view', 'contact'))
+
+
+def _set_up(
+    folder: Path, data: Path, config: BeliefConfig, seed: list[int], encoded: Encoded
+) -> tuple[BeliefHeads, WorldModel, LatentEpisodes, Draw]:
+    """What a process beside begins with; chains are drawn from the training split by ``seed``."""
+    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
+    heads, model = _new_heads(checkpoint, seed[0]), checkpoint.model
+    assert isinstance(model, WorldModel)
+    latents = LatentEpisodes(checkpoint, episodes, encoded)
+    training, _ = split_of(checkpoint, episodes)
+    draw = Draw(latents, training, config.chain_steps, np.random.default_rng(seed))
+    return heads, model, latents, draw
+
+
+def _weights(heads: BeliefHeads, names: Sequence[str]) -> Weights:
     return {
         name: {k: v.numpy() for k, v in getattr(heads, name).state_dict().items()}
-        for name in USUAL
+        for name in names
     }
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 import torch
+from tqdm import tqdm
 
 
 def prepare_cpu(threads: int | None = None) -> None:
     """Sets this process up for training on a CPU; call it before the first large tensor.
 
     Keeps freed memory instead of returning it to the system at every step: the page faults
-    cost 2 to 5 times the step. No effect where the C library is not glibc.
+    cost 2 to 5 times the step. No effect where the C library is not glibc. Progress bars get a
+    lock of this process: tqdm's own is a semaphore of the system, which workers leave behind.
     """
+    tqdm.set_lock(threading.RLock())
     torch.set_flush_denormal(True)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.episodes import EpisodeFile
+from ..data.episodes import DataError, EpisodeFile
 from ..model.architectures import AnyWorldModel
 from ..model.checkpoint import Checkpoint, check_contract
 from ..model.precision import mixed_precision
@@ -28,6 +29,10 @@ class Encoded:
 
     z: NDArray[np.float32]
     features: NDArray[np.float16]
+
+
+Labelled = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Latents (N, D) of frames, and positions (N, 3) m of the object in them."""
 
 
 def split_of(
@@ -58,3 +63,28 @@ def encode_frames(model: AnyWorldModel, episodes: EpisodeFile) -> Encoded:
             z, features = model.encode_parts(*given)
         latents[rows], seen[rows] = z.numpy(), features.float().numpy()
     return Encoded(latents, seen)
+
+
+def open_stills(path: Path, play: EpisodeFile, seed: int, held_out: float) -> EpisodeFile:
+    """The stills in ``path``, made of ``play`` with a split by ``seed`` and ``held_out``.
+
+    Raises:
+        CheckpointError: they are of another robot.
+        DataError: not a file of stills, or of other arms than those of the training split.
+    """
+    stills = EpisodeFile(path)
+    check_contract(play.contract, stills.contract)
+    made = {'seed': play.seed, 'config': play.config}
+    told = stills.seed, stills.config.get('held_out'), stills.config.get('play')
+    if not stills.is_stills or told != (seed, held_out, made):
+        raise DataError(
+            f'{path}: expected stills of {play.path} with seed {seed} and a share of {held_out} '
+            'held out: make them by jepa-arm stills'
+        )
+    return stills
+
+
+def encode_stills(model: AnyWorldModel, stills: EpisodeFile) -> Labelled:
+    """What ``model``, in eval mode, sees in ``stills``, and where their objects are."""
+    z = encode_all(model, stills.pixels, stills.proprioception(model.sees_velocity))
+    return z, np.asarray(stills.object_position)

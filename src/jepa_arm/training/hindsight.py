@@ -33,6 +33,7 @@ from ..model.checkpoint import (
 from ..model.optimizers import adamw
 from ..planning.heads import Heads, goal_features
 from ..planning.pose_heads import PoseHeads
+from .cpu import prepare_cpu
 from .encoding import Encoded, encode_frames, split_of
 
 
@@ -101,8 +102,7 @@ def fit_heads(
 
 def _train_head(job: tuple) -> tuple[dict[str, NDArray], float]:
     name, sizes, arguments, config, seed, progress = job
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu(1)
     torch.manual_seed(seed)
     heads = Heads(*sizes)
     data = Hindsight(*arguments, rng=np.random.default_rng([seed, ord(name[0])]))

@@ -30,7 +30,7 @@ from ..model.precision import mixed_precision
 from ..model.probes import Probes
 from ..model.world_model import WorldModel
 from .cpu import prepare_cpu
-from .encoding import Encoded, encode_frames
+from .encoding import Encoded, Labelled, encode_frames, encode_stills, open_stills
 from .losses import losses
 from .predictor import teach_predictor
 from .readout import (
@@ -59,6 +59,7 @@ def train_world_model(
     progress: bool = True,
     max_minutes: float | None = None,
     curves: bool = False,
+    stills: Path | None = None,
 ) -> tuple[Path, Encoded]:
     """Trains, measures and saves a world model with its probes.
 
@@ -73,6 +74,7 @@ def train_world_model(
         progress: whether to show a progress bar.
         max_minutes: stop with an error after this time; the training state is kept.
         curves: whether to write ``tensorboard/`` beside, as the training goes.
+        stills: of ``data``, that teach the probe of the object beside it, see ``stills``.
 
     Returns:
         The checkpoint folder, and what the model sees in all frames of ``data``.
@@ -85,12 +87,14 @@ def train_world_model(
     """
     prepare_cpu()
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(EpisodeFile(data), out, config, seed, resume)
+    episodes = EpisodeFile(data)
+    opened = stills and open_stills(stills, episodes, seed, config.train.held_out)
+    run = Run(episodes, out, config, seed, resume)
     deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
     with _curves(out / CURVES_FOLDER if curves else None, run.step) as draw:
         _loop(run, progress, deadline, draw)
     recompute_batch_statistics(run.model, run.windows, config.train.batch, config.train.steps)
-    return _finish(run, data, progress)
+    return _finish(run, data, progress, opened)
 
 
 @dataclass(frozen=True)
@@ -280,18 +284,19 @@ def _curves(folder: Path | None, step: int) -> Iterator[Callable[[dict[str, floa
 
 
 def _teach_on_latents(
-    run: Run, latents: NDArray[np.float32], progress: bool
+    run: Run, latents: NDArray[np.float32], stills: Labelled | None, progress: bool
 ) -> tuple[Probes, dict[str, Any]]:
     """Probes and how far off they are; meanwhile the predictor goes on alone, if it is to.
 
     Args:
-        latents: (N, D) of all frames.
+        latents: (N, D) of all frames. stills: see ``fit_subject``.
     """
     model, config, split = run.model, run.config, (run.training, run.held_out)
+    given = latents, split, config.train, run.seed, stills
     if config.predictor is None:
-        return fit_probes(run.episodes, latents, split, config.train, run.seed)
+        return fit_probes(run.episodes, *given)
     assert isinstance(model, WorldModel)  # ModelFile sees to it
-    fit = partial(_fit_subject, run.episodes.path, latents, split, config.train, run.seed)
+    fit = partial(_fit_subject, run.episodes.path, *given)
     context, threads = multiprocessing.get_context('spawn'), torch.get_num_threads()
     with ProcessPoolExecutor(len(SUBJECTS), context, prepare_cpu, (1,)) as pool:
         fitted = pool.map(fit, SUBJECTS)
@@ -308,7 +313,9 @@ def _fit_subject(data: Path, *arguments: Any) -> Fitted:
     return fit_subject(EpisodeFile(data), *arguments)
 
 
-def _finish(run: Run, data: Path, progress: bool) -> tuple[Path, Encoded]:
+def _finish(
+    run: Run, data: Path, progress: bool, stills: EpisodeFile | None
+) -> tuple[Path, Encoded]:
     """What is taught on latents, gate report, checkpoint."""
     episodes, model = run.episodes, run.model.eval().requires_grad_(False)
     round_weights(model)
@@ -316,7 +323,8 @@ def _finish(run: Run, data: Path, progress: bool) -> tuple[Path, Encoded]:
     latents = encoded.z
     if not np.isfinite(latents).all():
         raise GateError('expected finite latents, got NaN or inf; nothing was saved')
-    probes, measured = _teach_on_latents(run, latents, progress)
+    more = None if stills is None else encode_stills(model, stills)
+    probes, measured = _teach_on_latents(run, latents, more, progress)
     report = gate_report(model, episodes, latents, run.held_out, run.seed, measured)
     (run.out / 'gates.json').write_text(json.dumps(report, indent=1) + '\n')
     windows = held_out_windows(model, episodes, latents, run.held_out, run.seed)
@@ -349,6 +357,7 @@ def _finish(run: Run, data: Path, progress: bool) -> tuple[Path, Encoded]:
             'episodes': len(episodes),
             'frames': episodes.frames,
             'config': episodes.config,
+            'stills': 0 if more is None else len(more[0]),
         },
     }
     save_checkpoint(run.out / 'checkpoint', model, probes, info)

@@ -19,9 +19,6 @@ from .encoding import Encoded, encode_frames
 from .hindsight import train_heads
 from .pose import train_pose
 
-AT_ONCE = 2
-"""Of them; each trains in up to two processes of one thread, and some end sooner than others."""
-
 
 def train_read_outs(
     folder: Path,
@@ -35,7 +32,8 @@ def train_read_outs(
     """Trains heads of planner, yaws and belief, and the decoder, as far as ``config`` has them.
 
     None needs another one. Each adds itself to the checkpoint in ``folder``; where one fails the
-    others are trained all the same.
+    others are trained all the same. All begin at once, in up to three processes of one thread
+    each, so that no core waits for the last one.
 
     Args:
         folder: checkpoint with a world model and probes.
@@ -52,17 +50,17 @@ def train_read_outs(
     if encoded is None:
         encoded = encode_frames(load_checkpoint(folder).model, EpisodeFile(data))
     given = folder, data
-    jobs = list[Callable[[], Any]]()  # the belief first: it takes longest
+    jobs = list[Callable[[], Any]]()
     if config.belief is not None:
         jobs.append(partial(train_belief, *given, config.belief, seed, progress, encoded))
+    if config.pose is not None:
+        jobs.append(partial(train_pose, *given, config.pose, seed, progress, encoded))
+    jobs.append(partial(train_heads, *given, config.heads, seed, progress, encoded))
     if config.decoder is not None:
         told = config.decoder, seed, progress, page, encoded
         jobs.append(partial(train_decoder, *given, *told))
-    jobs.append(partial(train_heads, *given, config.heads, seed, progress, encoded))
-    if config.pose is not None:
-        jobs.append(partial(train_pose, *given, config.pose, seed, progress, encoded))
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(AT_ONCE, context, prepare_cpu, (1,)) as pool:
+    with ProcessPoolExecutor(len(jobs), context, prepare_cpu, (1,)) as pool:
         taught = [pool.submit(job) for job in jobs]
     for future in taught:
         future.result()

@@ -32,7 +32,7 @@ from ..model.probes import (
     fit_spread,
     position_error_cm,
 )
-from .encoding import encode_frames, split_of
+from .encoding import Labelled, encode_frames, encode_stills, open_stills, split_of
 from .pointer import teach_pointer
 
 HORIZON = 5
@@ -80,13 +80,15 @@ def fit_probes(
     split: Split,
     train: TrainConfig,
     seed: int,
+    stills: Labelled | None = None,
 ) -> tuple[Probes, dict[str, Any]]:
     """Calibrated probes, and how far off they are.
 
     Args:
         latents: (N, D) of all frames of ``episodes``.
+        stills: more of the object, see ``fit_subject``.
     """
-    given = episodes, latents, split, train, seed
+    given = episodes, latents, split, train, seed, stills
     return probes_of(latents.shape[1], (fit_subject(*given, name) for name in SUBJECTS))
 
 
@@ -106,6 +108,7 @@ def fit_subject(
     split: Split,
     train: TrainConfig,
     seed: int,
+    stills: Labelled | None,
     name: str,
 ) -> Fitted:
     """The calibrated probe of ``name``, one of ``SUBJECTS``.
@@ -115,24 +118,29 @@ def fit_subject(
 
     Args:
         latents: (N, D) of all frames of ``episodes``.
+        stills: that teach where the object is beside the training split, unless few labels do.
     """
     training, held_out = split
     of_frame, truth = episodes.episode_of_frames(), np.asarray(getattr(episodes, name))
     train_rows, val_rows = np.isin(of_frame, training), np.isin(of_frame, held_out)
     measured = val_rows & ~np.isin(of_frame, held_out[::2])
     taught, calibration = every = np.flatnonzero(train_rows), np.flatnonzero(val_rows & ~measured)
-    is_few = train.probe_labels > 0 and name == 'object_position'
-    steps = train.probe_steps * 3 // (80 if is_few else 8)  # a covariance is learned sooner
+    is_object = name == 'object_position'
+    is_few = train.probe_labels > 0 and is_object
+    steps = train.probe_steps if is_object else train.tip_probe_steps or train.probe_steps
+    spread_steps = steps * 3 // (80 if is_few else 8)  # a covariance is learned sooner
     if is_few:
         spared = round(SPARED * train.probe_labels)
         taught = drawn(every[0], train.probe_labels - spared, seed)
         calibration = drawn(every[1], spared, seed)
-        probe = fit_probe_to_images(
-            episodes, latents, every[0], taught, seed, train, train.probe_steps
-        )
+        probe = fit_probe_to_images(episodes, latents, every[0], taught, seed, train, steps)
     else:
-        probe = fit_probe(latents[taught], truth[taught], seed, train.probe_steps)
-    fit_spread(probe, latents[taught], truth[taught], seed, steps)
+        parts = [(latents[taught], truth[taught])]
+        if stills is not None and is_object:
+            parts.append(stills)
+        z, positions = map(np.concatenate, zip(*parts, strict=True))
+        probe = fit_probe(z, positions, seed, steps)
+    fit_spread(probe, latents[taught], truth[taught], seed, spread_steps)
     round_weights(probe)
     calibrate(probe, latents[calibration], truth[calibration])
     weights = {key: value.numpy() for key, value in probe.state_dict().items()}
@@ -174,13 +182,16 @@ def drawn(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
 
 
-def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dict[str, Any]:
+def train_probes(
+    folder: Path, data: Path, train: TrainConfig, seed: int, stills: Path | None = None
+) -> dict[str, Any]:
     """Reads positions off the world model in ``folder`` anew, and tells what labels are worth.
 
     Args:
         folder: checkpoint; gets ``probes.safetensors``.
         data: the episode file it was trained on.
         train: how many steps and labels; the rest of it is not asked.
+        stills: of that file, that teach where the object is, too.
 
     Returns:
         What ``config.json`` keeps of it under ``gates``: ``probes``, and of each subject in
@@ -191,9 +202,13 @@ def train_probes(folder: Path, data: Path, train: TrainConfig, seed: int) -> dic
     """
     checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
     check_contract(checkpoint.contract, episodes.contract)
-    model, split = checkpoint.model, split_of(checkpoint, episodes)
+    model, split, more = checkpoint.model, split_of(checkpoint, episodes), None
+    if stills is not None:
+        about = checkpoint.info['training']
+        opened = open_stills(stills, episodes, about['seed'], about['config']['held_out'])
+        more = encode_stills(model, opened)
     latents = encode_frames(model, episodes).z
-    probes, measured = fit_probes(episodes, latents, split, train, seed)
+    probes, measured = fit_probes(episodes, latents, split, train, seed, more)
     training, held_out = (np.isin(episodes.episode_of_frames(), part) for part in split)
     curves: dict[str, Any] = {}
     for name in SUBJECTS:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..config import ModelConfig, ModelFile, to_dict
-from ..data.episodes import EpisodeFile
+from ..data.episodes import DataError, EpisodeFile
 from ..data.windows import WindowSampler
 from ..model.architectures import build
 from ..model.checkpoint import CheckpointError, save_tensors
@@ -42,6 +42,11 @@ class Run:
     def __init__(
         self, episodes: EpisodeFile, out: Path, config: ModelFile, seed: int, resume: bool
     ) -> None:
+        if episodes.is_stills:
+            raise DataError(
+                f'{episodes.path}: expected play, got stills, which show no motion: give the file '
+                'that they were made of, and them by --stills'
+            )
         self.episodes, self.out, self.config, self.seed = episodes, out, config, seed
         self.training, self.held_out = episodes.split(seed, config.train.held_out)
         skip = episodes.contract.time.frame_skip

@@ -10,7 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import AblationConfig, CollectConfig, ConfigError, ModelFile, PlannerConfig, load
+from ..config import (
+    AblationConfig,
+    CollectConfig,
+    ConfigError,
+    ModelFile,
+    PlannerConfig,
+    StillsConfig,
+    load,
+)
 from ..resources import CHECKPOINTS, checkpoint_path, config_path
 from . import options
 from .options import DEFAULT_CHECKPOINT
@@ -29,6 +37,20 @@ def collect(args: argparse.Namespace) -> int:
     return 0
 
 
+def stills(args: argparse.Namespace) -> int:
+    """Pictures of arms from play with the object put elsewhere, into one HDF5 file."""
+    from ..stills import collect_stills
+
+    config = load(StillsConfig, config_path('stills.yaml'))
+    if args.sheets:
+        config = replace(config, sheets=args.sheets)
+    train = load(ModelFile, config_path(f'model/{args.model}.yaml')).train
+    given = Path(args.out), Path(args.data), options.arm(args), options.sim(), config
+    path = collect_stills(*given, args.seed, train.held_out, args.workers)
+    print(f'{config.sheets} sheets of {config.stills} stills in {path}')
+    return 0
+
+
 def train(args: argparse.Namespace) -> int:
     """World model, probes and gate report; then heads of planner and belief, and decoder."""
     from ..model.gates import format_report
@@ -40,7 +62,13 @@ def train(args: argparse.Namespace) -> int:
         config = replace(config, train=replace(config.train, steps=args.steps))
     out = Path(args.out)
     folder, encoded = train_world_model(
-        Path(args.data), out, config, args.seed, resume=not args.restart, curves=args.curves
+        Path(args.data),
+        out,
+        config,
+        args.seed,
+        resume=not args.restart,
+        curves=args.curves,
+        stills=Path(args.stills) if args.stills else None,
     )
     print(format_report(json.loads((out / 'gates.json').read_text())))
     print(f'report: {out / "report.html"}')
@@ -54,16 +82,21 @@ def train(args: argparse.Namespace) -> int:
 
 
 def model(args: argparse.Namespace) -> int:
-    """From nothing to a trained model: collect, train, heads; ships it if the gates pass."""
+    """From nothing to a trained model: collect, stills, train; ships it if the gates pass."""
     began = time.monotonic()
-    data = Path(args.out) / 'play.h5'
+    data, more = (Path(args.out) / name for name in ('play.h5', 'stills.h5'))
+    given = {'arm': args.arm, 'workers': None}
     if not data.exists():
-        collect(argparse.Namespace(out=data, arm=args.arm, seed=None, episodes=0, workers=None))
+        collect(argparse.Namespace(**given, out=data, seed=None, episodes=0))
+    if not more.exists():
+        about = {'data': data, 'model': DEFAULT_CHECKPOINT, 'seed': args.seed, 'sheets': 0}
+        stills(argparse.Namespace(**given, **about, out=more))
     run = Path(args.out) / 'run'
     train(
         argparse.Namespace(
             model=DEFAULT_CHECKPOINT,
             data=data,
+            stills=more,
             out=run,
             seed=args.seed,
             steps=0,
@@ -89,7 +122,10 @@ def probes(args: argparse.Namespace) -> int:
     prepare_cpu()
     folder = options.checkpoint(args)
     config = replace(config, probe_labels=args.labels or config.probe_labels)
-    print(format_probes(train_probes(folder, Path(args.data), config, args.seed)))
+    more = Path(args.stills) if args.stills else None
+    if more and config.probe_labels:
+        raise ConfigError('expected --labels or --stills, got both: stills are labels, too')
+    print(format_probes(train_probes(folder, Path(args.data), config, args.seed, more)))
     print(f'{folder}/probes.safetensors; jepa-arm heads and belief read by them, teach both anew')
     return 0
 
