@@ -1,7 +1,8 @@
 """Stills: pictures of arms from play with the object put elsewhere, which teach to read it.
 
 What a probe reads is limited by how many scenes it has seen, and play shows few: an object
-lies still for most of an episode. A still costs a picture and no motion.
+lies still for most of an episode. A still costs a picture and no motion. It shows the
+simulator's cube and no obstacle, whatever play had.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ from tqdm import tqdm
 
 from .arm import Arm
 from .collection import Episode, sample_scene
-from .config import ArmConfig, CollectConfig, SimConfig, StillsConfig, from_dict, to_dict
-from .data.episodes import DataError, EpisodeFile, EpisodeWriter
+from .config import (
+    ArmConfig,
+    CollectConfig,
+    ConfigError,
+    SimConfig,
+    StillsConfig,
+    from_dict,
+    to_dict,
+)
+from .data.episodes import DataError, EpisodeFile, EpisodeWriter, IntArray
 from .motion import TipMotion, make_contract
 from .sim.bullet import BulletWorld
 from .sim.tasks import object_region, sample_colour
@@ -57,13 +66,22 @@ def collect_stills(
     episodes, contract = EpisodeFile(play), make_contract(arm, sim.time)
     if episodes.contract != contract:
         raise DataError(f'{play}: expected play of {arm.name}, as it is set up now, got another')
+    # asked here, not by workers: one that fails as it starts is started anew for ever
+    try:
+        collected = from_dict(CollectConfig, episodes.config)
+    except ConfigError as error:
+        raise DataError(f'{play}: expected a file of jepa-arm collect: {error}') from error
+    region = object_region(Arm(arm), collected.object_min, collected.object_max)
+    training, _ = episodes.split(seed, held_out)
     played = {'seed': episodes.seed, 'config': episodes.config}
     made = {'stills': to_dict(config), 'play': played, 'held_out': held_out}
     lengths = [config.stills] * config.sheets
     context = multiprocessing.get_context('spawn')
     with (
         EpisodeWriter(out, lengths, contract, seed, made) as writer,
-        context.Pool(workers, _start_worker, (play, arm, sim, config, seed, held_out)) as pool,
+        context.Pool(
+            workers, _start_worker, (arm, sim, play, config, seed, training, region)
+        ) as pool,
         tqdm(total=config.sheets, unit='sheet', desc='stills', disable=not progress) as bar,
     ):
         missing = writer.missing
@@ -84,18 +102,21 @@ class Stills:
         play: EpisodeFile,
         config: StillsConfig,
         seed: int,
-        held_out: float,
+        training: IntArray,
+        region: FloatArray,
     ) -> None:
-        """Sets up ``world`` for them; see ``collect_stills`` for the rest."""
-        self._world, self._arm, self._config, self._seed = world, arm, config, seed
+        """Sets up ``world`` for them.
+
+        Args:
+            training: indices of the episodes of ``play`` from which arms are taken.
+            region: (2, 2) m, where objects start in play.
+        """
+        self._world, self._config, self._seed = world, config, seed
         self._joints, self._tip = np.asarray(play.proprio), np.asarray(play.tip_position)
         self._target, self._objects = play.tip_target, np.asarray(play.object_position)
-        training, _ = play.split(seed, held_out)
         self._rows = np.flatnonzero(np.isin(play.episode_of_frames(), training))
-        played = from_dict(CollectConfig, play.config)
-        region = object_region(arm, played.object_min, played.object_max)
-        world.reset(sample_scene(arm, np.random.default_rng(seed), region))
         self._region = region + config.margin * np.array([[-1.0], [1.0]])
+        world.reset(sample_scene(arm, np.random.default_rng(seed), region))
 
     def sheet(self, index: int) -> Episode:
         """Sheet ``index``: arrays as ``play_episode`` gives them."""
@@ -142,16 +163,11 @@ _stills: Stills
 
 
 def _start_worker(
-    play: Path,
-    arm_config: ArmConfig,
-    sim: SimConfig,
-    config: StillsConfig,
-    seed: int,
-    held_out: float,
+    arm_config: ArmConfig, sim: SimConfig, play: Path, config: StillsConfig, *rest: Any
 ) -> None:
     global _stills
     arm = Arm(arm_config)
-    _stills = Stills(BulletWorld(arm, sim), arm, EpisodeFile(play), config, seed, held_out)
+    _stills = Stills(BulletWorld(arm, sim), arm, EpisodeFile(play), config, *rest)
 
 
 def _work(index: int) -> tuple[int, Episode]:

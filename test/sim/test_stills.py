@@ -9,13 +9,23 @@ import pytest
 from jepa_arm.arm import Arm
 from jepa_arm.collection import collect
 from jepa_arm.config import ArmConfig, CollectConfig, SimConfig, StillsConfig, load
-from jepa_arm.data.episodes import DataError, EpisodeFile
+from jepa_arm.data.episodes import DataError, EpisodeFile, EpisodeWriter
 from jepa_arm.resources import config_path
 from jepa_arm.sim.bullet import BulletWorld
 from jepa_arm.sim.camera import project
 from jepa_arm.stills import LOW, TOUCHING, Stills, collect_stills
 
 HELD_OUT = 0.5
+COLUMNS = (
+    'pixels',
+    'proprio',
+    'action',
+    'tip_position',
+    'tip_target',
+    'object_position',
+    'object_yaw',
+    'contact',
+)
 
 
 @pytest.fixture(scope='module')
@@ -52,9 +62,10 @@ def test_arms_stand_as_in_the_training_split_and_objects_where_labels_say(
     world: BulletWorld, arm: Arm, play: Path, few: StillsConfig
 ) -> None:
     episodes = EpisodeFile(play)
-    sheet = Stills(world, arm, episodes, few, 0, HELD_OUT).sheet(0)
-    training = np.isin(episodes.episode_of_frames(), episodes.split(0, HELD_OUT)[0])
-    known = {row.tobytes() for row in np.asarray(episodes.proprio)[training]}
+    training, region = episodes.split(0, HELD_OUT)[0], np.array([[0.34, -0.23], [0.64, 0.23]])
+    sheet = Stills(world, arm, episodes, few, 0, training, region).sheet(0)
+    of_training = np.isin(episodes.episode_of_frames(), training)
+    known = {row.tobytes() for row in np.asarray(episodes.proprio)[of_training]}
     assert all(joints.tobytes() in known for joints in sheet['proprio'])
     tip, thing = sheet['tip_position'], sheet['object_position']
     apart = np.linalg.norm((tip - thing)[:, :2], axis=1)
@@ -66,6 +77,19 @@ def test_arms_stand_as_in_the_training_split_and_objects_where_labels_say(
     pairs = zip(sheet['pixels'][seen], pixels[seen], strict=True)
     coloured = [np.ptp(image[y, x].astype(int)) > 40 for image, (x, y) in pairs]
     assert np.mean(coloured) > 0.8  # unlike table and arm, which hides some
+
+
+def test_a_file_that_does_not_say_where_its_objects_were_makes_none(
+    tmp_path: Path, arm_config: ArmConfig, sim_config: SimConfig, play: Path, few: StillsConfig
+) -> None:
+    """A worker that fails as it starts is started anew for ever."""
+    whole, path = EpisodeFile(play), tmp_path / 'play.h5'
+    with EpisodeWriter(path, [21] * 2, whole.contract, 0, {'made_by': 'hand'}) as writer:
+        for _ in range(2):
+            writer.append({name: getattr(whole, name)[:21] for name in COLUMNS})
+    with pytest.raises(DataError, match='expected a file of jepa-arm collect'):
+        collect_stills(tmp_path / 'a.h5', path, arm_config, sim_config, few, 0, HELD_OUT)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_play_of_another_robot_makes_none(

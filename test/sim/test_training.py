@@ -226,6 +226,8 @@ def test_stills_teach_where_the_object_is_and_nothing_else(
     assert fingerprint(without.object_position) != fingerprint(taught.object_position)
     with pytest.raises(DataError, match='expected play, got stills'):
         train_world_model(stills, tmp_path / 'run', synthetic.TOY, seed=0, progress=False)
+    with pytest.raises(DataError, match='expected play, got stills'):
+        train_probes(folder, stills, synthetic.TRAIN, seed=0)
 
 
 @pytest.mark.parametrize('made_for', ['another split', 'play itself'])

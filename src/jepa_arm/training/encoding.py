@@ -35,10 +35,24 @@ Labelled = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Latents (N, D) of frames, and positions (N, 3) m of the object in them."""
 
 
+def check_play(episodes: EpisodeFile) -> None:
+    """Raises DataError where ``episodes`` are stills."""
+    if episodes.is_stills:
+        raise DataError(
+            f'{episodes.path}: expected play, got stills, which show no motion: give the file '
+            'that they were made of, and them by --stills where they are taken'
+        )
+
+
 def split_of(
     checkpoint: Checkpoint, episodes: EpisodeFile
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the ``episodes`` that taught the model of ``checkpoint``, and of the others."""
+    """Indices of the ``episodes`` that taught the model of ``checkpoint``, and of the others.
+
+    Raises:
+        DataError: they are stills.
+    """
+    check_play(episodes)
     about = checkpoint.info['training']
     return episodes.split(about['seed'], about['config']['held_out'])
 

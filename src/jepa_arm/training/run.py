@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..config import ModelConfig, ModelFile, to_dict
-from ..data.episodes import DataError, EpisodeFile
+from ..data.episodes import EpisodeFile
 from ..data.windows import WindowSampler
 from ..model.architectures import build
 from ..model.checkpoint import CheckpointError, save_tensors
 from ..model.world_model import Normaliser
+from .encoding import check_play
 
 MIN_STD = 0.02
 """rad or m; a joint that hardly moves must not fill the latent with magnified noise."""
@@ -42,11 +43,7 @@ class Run:
     def __init__(
         self, episodes: EpisodeFile, out: Path, config: ModelFile, seed: int, resume: bool
     ) -> None:
-        if episodes.is_stills:
-            raise DataError(
-                f'{episodes.path}: expected play, got stills, which show no motion: give the file '
-                'that they were made of, and them by --stills'
-            )
+        check_play(episodes)
         self.episodes, self.out, self.config, self.seed = episodes, out, config, seed
         self.training, self.held_out = episodes.split(seed, config.train.held_out)
         skip = episodes.contract.time.frame_skip
