@@ -212,7 +212,7 @@ def write_stills(path: Path, play: Path, seed: int) -> Path:
     return path
 
 
-def test_stills_teach_where_the_object_is_and_nothing_else(
+def test_stills_go_into_the_probe_of_the_object_alone(
     tmp_path: Path, data: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('jepa_arm.training.readout.LABELS', dict.fromkeys(SUBJECTS, ()))
