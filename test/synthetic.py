@@ -45,6 +45,8 @@ TRAIN = replace(
     validate_every=6,
     save_every_s=1e6,
     probe_steps=30,
+    inverse_weight=0.0,
+    tip_probe_steps=0,
     shifts_colours=False,
     windows_per_episode=1,
 )

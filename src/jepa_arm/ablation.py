@@ -141,7 +141,7 @@ def resolve(
         ConfigError: a change that is not ``part.key=value``, of an unknown key, or not valid.
     """
     base = load(ModelFile, config_path(f'model/{config.base}.yaml'))
-    train = replace(base.train, probe_steps=config.probe_steps)
+    train = replace(base.train, probe_steps=config.probe_steps, tip_probe_steps=0)
     heads = replace(base.heads, actor_steps=config.heads_steps, value_steps=config.heads_steps)
     plain = to_dict(replace(base, train=train, heads=heads))
     values = {part: plain[part] for part in TAUGHT}

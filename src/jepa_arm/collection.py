@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from .arm import Arm
 from .config import ArmConfig, CollectConfig, SimConfig, to_dict
 from .data.episodes import DataError, EpisodeWriter
+from .data.workers import write_made
 from .motion import JointStreamer, TipMotion, make_contract
 from .sim.bullet import BulletWorld
 from .sim.obstacles import sample_around, sample_grey, sample_thing
@@ -37,7 +37,7 @@ def collect(
     continues there.
 
     Raises:
-        DataError: ``out`` exists.
+        DataError: ``out`` exists; a process could not begin, or was killed.
         OSError: the disk is full or not writable; episodes already written stay.
     """
     if out.exists():
@@ -45,17 +45,11 @@ def collect(
     out.parent.mkdir(parents=True, exist_ok=True)
     lengths = [config.frames] * config.episodes
     contract = make_contract(arm, sim.time)
-    context = multiprocessing.get_context('spawn')
     with (
         EpisodeWriter(out, lengths, contract, config.seed, to_dict(config)) as writer,
-        context.Pool(workers, _start_worker, (arm, sim, config)) as pool,
         tqdm(total=config.episodes, unit='ep', desc='collect', disable=not progress) as bar,
     ):
-        missing = writer.missing
-        bar.update(config.episodes - len(missing))
-        for index, episode in pool.imap_unordered(_work, missing, chunksize=4):
-            writer.put(index, episode)
-            bar.update()
+        write_made(writer, _work, _start_worker, (arm, sim, config), workers, bar)
     return out
 
 
@@ -150,6 +144,6 @@ def _start_worker(arm_config: ArmConfig, sim: SimConfig, config: CollectConfig) 
     _worker = BulletWorld(arm, sim), arm, config
 
 
-def _work(index: int) -> tuple[int, Episode]:
+def _work(index: int) -> Episode:
     world, arm, config = _worker
-    return index, play_episode(world, arm, config, index)
+    return play_episode(world, arm, config, index)

@@ -6,6 +6,7 @@ What of it is usual is learned with the other heads of the belief, see ``surpris
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -61,10 +62,13 @@ class Change:
 class Looks:
     """Remembers how recent images looked, and which colours there ever were."""
 
-    def __init__(self, time: TimeConfig) -> None:
-        """Has seen nothing yet."""
+    def __init__(self, time: TimeConfig, colours: bool = True) -> None:
+        """Has seen nothing yet; without ``colours``, which take the longest, none is ever new."""
+        self._colours = colours
         self._dt, self._ago = time.control_dt, OUTLOOK * time.model_dt
-        self._recent: deque[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = deque()
+        self._recent: deque[tuple[float, NDArray[np.float32], NDArray[np.float32] | None]] = (
+            deque()
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -76,17 +80,18 @@ class Looks:
     def see(self, stamp: float, image: ImageArray, proprio: Tensor) -> Change:
         """What changed in ``image`` (h, w, 3) RGB of ``stamp`` (s), with ``proprio`` (1, P)."""
         near = self._dt / 2.0
-        cells, palette = cells_of(image), palette_of(image)
+        cells, palette = cells_of(image), palette_of(image) if self._colours else None
         before = None
         while self._recent and self._recent[0][0] < stamp - self._ago + near:
             then, before, colours = self._recent.popleft()
             if then < stamp - self._ago - near:
                 before = None
-            known = colours if self._known is None else self._known
-            self._known = np.maximum(known, colours)
+            if colours is not None:
+                known = colours if self._known is None else self._known
+                self._known = np.maximum(known, colours)
         change = Change(
             cells=torch.from_numpy(cells - before if before is not None else cells * np.nan)[None],
-            novelty=torch.tensor([novelty(palette, self._known)]),
+            novelty=torch.tensor([math.nan if palette is None else novelty(palette, self._known)]),
             motion=torch.full((1,), float('nan')),
             felt=torch.full_like(proprio, float('nan')),
         )
@@ -99,10 +104,13 @@ class Looks:
 
 
 def changes_of(
-    pixels: NDArray[np.uint8], proprio: NDArray[np.float32], time: TimeConfig
+    pixels: NDArray[np.uint8],
+    proprio: NDArray[np.float32],
+    time: TimeConfig,
+    colours: bool = True,
 ) -> Change:
     """Of the images (T, h, w, 3) of an episode, a control step apart; ``proprio`` (T, P)."""
-    looks, felt = Looks(time), torch.from_numpy(proprio[:, None])
+    looks, felt = Looks(time, colours), torch.from_numpy(proprio[:, None])
     stamps = np.arange(len(pixels)) * time.control_dt
     return Change.join([looks.see(*seen) for seen in zip(stamps, pixels, felt, strict=True)])
 

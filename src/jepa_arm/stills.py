@@ -7,7 +7,6 @@ simulator's cube and no obstacle, whatever play had.
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from .config import (
     to_dict,
 )
 from .data.episodes import DataError, EpisodeFile, EpisodeWriter, IntArray
+from .data.workers import write_made
 from .motion import TipMotion, make_contract
 from .sim.bullet import BulletWorld
 from .sim.tasks import object_region, sample_colour
@@ -57,7 +57,8 @@ def collect_stills(
         seed, held_out: of the split; the seed is that of what is drawn, too.
 
     Raises:
-        DataError: ``out`` exists; ``play`` cannot be used, or is of another robot.
+        DataError: ``out`` exists; ``play`` cannot be used, or is of another robot; a process
+            could not begin, or was killed.
         OSError: the disk is full or not writable; what is written stays.
     """
     if out.exists():
@@ -66,7 +67,6 @@ def collect_stills(
     episodes, contract = EpisodeFile(play), make_contract(arm, sim.time)
     if episodes.contract != contract:
         raise DataError(f'{play}: expected play of {arm.name}, as it is set up now, got another')
-    # asked here, not by workers: one that fails as it starts is started anew for ever
     try:
         collected = from_dict(CollectConfig, episodes.config)
     except ConfigError as error:
@@ -76,19 +76,12 @@ def collect_stills(
     played = {'seed': episodes.seed, 'config': episodes.config}
     made = {'stills': to_dict(config), 'play': played, 'held_out': held_out}
     lengths = [config.stills] * config.sheets
-    context = multiprocessing.get_context('spawn')
+    given = arm, sim, play, config, seed, training, region
     with (
         EpisodeWriter(out, lengths, contract, seed, made) as writer,
-        context.Pool(
-            workers, _start_worker, (arm, sim, play, config, seed, training, region)
-        ) as pool,
         tqdm(total=config.sheets, unit='sheet', desc='stills', disable=not progress) as bar,
     ):
-        missing = writer.missing
-        bar.update(config.sheets - len(missing))
-        for index, sheet in pool.imap_unordered(_work, missing, chunksize=4):
-            writer.put(index, sheet)
-            bar.update()
+        write_made(writer, _work, _start_worker, given, workers, bar)
     return out
 
 
@@ -170,5 +163,5 @@ def _start_worker(
     _stills = Stills(BulletWorld(arm, sim), arm, EpisodeFile(play), config, *rest)
 
 
-def _work(index: int) -> tuple[int, Episode]:
-    return index, _stills.sheet(index)
+def _work(index: int) -> Episode:
+    return _stills.sheet(index)

@@ -233,7 +233,9 @@ def test_a_belief_of_a_moment_ago_is_of_this_time(kept: Kept) -> None:
 def test_an_arm_that_was_moved_meanwhile_is_not_believed_for(agent: Agent, arm: Arm) -> None:
     memory = agent.memory()
     assert memory is not None
-    there = arm.ik(arm.tip_position(memory.told.numpy()) + [-0.1, -0.1, 0.0], arm.home)[0]
+    ahead = memory.coming.sum(0).numpy()
+    aside = 0.1 * np.array([-ahead[1], ahead[0], 0.0]) / np.linalg.norm(ahead[:2])
+    there = arm.ik(arm.tip_position(memory.told.numpy()) + aside, arm.home)[0]
     now = JointSample(there, there * 0.0, 13.0)
     before = agent.memory()
     with pytest.raises(RecallError, match='cm off the way'):

@@ -1,7 +1,13 @@
 """Play data: deterministic for any number of workers, resumable, whole or not there."""
 
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -36,6 +42,22 @@ def test_episodes_do_not_depend_on_the_workers(
         np.testing.assert_array_equal(getattr(files[0], name), getattr(files[1], name))
     assert len(files[0]) == 6 and files[0].frames == 6 * 21
     assert not list(tmp_path.glob('*.partial'))
+
+
+def test_a_killed_worker_ends_the_collection_and_the_next_goes_on(
+    tmp_path: Path, arm_config: ArmConfig, sim_config: SimConfig, small: CollectConfig
+) -> None:
+    path, given = tmp_path / 'play.h5', (arm_config, sim_config, small, 2)
+    with ThreadPoolExecutor(1) as beside:
+        collecting = beside.submit(collect, path, *given, progress=False)
+        while len(workers := multiprocessing.active_children()) < 2:
+            assert not collecting.done()
+            time.sleep(0.01)
+        os.kill(cast('int', workers[0].pid), signal.SIGKILL)
+        with pytest.raises(DataError, match='killed'):
+            collecting.result(60.0)
+    assert not path.exists()
+    assert len(EpisodeFile(collect(path, *given, progress=False))) == 6
 
 
 def test_a_file_that_exists_is_not_overwritten(

@@ -285,7 +285,7 @@ class BeliefConfig:
         chain_steps: model steps a belief goes blind for in training.
         push_batch, push_updates: chains in an optimiser step of how objects are pushed, and steps.
         chains: of which doubt and contact are taught. usual_episodes: whose frames tell what is
-            usual. steps, batch: of each other head; state_steps: of what latents are of;
+            usual, at most. steps, batch: of each other head; state_steps: of what latents are of;
             body_steps: of how the tip moves; view_steps: of where the camera looks from.
     """
 

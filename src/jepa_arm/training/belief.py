@@ -42,12 +42,13 @@ from ..model.optimizers import Optimizers, adamw, muon_and_adamw
 from ..model.probes import REGION, REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
 from ..surprise import Frame, fit_level, fit_pair_tail, fit_tail, largest
-from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief
+from .belief_report import MEASURED_CHAINS, RISK_STEPS, measure_belief, tell_alarms
 from .chains import (
     PUSHED_FOR,
     Chains,
     Draw,
     LatentEpisodes,
+    Scored,
     follow,
     frames_of,
     misread,
@@ -83,8 +84,10 @@ def train_belief(
 ) -> dict[str, Any]:
     """Trains the belief heads of the checkpoint in ``folder``, measures and adds them.
 
-    Half of the held-out episodes calibrate, the other half measures. What lasts without images
-    is taught here, what is usual where they come in two processes beside.
+    Half of the held-out episodes calibrate, the other half measures; what is surprising all of
+    them say, and how often it is without a reason is told of each half as the other one says.
+    What lasts without images is taught here, what is usual where they come in two processes
+    beside.
 
     Args:
         folder: checkpoint with a world model and probes; gets ``belief.safetensors``.
@@ -123,12 +126,13 @@ def train_belief(
     heads.eval().requires_grad_(False)
     draw = Draw(latents, calibration, config.chain_steps, np.random.default_rng([seed, 1]))
     _calibrate(checkpoint, heads, draw(MEASURED_CHAINS))
-    _calibrate_surprise(model, heads, latents, calibration)
+    halves = [scored(model, heads, latents, half) for half in (calibration, measured)]
     report = {
         **to_dict(config),
         'seed': seed,
         'git': git_hash(),
         **measure_belief(checkpoint, heads, latents, measured, config.chain_steps, seed),
+        'surprise': _calibrate_surprise(heads, halves, checkpoint.contract.time.control_dt),
     }
     add_module(folder, 'belief', heads, report)
     return report
@@ -150,7 +154,7 @@ def _teach_errors(
     """What errors are usual, of images and of the tip."""
     heads, model, latents, draw = _set_up(folder, data, config, [seed, 3], encoded)
     chosen = draw.rng.permutation(draw.episodes)[: config.usual_episodes]
-    frames = frames_of(model, latents, chosen)
+    frames = frames_of(model, latents, chosen, colours=False)
     _train_surprise(heads, frames, draw, config)
     _train_body(heads, frames, draw, config)
     return _weights(heads, (*EXPECTATIONS, 'body'))
@@ -326,14 +330,27 @@ def _calibrate(checkpoint: Checkpoint, heads: BeliefHeads, chains: Chains) -> No
 
 
 def _calibrate_surprise(
-    model: WorldModel, heads: BeliefHeads, latents: LatentEpisodes, calibration: NDArray[np.int64]
-) -> None:
-    """Says how improbable each score is, and sets the level, by the episodes ``calibration``."""
-    scores, regimes, follows = scored(model, heads, latents, calibration)
+    heads: BeliefHeads, halves: Sequence[Scored], period_s: float
+) -> dict[str, dict[str, float]]:
+    """Says how improbable each score is, and sets the level, by both ``halves``.
+
+    Returns:
+        ``tell_alarms`` of each half where only the other one calibrates.
+    """
+    alarms = []
+    for half, other in (halves, halves[::-1]):
+        _fit_surprise(heads, half, period_s)
+        alarms.append((largest(heads, *other) > heads.level).numpy())
+    scores, regimes, follows = (np.concatenate(each) for each in zip(*halves, strict=True))
+    _fit_surprise(heads, (scores, regimes, follows), period_s)
+    return tell_alarms(np.concatenate(alarms[::-1]), regimes, period_s)
+
+
+def _fit_surprise(heads: BeliefHeads, frames: Scored, period_s: float) -> None:
+    scores, regimes, follows = frames
     heads.tail.copy_(fit_tail(scores, regimes))
     heads.pair_tail.copy_(fit_pair_tail(heads.tail, scores, regimes, follows))
-    values = largest(heads, scores, regimes, follows)
-    heads.level.fill_(fit_level(values, model.contract.time.control_dt))
+    heads.level.fill_(fit_level(largest(heads, *frames), period_s))
 
 
 def _adamw_stepper(

@@ -1,4 +1,7 @@
-"""What the belief heads do on episodes that neither taught nor calibrated them."""
+"""What the belief heads do on episodes that neither taught nor calibrated them.
+
+Alarms are those of heads that one half of the held-out episodes calibrated, in the other half.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from ..model.belief_heads import REGIMES, SUBJECTS, BeliefHeads
 from ..model.checkpoint import Checkpoint
 from ..model.probes import REGION_SQUARED_RADIUS
 from ..model.world_model import WorldModel
-from ..surprise import ALARM_S, largest
-from .chains import Chains, Draw, LatentEpisodes, misread, predict, scored
+from ..surprise import ALARM_S
+from .chains import Chains, Draw, LatentEpisodes, misread, predict
 from .classification import auroc, calibration_error
 
 MEASURED_CHAINS = 4000
@@ -53,7 +56,6 @@ def measure_belief(
         'calibration_error': [calibration_error(*pair) for pair in pairs],
         'share': float(labels.float().mean()),
     }
-    report['surprise'] = _alarms(*scored(model, heads, latents, measured), heads, checkpoint)
     return report
 
 
@@ -72,8 +74,8 @@ def format_belief(report: dict[str, Any]) -> str:
     lines.append(f'contact 1 to {RISK_STEPS} model steps ahead: AUROC {areas}')
     for name, row in report['surprise'].items():
         lines.append(
-            f'{name:8s} {row["alarms"]} alarms in {row["frames"]} frames, expected '
-            f'{row["expected"]:.1f}'
+            f'{name:8s} {row["alarms"]} alarms in {row["frames"]} frames of halves that the other '
+            f'half calibrates, expected {row["expected"]:.1f}'
         )
     return '\n'.join(lines)
 
@@ -95,21 +97,15 @@ def _blind_errors(
     return figures
 
 
-def _alarms(
-    score: NDArray[np.float32],
-    regime: NDArray[np.int64],
-    follows: NDArray[np.bool_],
-    heads: BeliefHeads,
-    checkpoint: Checkpoint,
-) -> dict[str, Any]:
-    """Frames, and how many pass the level that one in ``ALARM_S`` should pass, by regime."""
-    period = checkpoint.contract.time.control_dt
-    is_alarm = (largest(heads, score, regime, follows) > heads.level).numpy()
+def tell_alarms(
+    is_alarm: NDArray[np.bool_], regimes: NDArray[np.int64], period_s: float
+) -> dict[str, dict[str, float]]:
+    """Frames (N,), and how many pass the level that one in ``ALARM_S`` should pass, by regime."""
     return {
         name: {
-            'frames': int((regime == i).sum()),
-            'alarms': int(is_alarm[regime == i].sum()),
-            'expected': float((regime == i).sum() * period / ALARM_S),
+            'frames': int((regimes == i).sum()),
+            'alarms': int(is_alarm[regimes == i].sum()),
+            'expected': float((regimes == i).sum() * period_s / ALARM_S),
         }
         for i, name in enumerate(REGIMES)
     }

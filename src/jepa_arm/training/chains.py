@@ -22,6 +22,8 @@ PUSHED_FOR = 8
 """Model steps for which an object is followed in training."""
 MOVES_M = 0.005
 """By which an object that moves comes away from its place."""
+AT_ONCE = 8192
+"""Chains that a predictor is given together: what is between its layers is large."""
 YAW_MISREAD = 0.05
 """rad, root mean square error of a yaw that is read."""
 
@@ -159,8 +161,11 @@ class LatentEpisodes:
         """(B, 2, P) what was felt one and two control steps before ``frames`` (B,)."""
         return torch.from_numpy(self._proprio[np.stack([frames - 1, frames - 2], axis=1)])
 
-    def changes(self, frames: NDArray[np.int64]) -> Change:
-        """Of the images ``frames`` (B,), each compared with those before in its episode."""
+    def changes(self, frames: NDArray[np.int64], colours: bool = True) -> Change:
+        """Of the images ``frames`` (B,), each compared with those before in its episode.
+
+        Without ``colours`` its novelty is NaN.
+        """
         owner = self._episodes.episode_of_frames()[frames]
         order = np.argsort(owner, kind='stable')
         found = []
@@ -168,7 +173,8 @@ class LatentEpisodes:
             own, first = frames[owner == episode], self._episodes.ep_offset[episode]
             rows = slice(first, own.max() + 1)
             pixels, felt = np.array(self._episodes.pixels[rows]), np.array(self._proprio[rows])
-            found.append(changes_of(pixels, felt, self._episodes.contract.time).rows(own - first))
+            time = self._episodes.contract.time
+            found.append(changes_of(pixels, felt, time, colours).rows(own - first))
         return Change.join(found).rows(np.argsort(order))
 
 
@@ -269,36 +275,45 @@ def frame_of(model: WorldModel, chains: Chains, recent: Tensor, change: Change) 
     ``recent`` (B, 2, P), what was felt one and two control steps before them; ``change`` of their
     images.
     """
-    proprio = chains.proprio[:, -1]
+    proprio = chains.proprio[:, -1].clone()  # of which nothing else is kept, as of the latents
     z, actions = chains.z, chains.actions
+    parts = list(zip(z.split(AT_ONCE), actions.split(AT_ONCE), strict=True))
+    near = [model.predict(z[:, -2], z[:, -3], a[:, -1]) for z, a in parts]
+    far = [model.rollout(z[:, 1], z[:, 0], a[:, 1:])[:, -1].clone() for z, a in parts]
     return Frame(
-        z=z[:, -1],
+        z=z[:, -1].clone(),
         proprio=proprio,
-        features=chains.features[:, -1],
-        before=z[:, -2],
-        block=actions[:, -1],
-        predicted=model.predict(z[:, -2], z[:, -3], actions[:, -1]),
+        features=chains.features[:, -1].clone(),
+        before=z[:, -2].clone(),
+        block=actions[:, -1].clone(),
+        predicted=torch.cat(near),
         recent=recent,
         told=torch.stack([told_by(proprio), told_by(recent[:, 0])], dim=1),
-        long_before=z[:, 1],
+        long_before=z[:, 1].clone(),
         long_block=actions[:, 1:].flatten(1),
-        long_predicted=model.rollout(z[:, 1], z[:, 0], actions[:, 1:])[:, -1],
+        long_predicted=torch.cat(far),
         change=change,
     )
 
 
-def frames_of(model: WorldModel, latents: LatentEpisodes, indices: NDArray[np.int64]) -> Frame:
-    """All frames of the episodes ``indices`` of which enough is known."""
+def frames_of(
+    model: WorldModel, latents: LatentEpisodes, indices: NDArray[np.int64], colours: bool = True
+) -> Frame:
+    """All frames of the episodes ``indices`` of which enough is known; see ``changes``."""
     starts = latents.starts(indices, OUTLOOK)
     chains = latents.chains(starts, OUTLOOK)
     last = starts + latents.span(OUTLOOK)
-    return frame_of(model, chains, latents.recent(last), latents.changes(last))
+    return frame_of(model, chains, latents.recent(last), latents.changes(last, colours))
+
+
+Scored = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]
+"""Of N frames, see ``scored``."""
 
 
 @torch.inference_mode()
 def scored(
     model: WorldModel, heads: BeliefHeads, latents: LatentEpisodes, indices: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+) -> Scored:
     """Scores (N, C) and regimes (N,) of all frames of the episodes ``indices``.
 
     And whether each (N,) comes a control step after the one before it.

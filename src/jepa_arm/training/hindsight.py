@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -89,8 +90,8 @@ def fit_heads(
     )
     sizes = (checkpoint.model.latent, checkpoint.model.block_width, config.max_steps)
     jobs = [(name, sizes, arguments, config, seed, progress) for name in ('actor', 'value')]
-    with multiprocessing.get_context('spawn').Pool(2) as pool:
-        results = pool.map(_train_head, jobs, chunksize=1)
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+        results = list(pool.map(_train_head, jobs))
     heads = Heads(*sizes)
     for name, (state, _) in zip(('actor', 'value'), results, strict=True):
         getattr(heads, name).load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})

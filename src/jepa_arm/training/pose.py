@@ -8,6 +8,7 @@ places and yaws that the same episode came to.
 from __future__ import annotations
 
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def train_pose(
         )
     teach_heads = partial(_teach_heads, encoded)
     jobs = [(job, folder, data, config, seed, progress) for job in (_teach_reader, teach_heads)]
-    with multiprocessing.get_context('spawn').Pool(2) as pool:
-        results = pool.map(_run, jobs, chunksize=1)
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+        results = list(pool.map(_run, jobs))
     time = checkpoint.contract.time
     heads = PoseHeads(time.frame_skip, checkpoint.contract.action_width, config.max_steps)
     about = {**to_dict(config), 'seed': seed, 'git': git_hash()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,6 +20,10 @@ from .encoding import Encoded, encode_frames
 from .hindsight import train_heads
 from .pose import train_pose
 
+BEHIND = 10
+"""Niceness of what can wait. Where there are few cores all at once only take the cache from one
+another; belief and pictures go first, as they end in what one core does alone."""
+
 
 def train_read_outs(
     folder: Path,
@@ -33,7 +38,7 @@ def train_read_outs(
 
     None needs another one. Each adds itself to the checkpoint in ``folder``; where one fails the
     others are trained all the same. All begin at once, in up to three processes of one thread
-    each, so that no core waits for the last one.
+    each, some ``BEHIND`` the others, so that no core waits for the last one.
 
     Args:
         folder: checkpoint with a world model and probes.
@@ -50,17 +55,24 @@ def train_read_outs(
     if encoded is None:
         encoded = encode_frames(load_checkpoint(folder).model, EpisodeFile(data))
     given = folder, data
+    first, behind = partial(_job, 0), partial(_job, BEHIND)
     jobs = list[Callable[[], Any]]()
     if config.belief is not None:
-        jobs.append(partial(train_belief, *given, config.belief, seed, progress, encoded))
-    if config.pose is not None:
-        jobs.append(partial(train_pose, *given, config.pose, seed, progress, encoded))
-    jobs.append(partial(train_heads, *given, config.heads, seed, progress, encoded))
+        jobs.append(partial(first, train_belief, *given, config.belief, seed, progress, encoded))
     if config.decoder is not None:
         told = config.decoder, seed, progress, page, encoded
-        jobs.append(partial(train_decoder, *given, *told))
+        jobs.append(partial(first, train_decoder, *given, *told))
+    if config.pose is not None:
+        jobs.append(partial(behind, train_pose, *given, config.pose, seed, progress, encoded))
+    jobs.append(partial(behind, train_heads, *given, config.heads, seed, progress, encoded))
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(len(jobs), context, prepare_cpu, (1,)) as pool:
         taught = [pool.submit(job) for job in jobs]
     for future in taught:
         future.result()
+
+
+def _job(niceness: int, train: Callable[..., Any], *given: Any) -> None:
+    """In a process of its own."""
+    os.nice(niceness)
+    train(*given)
