@@ -114,11 +114,7 @@ def train_belief(
     with ProcessPoolExecutor(2, context, prepare_cpu, (1,)) as beside:
         given = folder, data, config, seed, encoded
         usual = [beside.submit(teach, *given) for teach in (_teach_errors, _teach_views)]
-        _train_pushing(heads, draw, config, progress)
-        _train_state(heads, latents, draw, config, progress)
-        for part in (heads.pushing, heads.state):
-            round_weights(part.requires_grad_(False))
-        _train_doubt(checkpoint, heads, draw, config)
+        _teach_blind(checkpoint, heads, latents, draw, config, progress)
         for name, state in chain.from_iterable(taught.result().items() for taught in usual):
             weights = {key: torch.from_numpy(value) for key, value in state.items()}
             getattr(heads, name).load_state_dict(weights)
@@ -142,6 +138,22 @@ def _new_heads(checkpoint: Checkpoint, seed: int) -> BeliefHeads:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return new_belief_heads(checkpoint)
+
+
+def _teach_blind(
+    checkpoint: Checkpoint,
+    heads: BeliefHeads,
+    latents: LatentEpisodes,
+    draw: Draw,
+    config: BeliefConfig,
+    progress: bool,
+) -> None:
+    """What lasts without images, and how far off it may be."""
+    _train_pushing(heads, draw, config, progress)
+    _train_state(heads, latents, draw, config, progress)
+    for part in (heads.pushing, heads.state):
+        round_weights(part.requires_grad_(False))
+    _train_doubt(checkpoint, heads, draw, config)
 
 
 Weights = dict[str, dict[str, NDArray]]

@@ -275,7 +275,7 @@ def frame_of(model: WorldModel, chains: Chains, recent: Tensor, change: Change) 
     ``recent`` (B, 2, P), what was felt one and two control steps before them; ``change`` of their
     images.
     """
-    proprio = chains.proprio[:, -1].clone()  # of which nothing else is kept, as of the latents
+    proprio = chains.proprio[:, -1].clone()  # a view would keep all of the chains, here and below
     z, actions = chains.z, chains.actions
     parts = list(zip(z.split(AT_ONCE), actions.split(AT_ONCE), strict=True))
     near = [model.predict(z[:, -2], z[:, -3], a[:, -1]) for z, a in parts]
