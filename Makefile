@@ -49,7 +49,7 @@ setup: $(STATE)/messages ## Make the environment in .venv; done steps are skippe
 demo: setup ## Watch the virtual arm reach its goals over ROS 2
 	@$(VENV)/bin/jepa-arm demo $(ARGS)
 
-model: setup ## Collect data and train the world model that is shipped (about an hour)
+model: setup ## Collect data and train the world model that is shipped (45 minutes on two cores)
 	@$(VENV)/bin/jepa-arm model $(ARGS)
 
 test: lint typecheck ## Check style and types, run all tests

@@ -40,8 +40,8 @@ class Brain:
 
 
 def configuration(heads_steps: int) -> ModelFile:
-    """That of the arm's compact model, without joints and without turned hues."""
-    shipped = load(ModelFile, config_path('model/compact.yaml'))
+    """The compact model before it was made smaller, without joints and without turned hues."""
+    shipped = load(ModelFile, config_path('model/ablated.yaml'))
     assert isinstance(shipped.model, ModelConfig) and shipped.heads is not None
     return replace(
         shipped,
