@@ -56,12 +56,16 @@ def write_made(
 
 
 def _begin(start: Callable[..., None], *given: Any) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     start(*given)
 
 
-def _end_with_parent() -> None:
-    """Where the parent is killed nobody else tells its workers."""
+def end_with_parent() -> None:
+    """Ends this process, a worker, when its parent is gone: nobody else tells it of a kill."""
+    threading.Thread(target=_wait_for_parents_end, daemon=True).start()
+
+
+def _wait_for_parents_end() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

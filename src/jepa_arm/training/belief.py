@@ -6,9 +6,7 @@ before: one step at a time it would learn nothing of what its errors grow to.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -55,7 +53,7 @@ from .chains import (
     predict,
     scored,
 )
-from .cpu import prepare_cpu
+from .cpu import worker_pool
 from .encoding import BATCH, Encoded, encode_frames, split_of
 from .view import train_view
 
@@ -110,8 +108,7 @@ def train_belief(
     training, held_out = split_of(checkpoint, episodes)
     calibration, measured = held_out[::2], held_out[1::2]
     draw = Draw(latents, training, config.chain_steps, np.random.default_rng(seed))
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(2, context, prepare_cpu, (1,)) as beside:
+    with worker_pool(2) as beside:
         given = folder, data, config, seed, encoded
         usual = [beside.submit(teach, *given) for teach in (_teach_errors, _teach_views)]
         _teach_blind(checkpoint, heads, latents, draw, config, progress)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from tqdm import tqdm
+
+from ..data.workers import end_with_parent
 
 
 def prepare_cpu(threads: int | None = None) -> None:
@@ -26,3 +30,13 @@ def prepare_cpu(threads: int | None = None) -> None:
         mallopt(m_mmap_threshold, 1 << 30)
         mallopt(m_trim_threshold, (1 << 31) - 1)
         mallopt(m_top_pad, 1 << 28)
+
+
+def worker_pool(count: int) -> ProcessPoolExecutor:
+    """Processes that train beside this one, of one thread each; they end with it."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _begin)
+
+
+def _begin() -> None:
+    end_with_parent()
+    prepare_cpu(1)

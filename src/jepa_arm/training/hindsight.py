@@ -9,9 +9,7 @@ regression of the goal-reaching return (HIQL, arXiv:2307.11949, eq. 4, action-fr
 from __future__ import annotations
 
 import copy
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +32,7 @@ from ..model.checkpoint import (
 from ..model.optimizers import adamw
 from ..planning.heads import Heads, goal_features
 from ..planning.pose_heads import PoseHeads
-from .cpu import prepare_cpu
+from .cpu import worker_pool
 from .encoding import Encoded, encode_frames, split_of
 
 
@@ -90,7 +88,7 @@ def fit_heads(
     )
     sizes = (checkpoint.model.latent, checkpoint.model.block_width, config.max_steps)
     jobs = [(name, sizes, arguments, config, seed, progress) for name in ('actor', 'value')]
-    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+    with worker_pool(2) as pool:
         results = list(pool.map(_train_head, jobs))
     heads = Heads(*sizes)
     for name, (state, _) in zip(('actor', 'value'), results, strict=True):
@@ -103,7 +101,6 @@ def fit_heads(
 
 def _train_head(job: tuple) -> tuple[dict[str, NDArray], float]:
     name, sizes, arguments, config, seed, progress = job
-    prepare_cpu(1)
     torch.manual_seed(seed)
     heads = Heads(*sizes)
     data = Hindsight(*arguments, rng=np.random.default_rng([seed, ord(name[0])]))

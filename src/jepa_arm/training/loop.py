@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,7 @@ from ..model.gates import GateError
 from ..model.precision import mixed_precision
 from ..model.probes import Probes
 from ..model.world_model import WorldModel
-from .cpu import prepare_cpu
+from .cpu import prepare_cpu, worker_pool
 from .encoding import Encoded, Labelled, encode_frames, encode_stills, open_stills
 from .losses import losses
 from .predictor import teach_predictor
@@ -297,8 +296,8 @@ def _teach_on_latents(
         return fit_probes(run.episodes, *given)
     assert isinstance(model, WorldModel)  # ModelFile sees to it
     fit = partial(_fit_subject, run.episodes.path, *given)
-    context, threads = multiprocessing.get_context('spawn'), torch.get_num_threads()
-    with ProcessPoolExecutor(len(SUBJECTS), context, prepare_cpu, (1,)) as pool:
+    threads = torch.get_num_threads()
+    with worker_pool(len(SUBJECTS)) as pool:
         fitted = pool.map(fit, SUBJECTS)
         torch.set_num_threads(1)
         taught = run.training, config.predictor, run.seed

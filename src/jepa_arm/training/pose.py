@@ -7,8 +7,6 @@ places and yaws that the same episode came to.
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,7 @@ from ..planning.pose_heads import (
     pose_features,
 )
 from ..sim.camera import project
-from .cpu import prepare_cpu
+from .cpu import worker_pool
 from .encoding import Encoded, encode_frames, split_of
 from .hindsight import FIRST_FRAMES, frames_with_next, schedule, train_value
 
@@ -91,7 +89,7 @@ def train_pose(
         )
     teach_heads = partial(_teach_heads, encoded)
     jobs = [(job, folder, data, config, seed, progress) for job in (_teach_reader, teach_heads)]
-    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+    with worker_pool(2) as pool:
         results = list(pool.map(_run, jobs))
     time = checkpoint.contract.time
     heads = PoseHeads(time.frame_skip, checkpoint.contract.action_width, config.max_steps)
@@ -112,7 +110,6 @@ Taught = tuple[dict[str, dict[str, NDArray]], dict[str, Any]]
 
 def _run(job: tuple) -> Taught:
     teach, folder, data, config, seed, progress = job
-    prepare_cpu(1)
     torch.manual_seed(seed)
     taught: Taught = teach(load_checkpoint(folder), EpisodeFile(data), config, seed, progress)
     return taught

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from ..config import ModelFile
 from ..data.episodes import EpisodeFile
 from ..model.checkpoint import load_checkpoint
 from .belief import train_belief
-from .cpu import prepare_cpu
+from .cpu import worker_pool
 from .decoder import train_decoder
 from .encoding import Encoded, encode_frames
 from .hindsight import train_heads
@@ -65,8 +63,7 @@ def train_read_outs(
     if config.pose is not None:
         jobs.append(partial(behind, train_pose, *given, config.pose, seed, progress, encoded))
     jobs.append(partial(behind, train_heads, *given, config.heads, seed, progress, encoded))
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(len(jobs), context, prepare_cpu, (1,)) as pool:
+    with worker_pool(len(jobs)) as pool:
         taught = [pool.submit(job) for job in jobs]
     for future in taught:
         future.result()
