@@ -87,8 +87,8 @@ def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
     make = partial(rclpy.create_node, context=context, namespace='cell')
     planner, guard = make('planner'), make('guard')
     for node in (planner, guard):
-        node.create_subscription(JointState, '/robot/joint_states', print, SENSOR)
-    planner.create_subscription(Image, '/cam/rgb', print, SENSOR)
+        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR)
+    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR)
     guard.create_publisher(JointTrajectory, '/robot/trajectory', COMMAND)
     status = guard.create_publisher(GuardStatus, 'guard/status', STATUS)
     joints = harness.node.create_publisher(JointState, '/robot/joint_states', SENSOR)

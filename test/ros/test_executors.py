@@ -37,7 +37,7 @@ class Spun:
         self.ticks, self.tick, self.group = [], lambda take: take(), None
         if has_beat:
             self.group = Beat(PERIOD_S, PHASE_S, self._on_tick)
-            self.subscribe(String, 'nothing', print)
+            self.subscribe(String, 'nothing', lambda _: None)
         else:
             self.node.create_timer(PERIOD_S, lambda: self._on_tick(lambda: None))
 
@@ -79,7 +79,7 @@ def test_a_busy_node_answers_and_hears_of_events_at_once(spun, harness):
     node, spin, ticks = spun.node, spun.spin, spun.ticks
     mismatches, later = [], Future()
     events = SubscriptionEventCallbacks(incompatible_qos=mismatches.append)
-    spun.subscribe(String, 'best_effort', print, event_callbacks=events)
+    spun.subscribe(String, 'best_effort', lambda _: None, event_callbacks=events)
 
     async def answer(request, response):
         response.message = await later
