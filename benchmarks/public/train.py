@@ -41,14 +41,14 @@ class Brain:
 
 def configuration(heads_steps: int) -> ModelFile:
     """The compact model before it was made smaller, without joints and without turned hues."""
-    shipped = load(ModelFile, config_path('model/ablated.yaml'))
-    assert isinstance(shipped.model, ModelConfig) and shipped.heads is not None
+    base = load(ModelFile, config_path('model/ablated.yaml'))
+    assert isinstance(base.model, ModelConfig) and base.heads is not None
     return replace(
-        shipped,
-        model=replace(shipped.model, sees_joints=False),
-        train=replace(shipped.train, shifts_colours=False),
+        base,
+        model=replace(base.model, sees_joints=False),
+        train=replace(base.train, shifts_colours=False),
         heads=replace(
-            shipped.heads, max_steps=MAX_STEPS, actor_steps=heads_steps, value_steps=heads_steps
+            base.heads, max_steps=MAX_STEPS, actor_steps=heads_steps, value_steps=heads_steps
         ),
     )
 
