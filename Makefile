@@ -7,6 +7,9 @@ TORCH_INDEX ?=
 # Further arguments: EXTRA for pip install, ARGS for the command a target runs.
 EXTRA ?=
 ARGS ?=
+# Tests over ROS 2 mostly wait. Files of the others stay whole: each shares what it has trained.
+PARALLEL := -n 2 --dist loadfile --durations=30
+PARALLEL_ROS := -n 2 --dist worksteal --durations=30
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,18 +29,18 @@ MESSAGE_FILES := $(shell find $(MESSAGES) -type f) ros_ws/cmake/ros_wheels_fix.c
 
 ifeq ($(ROS),wheels)
   VENV_FLAGS :=
-  EXTRAS := test,ros,ros-build
+  EXTRAS := test,docs,ros,ros-build
   MESSAGES_ENV = export PATH="$(abspath $(VENV))/bin:$$PATH" AMENT_PREFIX_PATH=$(abspath $(VENV)) \
     CMAKE_PREFIX_PATH=$(abspath $(VENV)) LD_LIBRARY_PATH=$(abspath $(VENV))/lib
   MESSAGES_FLAGS := -G Ninja -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/ros_ws/cmake/ros_wheels_fix.cmake
 else
   VENV_FLAGS := --system-site-packages
-  EXTRAS := test
+  EXTRAS := test,docs
   MESSAGES_ENV := true
   MESSAGES_FLAGS :=
 endif
 
-.PHONY: help setup demo model test test-fast lint typecheck faults bench clean same-ros
+.PHONY: help setup demo model test test-all test-fast lint typecheck docs results faults bench clean same-ros
 
 help: ## Show this list
 	@echo 'make TARGET [PYTHON=python3.12] [VENV=.venv] [TORCH_INDEX=URL] [EXTRA="pip arguments"]'
@@ -50,25 +53,38 @@ demo: setup ## Watch the virtual arm reach its goals over ROS 2
 	@$(VENV)/bin/jepa-arm demo $(ARGS)
 
 model: setup ## Collect data and train the world model that is shipped (45 minutes on two cores)
-	@$(VENV)/bin/jepa-arm model $(ARGS)
+	@$(VENV)/bin/jepa-arm train --install $(ARGS)
 
-test: lint typecheck ## Check style and types, run all tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest test/fast test/sim -n 2 --dist loadfile $(ARGS)
-	@$(PY) -m pytest test/ros -n 2 --dist worksteal --reruns 1 $(ARGS)
+test: lint typecheck docs ## Check style, types, imports and docs, run the tests (8 minutes)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest test/fast test/sim $(PARALLEL) -m 'not extended' $(ARGS)
+	@$(PY) -m pytest test/ros $(PARALLEL_ROS) -m 'not extended' $(ARGS)
+
+test-all: lint typecheck docs ## Run every test, also of tools, examples, builds and soaks
+	@OMP_NUM_THREADS=1 $(PY) -m pytest test/fast test/sim $(PARALLEL) $(ARGS)
+	@$(PY) -m pytest test/ros $(PARALLEL_ROS) $(ARGS)
 
 test-fast: setup ## Run the tests that need no ROS 2 (a minute)
-	@$(PY) -m pytest test/fast $(ARGS)
+	@$(PY) -m pytest test/fast -m 'not extended' $(ARGS)
 
 lint: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo
 
 typecheck: setup
 	@$(PY) -m pyright --pythonpath $(PY)
 
+docs: setup ## Build the documentation site in build/site
+	@$(PY) docs/generate.py --check
+	@$(PY) -m mkdocs build --quiet
+
+results: setup ## Measure every published number again (hours, nothing beside it)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" docs/measure.sh
+	@$(PY) docs/generate.py
+
 faults: setup ## Try every fault on the live graph (up to 10 minutes)
 	@mkdir -p out
-	@$(VENV)/bin/jepa-arm faults --json out/faults.json --html out/faults.html $(ARGS)
+	@$(VENV)/bin/jepa-arm faults --json out/faults.json $(ARGS)
 
 bench: setup ## Measure planning, and camera to command through ROS 2
 	@$(VENV)/bin/jepa-arm bench plan $(ARGS)
@@ -197,6 +213,6 @@ $(STATE)/messages: $(MESSAGE_FILES) $(STATE)/packages
 	      -DCMAKE_INSTALL_PREFIX=$(abspath $(VENV)) \
 	      '-DCMAKE_INSTALL_RPATH=$$ORIGIN;$$ORIGIN/../../..' $(MESSAGES_FLAGS); \
 	    cmake --build $(STATE)/build -j2; cmake --install $(STATE)/build; \
-	    $(PY) -c 'from jepa_arm.nodes.environment import prepare_ros; prepare_ros()'; }; \
+	    $(PY) -c 'from jepa_arm.ros.runtime.environment import prepare_ros; prepare_ros()'; }; \
 	  step 'Messages' build
 	@touch $@

@@ -100,17 +100,23 @@ setup(
         'test': [
             'pytest>=8',
             'pytest-xdist>=3.5,<4',
-            'pytest-rerunfailures>=14',
             'filelock>=3.12',
             'hypothesis>=6.100',
             'ruff>=0.17.6,<0.18',
+            'import-linter>=2.5,<3',
             'pyright[nodejs]==1.1.414',
             'rosbags>=0.11.5,<0.12',
+        ],
+        'docs': [
+            'mkdocs-material>=9.6,<10',
+            'mkdocstrings[python]>=0.30,<2',
         ],
         # Live curves of a training, `jepa-arm train --curves`.
         'curves': ['tensorboard>=2.14,<3'],
         # `jepa-arm view` and viewer:=rerun. Its interface changes with the second number.
         'rerun': ['rerun-sdk>=0.39,<0.42'],
+        # Verbs of jepa_arm_validation: the runtime's packages suffice.
+        'validation': [],
         # Compares LeWorldModel with its authors' code. Large; for an environment of its own.
         'parity': [
             'stable-worldmodel[train]>=0.1.1,<0.2',
@@ -122,7 +128,7 @@ setup(
             'imageio>=2.30,<3',  # which it needs and does not list
             'torch-world>=0.2,<0.3',
         ],
-        # Environments of `python -m benchmarks.public`; for an environment of its own.
+        # Environments of `jepa-arm bench public`; for an environment of its own.
         'public': [
             'stable-worldmodel>=0.1.1,<0.2',
             # which it needs and does not list
@@ -139,11 +145,12 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'jepa-arm = jepa_arm.cli:main',
-            'jepa_arm_sim = jepa_arm.executables:sim',
-            'jepa_arm_planner = jepa_arm.executables:planner',
-            'jepa_arm_guard = jepa_arm.executables:guard',
-            'jepa_arm_view = jepa_arm.executables:view',
+            'jepa-arm = jepa_arm.cli.main:main',
+            'jepa_arm_sim = jepa_arm.ros.executables:sim',
+            'jepa_arm_planner = jepa_arm.ros.executables:planner',
+            'jepa_arm_guard = jepa_arm.ros.executables:guard',
+            'jepa_arm_view = jepa_arm.ros.executables:view',
         ],
+        'jepa_arm.verbs': ['validation = jepa_arm_validation.verbs:add_verbs'],
     },
 )

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jepa_arm.arm import Arm
 from jepa_arm.config import ArmConfig, GuardConfig, SimConfig, load
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
+from jepa_arm.robot.arm import Arm
 
 ARM_NAMES = sorted(path.stem for path in config_path('arms/panda.yaml').parent.glob('*.yaml'))
 

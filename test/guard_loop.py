@@ -1,15 +1,19 @@
-"""A guard in a loop with a clock and a robot; what the tests of the guard have in common."""
+"""Guard test loop: a guard with its clock and a robot, shared by the tests of the guard."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
-from jepa_arm.arm import Arm
 from jepa_arm.config import ArmConfig, GuardConfig, SimConfig, load
-from jepa_arm.guard import Guard
-from jepa_arm.resources import config_path
-from jepa_arm.types import GuardState, JointSample, Proposal
+from jepa_arm.core.files import config_path
+from jepa_arm.core.types import GuardState, JointSample, Proposal
+from jepa_arm.guard.guard import Guard
+from jepa_arm.guard.proposal_checks import CONTENT_CHECKS, check_path
+from jepa_arm.robot.arm import Arm
 
 ARM_CONFIG = load(ArmConfig, config_path('arms/panda.yaml'))
 ARM = Arm(ARM_CONFIG)
@@ -21,8 +25,17 @@ CONFIG = load(GuardConfig, config_path('guard.yaml'))
 DT = TIME.stream_dt
 
 
+@contextmanager
+def without_path_check() -> Iterator[None]:
+    """Accept proposals whose path is not clear, so that only the command stream can stop them."""
+    checks = tuple(check for check in CONTENT_CHECKS if check is not check_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('jepa_arm.guard.guard.CONTENT_CHECKS', checks)
+        yield
+
+
 class Loop:
-    """A guard with its clock and a robot that is wherever it was commanded to be."""
+    """A guard, its clock and a robot that is at the commanded or at a ``measured`` position."""
 
     def __init__(self, arm=ARM, joints=None, config=CONFIG, now=10.0):
         self.arm, self.now = arm, now
@@ -54,7 +67,7 @@ class Loop:
         raise AssertionError(f'still {verdict.state} after {limit} ticks')
 
     def proposal(self, **changes):
-        """A fresh proposal that turns the first and the last joint, with ``changes``."""
+        """Return a fresh proposal that turns the first and the last joint, with ``changes``."""
         start = self.guard.command.position
         slope = np.zeros_like(start)
         slope[[0, -1]] = 0.02, 0.1
@@ -96,7 +109,7 @@ def with_value(array, index, value):
 
 
 def push_on(loop, until, limit=200):
-    """Proposes the same motion again and again until the guard is in the state ``until``."""
+    """Propose the same motion again and again until the guard is in the state ``until``."""
     for _ in range(limit):
         loop.submit(loop.proposal())
         if loop.tick(5).state is until:

@@ -20,12 +20,12 @@ SIGREG_SEED, SIGREG_PROJECTIONS, SIGREG_KNOTS = 3, 1024, 17
 
 
 def weights(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Values for tensors of these released names and shapes, of a size that lets them matter."""
+    """Return weights for the released names and shapes, large enough to affect the output."""
     return {name: _filled(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def images() -> list[np.ndarray]:
-    """Five images (h, w, 3) uint8 of coloured squares; the last is small, the one before large."""
+    """Return five images (h, w, 3) uint8 of coloured squares; the last two are large and small."""
     rng = np.random.RandomState(0)
     sizes = (224, 224, 224, 320, 80)
     return [

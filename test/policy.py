@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
 
 
 def policy():

@@ -1,4 +1,4 @@
-"""A toy world in which a small square moves as the actions say: data in a second, no simulator."""
+"""Toy world in which actions move a small square: data in a second, without a simulator."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from jepa_arm.config import (
     TimeConfig,
     load,
 )
-from jepa_arm.data.episodes import EpisodeWriter
-from jepa_arm.motion import proprioception
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
+from jepa_arm.datasets.episodes import EpisodeWriter
+from jepa_arm.robot.action_space import proprioception
 
 SIZE = 16
 CONTRACT = Contract(
@@ -41,27 +41,27 @@ TRAIN = replace(
     warmup_steps=4,
     sigreg_projections=32,
     sigreg_knots=9,
-    held_out=0.2,
+    held_out=0.3,
     validate_every=6,
     save_every_s=1e6,
     probe_steps=30,
-    inverse_weight=0.0,
-    tip_probe_steps=0,
-    shifts_colours=False,
+    tip_probe_steps=30,
+    inverse_dynamics_weight=0.0,
+    colour_augmentation=False,
     windows_per_episode=1,
 )
 TOY = replace(
     load(ModelFile, config_path('model/compact.yaml')),
     model=MODEL,
     train=TRAIN,
-    predictor=None,  # two processes more, which take longer to start than a toy to learn
+    predictor=None,  # needs two more processes, which take longer to start than the toy to train
 )
 TOY_LEWM = replace(TOY, model=LEWM, train=replace(TRAIN, window=4, learning_rate=2e-3))
 PREDICTOR = PredictorConfig(steps=40, batch=32, window=5, learning_rate=5e-3)
 
 
 def episode(rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:
-    """Joints in [-1, 1]^2 drive a 4 px square; each action moves them by 0.1 at most."""
+    """Return a random episode in which joints in [-1, 1]^2, moved by up to 0.1, place a square."""
     q = np.empty((frames, 2))
     action = np.empty((frames - 1, 2))
     q[0] = rng.uniform(-1.0, 1.0, 2)
@@ -74,27 +74,27 @@ def episode(rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:
     corners = np.rint((q + 1.0) / 2.0 * (SIZE - 4)).astype(int)
     for image, (x, y) in zip(pixels, corners, strict=True):
         image[y : y + 4, x : x + 4] = (200, 40, 40)
-    place = np.column_stack([q, np.zeros(frames)])
+    position = np.column_stack([q, np.zeros(frames)])
     return {
         'pixels': pixels,
         'proprio': q,
         'action': action,
-        'tip_position': place,
-        'tip_target': place,
-        'object_position': place,
+        'tip_position': position,
+        'tip_target': position,
+        'object_position': position,
         'object_yaw': np.zeros(frames),
         'contact': np.zeros(frames, dtype=bool),
     }
 
 
-def seen(one: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and proprioception of an episode, as the encoder takes them."""
+def observations(one: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and proprioception of an episode, the inputs of the encoder."""
     proprio = proprioception(one['proprio'], one['tip_position'], one['tip_target'])
     return one['pixels'], proprio.astype(np.float32)
 
 
 def write(path: Path, lengths: list[int], seed: int = 0) -> Path:
-    """A whole episode file of the toy world."""
+    """Write a complete episode file of the toy world and return its path."""
     rng = np.random.default_rng(seed)
     with EpisodeWriter(path, lengths, CONTRACT, seed, {'made_by': 'synthetic'}) as writer:
         for length in lengths:

@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from jepa_arm.cli.main import main
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Writes lewm_reference.npz: what stable-worldmodel's LeWorldModel computes.
+"""Write lewm_reference.npz: outputs of stable-worldmodel's LeWorldModel.
 
 python test/data/make_lewm_reference.py, where `pip install -e '.[parity]'` was run.
 """
@@ -18,11 +18,11 @@ from stable_worldmodel.wm.loss import SIGReg
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lewm_reference as reference
-from jepa_arm.model.official import released_name
+from jepa_arm.model.lewm.released_checkpoint import released_name
 
 
 def published_model() -> LeWM:
-    """The authors' network with the weights of ``reference.weights``."""
+    """Return the authors' network with the weights of ``reference.weights``."""
     sizes = {'input_dim': 192, 'hidden_dim': 192, 'output_dim': 192}
     projectors = [MLP(192, 2048, 192, norm_fn=torch.nn.BatchNorm1d) for _ in range(2)]
     model = LeWM(
@@ -40,7 +40,7 @@ def published_model() -> LeWM:
 
 
 def published_image(image: np.ndarray) -> torch.Tensor:
-    """(3, 224, 224) of (h, w, 3) uint8, as the authors' training prepares it."""
+    """Return an image (3, 224, 224) of (h, w, 3) uint8, prepared as in the authors' training."""
     prepare = transforms.Compose(
         [
             transforms.ToImage(),
@@ -53,7 +53,7 @@ def published_image(image: np.ndarray) -> torch.Tensor:
 
 
 def published_numbers(model: LeWM) -> dict[str, Any]:
-    """What the tests compare, by name; see test_lewm.py."""
+    """Return the reference values of test_lewm.py by name."""
     pixels = torch.stack([published_image(image) for image in reference.images()])
     embeddings = model.encode({'pixels': pixels[None]})['emb'][0]
     window, actions = reference.latents(4, 4), reference.actions(4, 3)
@@ -83,7 +83,7 @@ def published_numbers(model: LeWM) -> dict[str, Any]:
 
 
 def inventory(model: LeWM) -> str:
-    """SHA-256 of all tensors' released names and shapes."""
+    """Return the SHA-256 of all tensors' released names and shapes."""
     shapes = {released_name(k): tuple(v.shape) for k, v in model.state_dict().items()}
     return hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
 

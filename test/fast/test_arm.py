@@ -1,4 +1,4 @@
-"""Kinematics against PyBullet's Panda, and what inverse kinematics promises."""
+"""Kinematics against PyBullet's Panda, inverse kinematics, and limits of the Panda."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepa_arm.arm import Arm, ArmError
-from jepa_arm.collision import Scene
 from jepa_arm.config import ArmConfig
+from jepa_arm.robot.arm import Arm, ArmError
+from jepa_arm.robot.collision import CollisionModel
 
 pybullet = pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
 pybullet_data = pytest.importorskip('pybullet_data')
 
 
-def test_forward_kinematics_equals_the_makers_to_1e6(arm: Arm) -> None:
+def test_forward_kinematics_matches_pybullet_to_1e6(arm: Arm) -> None:
     client = pybullet.connect(pybullet.DIRECT)
     path = Path(pybullet_data.getDataPath()) / 'franka_panda' / 'panda.urdf'
     robot = pybullet.loadURDF(str(path), useFixedBase=True, physicsClientId=client)
@@ -51,7 +51,7 @@ def test_jacobian_equals_finite_differences(arm: Arm) -> None:
 
 def test_ik_reaches_the_whole_workspace_with_the_tool_down(arm: Arm) -> None:
     rng = np.random.default_rng(1)
-    scene = Scene(arm)
+    scene = CollisionModel(arm)
     for _ in range(50):
         target = rng.uniform(arm.workspace_min, arm.workspace_max)
         q, error = arm.ik(target, arm.home, iterations=60)
@@ -70,29 +70,29 @@ def test_ik_follows_a_moving_target_within_a_millimetre(arm: Arm) -> None:
         assert error < 1e-3
 
 
-def test_self_collision_is_seen_and_named(arm: Arm) -> None:
+def test_self_collision_names_the_links(arm: Arm) -> None:
     folded = arm.home.copy()
     folded[1], folded[3], folded[5] = 0.5, -3.0, -0.0
-    pair = Scene(arm).self_collision(folded)
+    pair = CollisionModel(arm).self_collision(folded)
     assert pair is not None
     assert all(link.startswith('panda_link') or link == 'pusher' for link in pair)
-    assert Scene(arm).self_collision(arm.home) is None
+    assert CollisionModel(arm).self_collision(arm.home) is None
 
 
-def test_clearance_is_the_height_of_the_tip_when_the_tool_is_lowest(arm: Arm) -> None:
+def test_ground_clearance_is_the_height_of_the_tip_if_the_tool_is_lowest(arm: Arm) -> None:
     target = np.array([0.5, 0.0, 0.05])
     q, _ = arm.ik(target, arm.home, iterations=60)
-    scene = Scene(arm)
-    assert scene.clearance_below(scene.at(q)) == pytest.approx(0.05, abs=2e-3)
+    scene = CollisionModel(arm)
+    assert scene.ground_clearance(scene.evaluate(q)) == pytest.approx(0.05, abs=2e-3)
 
 
-def test_limits_are_the_urdfs_tightened(arm: Arm, arm_config: ArmConfig) -> None:
+def test_limits_are_those_of_the_urdf_or_tighter(arm: Arm, arm_config: ArmConfig) -> None:
     assert arm.velocity_limit[0] == pytest.approx(2.175 * arm_config.velocity_scale)
     assert arm.lower[3] == pytest.approx(-3.0718)
     assert arm.effort_limit[6] == pytest.approx(12.0)
 
 
-def test_unknown_joint_lists_those_there(arm_config: ArmConfig) -> None:
+def test_an_unknown_joint_is_refused_with_a_list_of_the_joints(arm_config: ArmConfig) -> None:
     joints = ('panda_joint9', *arm_config.joints[1:])
     with pytest.raises(ArmError, match=r'panda_joint9 is not in .*panda_joint1'):
         Arm(replace(arm_config, joints=joints))

@@ -8,13 +8,14 @@ import pinocchio as pin
 import pytest
 
 from guard_loop import CONFIG, TIME, Loop, assert_within_limits
-from jepa_arm.arm import Arm
-from jepa_arm.collision import Scene
 from jepa_arm.config import ArmConfig, load
-from jepa_arm.motion import JointStreamer, TipMotion
-from jepa_arm.resources import config_path
-from jepa_arm.sim.camera import project
-from jepa_arm.types import Command, GuardState, Proposal
+from jepa_arm.core.files import config_path
+from jepa_arm.core.types import Command, GuardState, Proposal
+from jepa_arm.robot.action_space import TipMotion
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.camera import project
+from jepa_arm.robot.collision import CollisionModel
+from jepa_arm.robot.trajectory import JointStreamer
 
 FLANGES = {
     'panda': 'panda_link8',
@@ -49,7 +50,7 @@ UR5E = [
 
 @pytest.fixture
 def arm(each_arm):
-    """Each in turn, in place of the Panda."""
+    """Return each configured arm in turn."""
     return each_arm
 
 
@@ -76,7 +77,7 @@ def by_franka(q):
 
 
 def by_universal_robots(q):
-    """In ``base_link``, which looks the other way than the maker's base."""
+    """Return a pose in ``base_link``, which faces the other way than the manufacturer's base."""
     pose = turn(2, np.pi)
     for (a, d, alpha), angle in zip(UR5E, q, strict=True):
         pose = pose @ turn(2, angle) @ shift(a, d) @ turn(0, alpha)
@@ -84,7 +85,7 @@ def by_universal_robots(q):
 
 
 def by_urdf(file, link, beyond):
-    """Pose of what lies ``beyond`` (m) the origin of ``link`` in a URDF of pybullet_data."""
+    """Return the pose of a point ``beyond`` (m) the origin of ``link`` in a reference URDF."""
     pybullet_data = pytest.importorskip('pybullet_data', reason='no wheel for this Python')
     model = pin.buildModelFromUrdf(str(Path(pybullet_data.getDataPath()) / file))
     data, frame = model.createData(), model.getFrameId(link)
@@ -96,8 +97,8 @@ def by_urdf(file, link, beyond):
     return pose
 
 
-def test_the_flange_is_where_the_maker_says(arm):
-    """To 1e-8; the xArm's reference has right angles of four decimals."""
+def test_the_flange_pose_matches_the_manufacturers_model(arm):
+    """The tolerance is 1e-8; the xArm's reference has right angles of four decimals."""
     references = {
         'panda': lambda: by_franka,
         'fr3': lambda: by_franka,
@@ -116,7 +117,7 @@ def test_the_flange_is_where_the_maker_says(arm):
 
 
 def shapes_at_zero(model, geometry):
-    """(joint, shape, pose) of each shape with all joints at 0."""
+    """Return (joint, shape, pose) of each shape with all joints at 0."""
     data, placed = model.createData(), pin.GeometryData(geometry)
     pin.updateGeometryPlacements(model, data, geometry, placed, np.zeros(model.nq))
     objects = zip(geometry.geometryObjects, placed.oMg, strict=True)
@@ -124,7 +125,7 @@ def shapes_at_zero(model, geometry):
 
 
 def beyond(points, capsule, pose):
-    """(N,) m, how far ``points`` (N, 3) lie outside a cylinder with a ball at either end."""
+    """Return the distance (N,) m of ``points`` (N, 3) outside a capsule."""
     local = (points - pose[:3, 3]) @ pose[:3, :3]
     local[:, 2] -= np.clip(local[:, 2], -capsule.halfLength, capsule.halfLength)
     return np.linalg.norm(local, axis=1) - capsule.radius
@@ -134,7 +135,7 @@ def beyond(points, capsule, pose):
     ('name', 'file', 'meshes'),
     [('iiwa14', 'kuka_iiwa/model.urdf', 'kuka_iiwa'), ('xarm6', 'xarm/xarm6_robot.urdf', 'xarm')],
 )
-def test_no_part_of_the_makers_meshes_is_more_than_2_cm_outside_the_shapes(name, file, meshes):
+def test_the_manufacturers_meshes_are_within_2_cm_of_the_collision_shapes(name, file, meshes):
     pybullet_data = pytest.importorskip('pybullet_data', reason='no wheel for this Python')
     folder = Path(pybullet_data.getDataPath())
     model = pin.buildModelFromUrdf(str(folder / file))
@@ -155,7 +156,7 @@ def test_no_part_of_the_makers_meshes_is_more_than_2_cm_outside_the_shapes(name,
         assert np.min(outside, axis=0).max() < 0.02
 
 
-def test_limits_are_no_wider_than_the_urdfs(arm):
+def test_limits_are_not_wider_than_those_of_the_urdf(arm):
     full = pin.buildModelFromXML(arm.urdf)
     for i, name in enumerate(arm.joint_names):
         j = full.joints[full.getJointId(name)].idx_q
@@ -164,8 +165,8 @@ def test_limits_are_no_wider_than_the_urdfs(arm):
         assert arm.velocity_limit[i] < arm.fastest[i] <= full.velocityLimit[j]
 
 
-def test_the_fr3_allows_its_speed_wherever_it_may_be():
-    """The maker's limit falls with the distance to a joint's end (libfranka, rate_limiting.h)."""
+def test_the_fr3_allows_its_configured_speed_everywhere_within_its_limits():
+    """The limit falls with the distance to a joint's end (libfranka, rate_limiting.h)."""
     arm = Arm(load(ArmConfig, config_path('arms/fr3.yaml')))
     offset = np.array([0.30, 0.20, 0.20, 0.30, 0.35, 0.35, 0.35])
     factor = np.array([12.0, 5.17, 7.0, 8.0, 34.0, 11.0, 34.0])
@@ -176,8 +177,8 @@ def test_the_fr3_allows_its_speed_wherever_it_may_be():
         assert np.all(np.sqrt(factor * room) - offset - tolerance > arm.velocity_limit)
 
 
-def test_home_and_workspace_are_reached_tool_down_without_touching_anything(arm):
-    scene, rng = Scene(arm), np.random.default_rng(1)
+def test_home_and_workspace_are_reached_tool_down_without_collision(arm):
+    scene, rng = CollisionModel(arm), np.random.default_rng(1)
     box = zip(arm.workspace_min, arm.workspace_max, strict=True)
     corners = np.array(np.meshgrid(*box)).reshape(3, -1).T
     inside = rng.uniform(arm.workspace_min, arm.workspace_max, (40, 3))
@@ -186,8 +187,8 @@ def test_home_and_workspace_are_reached_tool_down_without_touching_anything(arm)
         q, error = arm.ik(target, arm.home, iterations=60)
         assert error < 1e-3 and arm.tip_pose(q)[2, 2] < -0.999
         assert np.all((q >= arm.lower) & (q <= arm.upper))
-        pose = scene.at(q)
-        assert pose.distances.min() > 0.005 and scene.clearance_below(pose) > 0.01
+        pose = scene.evaluate(q)
+        assert pose.distances.min() > 0.005 and scene.ground_clearance(pose) > 0.01
         again, error = arm.ik(target, q)
         assert error < 1e-3 and np.abs(again - q).max() < 0.02
 
@@ -200,7 +201,7 @@ def test_the_camera_sees_the_floor_of_the_workspace(arm):
 
 
 def waypoints(motion, goal, count=3):
-    """Joints (count, J) on the straight way of the tip to ``goal`` at the planner's speed."""
+    """Return joints (count, J) on the tip's straight line to ``goal`` at the planner's speed."""
     actions = []
     target = motion.target
     for _ in range(count):
@@ -237,10 +238,10 @@ def test_a_stop_from_full_speed_takes_no_longer_than_the_approach_time(arm):
             velocity[joint] = sign * speed
             streamer.go_on_from(Command(arm.home, velocity, rest))
             duration = len(streamer.stopping_path()) * TIME.stream_dt
-            assert duration <= CONFIG.approach_time + 1e-9
+            assert duration <= CONFIG.slowdown_time + 1e-9
 
 
-def test_the_guard_refuses_what_is_beyond_a_limit_too_fast_or_folds_the_arm_into_itself(arm):
+def test_the_guard_refuses_violated_limits_excess_speed_and_self_collision(arm):
     anywhere = Arm(
         replace(arm.config, workspace_min=(-2.0, -2.0, -2.0), workspace_max=(2.0, 2.0, 2.0))
     )
@@ -264,15 +265,15 @@ def test_the_guard_refuses_what_is_beyond_a_limit_too_fast_or_folds_the_arm_into
 
 
 def folding(arm):
-    """Joints above the table where the arm is free, and others near by where it is not."""
-    scene, rng = Scene(arm), np.random.default_rng(3)
+    """Return collision-free joints above the table, and joints near by in self-collision."""
+    scene, rng = CollisionModel(arm), np.random.default_rng(3)
     while True:
         free = rng.uniform(np.maximum(arm.lower, -2.5), np.minimum(arm.upper, 2.5))
         folded = free + rng.uniform(-0.5, 0.5, len(free))
-        poses = scene.at(free), scene.at(folded)
+        poses = scene.evaluate(free), scene.evaluate(folded)
         if (
             np.all((folded > arm.lower) & (folded < arm.upper))
-            and min(scene.clearance_below(pose) for pose in poses) > 0.05
+            and min(scene.ground_clearance(pose) for pose in poses) > 0.05
             and poses[0].distances.min() > 0.0
             and scene.self_collision(folded)
         ):

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is what is loaded; anything else is refused in words."""
+"""Checkpoints: loading restores what was saved and refuses everything else."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import synthetic
-from jepa_arm.model.checkpoint import (
-    CheckpointError,
-    check_contract,
-    load_checkpoint,
-    load_module,
-    save_checkpoint,
-    save_module,
-)
-from jepa_arm.model.probes import Probes
+from jepa_arm.model.checkpoint import check_contract, load_checkpoint, save_checkpoint
+from jepa_arm.model.checkpoint_files import CheckpointError, load_module, save_module
+from jepa_arm.model.heads.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
 
 
@@ -28,24 +22,25 @@ def make_model(seed: int = 0) -> WorldModel:
     normaliser = Normaliser(0.4, 0.2, (0.1, -0.2) * 4, (0.6, 0.5) * 4)
     model = WorldModel(synthetic.MODEL, synthetic.CONTRACT, normaliser)
     one = synthetic.episode(np.random.default_rng(0), 20)
-    model.encode(*synthetic.seen(one))  # batch statistics other than the initial ones
+    model.encode(*synthetic.observations(one))  # batch statistics other than the initial ones
     return model.eval()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = make_model()
-    save_checkpoint(tmp_path / 'c', model, Probes(model.latent), {'gates': {'mse': [0.5]}})
+    save_checkpoint(tmp_path / 'c', model, Probes(model.latent_dim), {'gates': {'mse': [0.5]}})
     return tmp_path / 'c'
 
 
 def test_save_and_load_give_identical_outputs(tmp_path: Path) -> None:
-    model, probes = make_model(), Probes(synthetic.MODEL.latent)
+    model, probes = make_model(), Probes(synthetic.MODEL.latent_dim)
     save_checkpoint(tmp_path / 'c', model, probes, {'training': {'seed': 4}})
     loaded = load_checkpoint(tmp_path / 'c')
     one = synthetic.episode(np.random.default_rng(1), 6)
-    z = model.encode(*synthetic.seen(one))
-    torch.testing.assert_close(loaded.model.encode(*synthetic.seen(one)), z, rtol=0, atol=0)
+    z = model.encode(*synthetic.observations(one))
+    again = loaded.model.encode(*synthetic.observations(one))
+    torch.testing.assert_close(again, z, rtol=0, atol=0)
     actions = torch.rand(6, 3, model.block_width)
     expected = model.rollout(z, z, actions)
     torch.testing.assert_close(loaded.model.rollout(z, z, actions), expected, rtol=0, atol=0)
@@ -56,7 +51,7 @@ def test_save_and_load_give_identical_outputs(tmp_path: Path) -> None:
 
 
 def test_saving_replaces_an_old_checkpoint_and_leaves_nothing_else(folder: Path) -> None:
-    save_checkpoint(folder, make_model(1), Probes(synthetic.MODEL.latent), {'gates': {}})
+    save_checkpoint(folder, make_model(1), Probes(synthetic.MODEL.latent_dim), {'gates': {}})
     assert load_checkpoint(folder).info['gates'] == {}
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
@@ -84,7 +79,7 @@ def edit_config(folder: Path, **values: object) -> None:
 
 def test_another_schema_is_refused(folder: Path) -> None:
     edit_config(folder, schema_version=99)
-    with pytest.raises(CheckpointError, match='expected schema_version 1, got 99'):
+    with pytest.raises(CheckpointError, match='expected schema_version 2, got 99'):
         load_checkpoint(folder)
 
 
@@ -108,16 +103,17 @@ def test_unknown_and_missing_tensors_are_named(folder: Path) -> None:
 def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
     path = folder / 'model.safetensors'
     tensors = load_file(path)
-    tensors['predictor.latent.weight'][0, 0] = float('nan')
+    tensors['predictor.input_projection.weight'][0, 0] = float('nan')
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match='predictor.latent.weight: expected finite'):
+    with pytest.raises(
+        CheckpointError, match='predictor.input_projection.weight: expected finite'
+    ):
         load_checkpoint(folder)
 
 
-def test_a_full_disk_is_said_and_what_was_saved_before_is_kept(
+def test_a_full_disk_is_reported_and_the_previous_file_is_kept(
     folder: Path, fill_disk: Callable[[int], None]
 ) -> None:
-    """It was an exception of safetensors' own, which the command line showed as a traceback."""
     before = load_checkpoint(folder).model.state_dict()
     fill_disk(10_000)
     with pytest.raises(OSError, match='could not be written'):
@@ -129,13 +125,13 @@ def test_a_full_disk_is_said_and_what_was_saved_before_is_kept(
 
 def test_any_module_can_be_added_to_a_checkpoint(folder: Path) -> None:
     saved, loaded = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    save_module(folder, 'heads', saved)
-    load_module(folder, 'heads', loaded)
+    save_module(folder, 'extra', saved)
+    load_module(folder, 'extra', loaded)
     torch.testing.assert_close(loaded.weight, saved.weight, rtol=0, atol=0)
     load_checkpoint(folder)
 
 
-def test_the_same_robot_is_accepted_whatever_its_physics_and_frame_names() -> None:
+def test_physics_step_and_frame_names_may_differ_from_the_live_robot() -> None:
     live = replace(
         synthetic.CONTRACT,
         time=replace(synthetic.CONTRACT.time, physics_dt=0.005),
@@ -161,7 +157,7 @@ def test_every_difference_to_the_live_robot_is_listed() -> None:
         'joints: trained with',
         'camera.position: trained with',
         'time.frame_skip: trained with 2, here 4',
-        'jepa-arm model --arm ur5e',
+        'jepa-arm train --arm ur5e',
         '--planner scripted --arm ur5e',
     ):
         assert part in message

@@ -1,5 +1,6 @@
-"""The command line fails with one clear line and a non-zero exit code, and writes nothing."""
+"""Command line: clear failures, refused options, examples that parse."""
 
+import argparse
 import json
 import os
 import sys
@@ -8,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jepa_arm.cli import main
+from jepa_arm.cli.main import CommandLine, main
 from jepa_arm.config import ConfigError
-from jepa_arm.nodes.environment import LOCAL_PROFILE, choose_network, limit_discovery
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
+from jepa_arm.ros.runtime.environment import LOCAL_PROFILE, choose_network, limit_discovery
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
 
@@ -21,22 +22,17 @@ pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
     [
         (['eval', '--task', 'push', '--checkpoint', 'nowhere'], 'nowhere'),
         (['bench', 'sim', '--arm', 'pandora'], 'panda.yaml'),
-        (['bench', 'peers', '--only', 'nobody'], 'local, actor, icem'),
-        (['bench', 'peers', '--table', '--out', 'nowhere'], 'nowhere'),
-        (['eval', '--task', 'push', '--ros', '--planner', 'cem'], '--planner'),
-        (['eval', '--task', 'push', '--planner', 'random', '--blackout', '1', '1'], '--blackout'),
         (['eval', '--task', 'push', '--blackout', '100%', '1'], '1% to 99%'),
-        (['eval', '--task', 'push', '--blackout', 'soon', '1'], 'FROM > 0 s'),
+        (['eval', '--task', 'push', '--blackout', 'soon', '1'], 'BEGIN > 0 s'),
         (['eval', '--task', 'push', '--delay', '-5'], '0 to 300 ms'),
         (['eval', '--task', 'push', '--delay', '310'], '0 to 300 ms'),
-        (['eval', '--task', 'push', '--unknown-delay'], '--delay'),
         (['train', '--data', 'missing.h5', '--out', 'run'], 'missing.h5'),
-        (['stills', '--data', 'missing.h5', '--out', 'stills.h5'], 'missing.h5'),
-        (['probes', '--data', 'missing.h5'], 'missing.h5'),
-        (['probes', '--labels', '2000', '--stills', 'x.h5'], '--labels or --stills'),
-        (['heads', '--data', 'missing.h5'], 'missing.h5'),
-        (['pose', '--data', 'missing.h5'], 'missing.h5'),
+        (['train', '--only', 'probes', '--data', 'missing.h5'], 'missing.h5'),
+        ('train --only probes --data x.h5 --labels 500 --scenes y.h5'.split(), 'both'),
+        (['train', '--only', 'actor-critic', '--data', 'missing.h5'], 'missing.h5'),
+        (['train', '--only', 'pose', '--data', 'missing.h5'], 'missing.h5'),
         (['train', '--data', 'x.h5', '--out', 'run', '--model', 'huge'], 'compact.yaml'),
+        (['data', 'render', '--data', 'missing.h5', '--out', 'scenes.h5'], 'missing.h5'),
         (['up', '--arm', 'pandora'], 'panda.yaml'),
         (['up', '--task', 'juggle'], 'push.yaml'),
         (['up', '--checkpoint', 'nowhere'], 'nowhere'),
@@ -66,14 +62,13 @@ def test_bad_names_are_one_clear_line(
 def test_help_names_what_there_is_and_no_empty_defaults(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It printed ``(default: )`` and ``(default: None)``, and three of the five tasks."""
     with pytest.raises(SystemExit):
         main(['up', '--help'])
-    said = ' '.join(capsys.readouterr().out.split())
+    output = ' '.join(capsys.readouterr().out.split())
     for empty in ('(default: )', '(default: None)', '(default: False)'):
-        assert empty not in said
+        assert empty not in output
     for name in ('xarm6', 'avoid_push', 'forward_velocity', '(default: push)'):
-        assert name in said
+        assert name in output
 
 
 def test_the_graph_leaves_the_machine_only_when_that_is_said(
@@ -110,7 +105,9 @@ def test_humble_is_kept_on_this_machine_by_the_variable_that_it_knows(
 ) -> None:
     (tmp_path / 'rclpy').mkdir()
     (tmp_path / 'rclpy/__init__.py').touch()
-    (tmp_path / f'rclpy-{rclpy}-py3.10.egg-info').mkdir()
+    about = tmp_path / f'rclpy-{rclpy}-py3.10.egg-info'
+    about.mkdir()
+    (about / 'PKG-INFO').write_text(f'Name: rclpy\nVersion: {rclpy}\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, 'rclpy', raising=False)
     for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
@@ -152,7 +149,7 @@ def test_the_model_of_another_arm_is_refused_with_what_to_do(
     assert main('eval --task reach --episodes 1 --seed 50000 --arm ur5e'.split()) == 1
     error = capsys.readouterr().err
     assert 'arm: trained with panda, here ur5e' in error
-    assert 'jepa-arm model --arm ur5e' in error
+    assert 'jepa-arm train --arm ur5e' in error
 
 
 def test_a_data_file_that_is_no_hdf5_is_refused(
@@ -167,8 +164,62 @@ def test_a_data_file_that_is_no_hdf5_is_refused(
 def test_collecting_does_not_overwrite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / 'play.h5'
     path.write_bytes(b'precious')
-    assert main(['collect', '--out', str(path), '--episodes', '2']) == 1
+    assert main(['data', 'collect', '--out', str(path), '--episodes', '2']) == 1
     assert path.read_bytes() == b'precious'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'option'),
+    [
+        ('eval --task push --ros --planner cem', '--planner'),
+        ('eval --task push --ros --blackout 1 1', '--blackout'),
+        ('eval --task push --planner random --blackout 1 1', '--blackout'),
+        ('eval --task push --planner scripted --checkpoint compact', '--checkpoint'),
+        ('eval --task push --unknown-delay', '--unknown-delay'),
+        ('up --no-planner --dry-run', '--dry-run'),
+        ('train --labels 100', '--labels'),
+        ('train --scenes scenes.h5', '--scenes'),
+        ('train --only belief --data play.h5 --steps 10', '--steps'),
+        ('train --only belief --data play.h5 --page page.html', '--page'),
+        ('train --only belief', '--only'),
+    ],
+)
+def test_an_option_without_effect_is_refused_by_name(
+    arguments: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 1
+    assert f'{option}:' in capsys.readouterr().err
+
+
+def test_a_verb_takes_no_option_that_it_does_not_use() -> None:
+    with pytest.raises(SystemExit):
+        main('bench ros --arm ur5e'.split())
+
+
+def test_every_example_parses_and_every_verb_has_one() -> None:
+    command_line = CommandLine()
+    assert len(command_line.examples) > 20
+    for example in command_line.examples:
+        assert command_line.parser.parse_args(example.split()[1:]).run
+
+
+def test_a_bug_keeps_its_traceback_and_an_error_of_the_user_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> None:
+        def load_simulation(args: argparse.Namespace) -> None:
+            raise error
+
+        monkeypatch.setattr('jepa_arm.cli.options.simulation', load_simulation)
+
+    fail(ValueError('a bug'))
+    with pytest.raises(ValueError, match='a bug'):
+        main(['bench', 'sim'])
+    fail(ConfigError('expected another value'))
+    assert main(['bench', 'sim']) == 1
+    assert capsys.readouterr().err == 'jepa-arm bench: expected another value\n'
+    with pytest.raises(ConfigError):
+        main(['--traceback', 'bench', 'sim'])
 
 
 @pytest.mark.parametrize('arguments', [['eval', '--task', 'push', '--episodes', '0'], ['juggle']])

@@ -1,4 +1,4 @@
-"""Distances, bounds and swept paths, against slow and plain computations."""
+"""Collision distances, bounds and swept paths, against brute-force computations."""
 
 import dataclasses
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from guard_loop import ANYWHERE, ARM, ARM_CONFIG, CONFIG
-from jepa_arm.arm import Arm, ArmError
-from jepa_arm.collision import Scene
 from jepa_arm.config import ObstacleConfig
-from jepa_arm.sweep import Sweep
+from jepa_arm.guard.path_checker import PathChecker
+from jepa_arm.robot.arm import Arm, ArmError
+from jepa_arm.robot.collision import CollisionModel
 
 BOX = ObstacleConfig('box', 'box', (0.2, 0.1, 0.3), (0.45, 0.3, 0.3), (0.3, -0.2, 0.5))
 BALL = ObstacleConfig('ball', 'sphere', (0.1,), (0.3, -0.4, 0.5))
@@ -20,16 +20,18 @@ def random_joints(rng, scale=1.0):
     return np.clip(ARM.home + scale * rng.normal(size=7), ARM.lower, ARM.upper)
 
 
-def test_the_pandas_cylinders_and_balls_are_made_capsules():
-    scene = Scene(ARM)
-    links = {name for pair in scene.names for name in pair}
-    assert len(scene.names) < 50 and {'panda_link0', 'panda_link7', 'pusher'} <= links
+def test_cylinders_with_spheres_become_capsules():
+    collisions = CollisionModel(ARM)
+    links = {name for pair in collisions.names for name in pair}
+    assert len(collisions.names) < 50 and {'panda_link0', 'panda_link7', 'pusher'} <= links
 
 
-def test_shapes_are_placed_where_the_arm_has_them(each_arm):
-    scene, q = Scene(each_arm), each_arm.home + 0.1
-    points, poses = scene.points(q), scene.placements(q)
-    capsules = [(s, pose) for s, pose in zip(scene.shapes, poses, strict=True) if s.ball > 0.0]
+def test_shape_poses_match_the_hull_points(each_arm):
+    collisions, q = CollisionModel(each_arm), each_arm.home + 0.1
+    points, poses = collisions.points(q), collisions.shape_poses(q)
+    capsules = [
+        (s, pose) for s, pose in zip(collisions.shapes, poses, strict=True) if s.ball > 0.0
+    ]
     assert len(capsules) >= 9
     for shape, pose in capsules:
         for z in (-shape.half[2], shape.half[2]):
@@ -37,65 +39,67 @@ def test_shapes_are_placed_where_the_arm_has_them(each_arm):
             assert np.linalg.norm(points - end, axis=1).min() < 1e-9, shape.name
 
 
-def test_no_point_and_no_distance_changes_by_more_than_its_bound():
+def test_points_and_distances_stay_within_their_bounds():
     rng = np.random.default_rng(0)
-    scene = Scene(ANYWHERE, (BOX, BALL))
+    collisions = CollisionModel(ANYWHERE, (BOX, BALL))
     for _ in range(20):
         begin = random_joints(rng)
         motion = 0.3 * rng.normal(size=7)
-        a, b = scene.at(begin), scene.at(begin + motion)
-        bend = scene.curvature(motion)
-        assert np.all(np.abs(b.distances - a.distances) <= scene.closing(motion) + 1e-5)
+        a, b = collisions.evaluate(begin), collisions.evaluate(begin + motion)
+        bend = collisions.curvature_bound(motion)
+        assert np.all(
+            np.abs(b.distances - a.distances) <= collisions.approach_bound(motion) + 1e-5
+        )
         for share in (0.25, 0.5, 0.75):
-            point = scene.points(begin + share * motion)
+            point = collisions.points(begin + share * motion)
             chord = a.points + share * (b.points - a.points)
             assert np.all(np.linalg.norm(point - chord, axis=1) <= bend / 8.0 + 1e-9)
             assert (
-                scene.lowest(point)
-                <= scene.clearance_below(scene.at(begin + share * motion)) + 1e-9
+                collisions.min_ground_clearance(point)
+                <= collisions.ground_clearance(collisions.evaluate(begin + share * motion)) + 1e-9
             )
 
 
-def test_a_swept_path_is_judged_as_by_many_samples():
-    """Clear: nothing nearer than half a check's step allows. Refused: it truly comes too near."""
+def test_swept_path_checks_agree_with_dense_sampling():
+    """Accepted paths keep the margins up to half a check step; refused paths violate them."""
     rng = np.random.default_rng(1)
-    sweep = Sweep(ANYWHERE, FREE)
+    checker = PathChecker(ANYWHERE, FREE)
     outcomes = {True: 0, False: 0}
     for _ in range(40):
         path = [random_joints(rng, 0.6)]
         path.append(path[0] + 0.4 * rng.normal(size=7))
-        allowance = sweep.allowance(sweep.scene.at(path[0]))
+        limits = checker.limits_from(checker.collision_model.evaluate(path[0]))
         samples = [
-            sweep.scene.at(path[0] + s * (path[1] - path[0])) for s in np.linspace(0, 1, 150)
+            checker.collision_model.evaluate(path[0] + s * (path[1] - path[0]))
+            for s in np.linspace(0, 1, 150)
         ]
-        room = min(
-            min(float((p.distances - allowance.distances).min()) for p in samples),
-            min(allowance.outside - sweep.outside(p.tip) for p in samples),
-            min(sweep.scene.clearance_below(p) - allowance.height for p in samples),
+        slack = min(
+            min(float((p.distances - limits.min_distances).min()) for p in samples),
+            min(limits.max_outside - checker.distance_outside(p.tip) for p in samples),
+            min(checker.collision_model.ground_clearance(p) - limits.min_height for p in samples),
         )
-        fault = sweep.first_fault(path)
+        fault = checker.first_violation(path)
         outcomes[fault is None] += 1
-        assert room > -CONFIG.sweep_step if fault is None else room < 0.005
-        if sweep.is_clear(samples[0], np.array(path[1:]), allowance):
-            assert fault is None and room > -1e-6
+        assert slack > -CONFIG.collision_check_step if fault is None else slack < 0.005
+        if checker.is_proven_clear(samples[0], np.array(path[1:]), limits):
+            assert fault is None and slack > -1e-6
     assert min(outcomes.values()) >= 5
 
 
-def test_the_first_fault_names_the_segment_and_the_pair():
+def test_the_first_violation_names_segment_and_pair():
     path = [ARM.home, ARM.home + 0.01, ARM.home.copy()]
     path[2] = path[2] + [0, 0, 0, 0, 0, 0, 0.1]
-    assert Sweep(ANYWHERE, FREE).first_fault(path) is None
+    assert PathChecker(ANYWHERE, FREE).first_violation(path) is None
     folded = ARM.home.copy()
     folded[1], folded[3], folded[5] = 0.5, -3.0, 0.0
-    index, fault = Sweep(ANYWHERE, dataclasses.replace(FREE, workspace_margin=9.0)).first_fault(
-        [*path, folded]
-    ) or (-1, '')
+    checker = PathChecker(ANYWHERE, dataclasses.replace(FREE, workspace_margin=9.0))
+    index, fault = checker.first_violation([*path, folded]) or (-1, '')
     assert index == 2 and fault.startswith(('self_collision: ', 'table: ', 'obstacle: '))
 
 
-def test_a_base_that_the_joints_move_is_refused():
+def test_a_base_link_moved_by_the_joints_is_refused():
     with pytest.raises(ArmError, match='base_link panda_link3'):
-        Scene(Arm(dataclasses.replace(ARM_CONFIG, base_link='panda_link3')))
+        CollisionModel(Arm(dataclasses.replace(ARM_CONFIG, base_link='panda_link3')))
 
 
 @pytest.mark.parametrize(
@@ -138,40 +142,46 @@ def make_slider(tmp_path, **changes):
     return Arm(dataclasses.replace(ARM_CONFIG, **two, **limits, **links, **changes))
 
 
-def test_bounds_hold_for_a_sliding_joint(tmp_path):
-    scene, rng = Scene(make_slider(tmp_path)), np.random.default_rng(0)
+def test_bounds_hold_for_a_prismatic_joint(tmp_path):
+    collisions, rng = CollisionModel(make_slider(tmp_path)), np.random.default_rng(0)
     for _ in range(20):
         begin, motion = rng.uniform(-0.4, 0.4, 2), rng.uniform(-0.1, 0.1, 2)
-        a, b = scene.at(begin), scene.at(begin + motion)
-        assert np.all(np.abs(b.distances - a.distances) <= scene.closing(motion) + 1e-5)
-        middle = scene.points(begin + motion / 2.0)
+        a, b = collisions.evaluate(begin), collisions.evaluate(begin + motion)
+        assert np.all(
+            np.abs(b.distances - a.distances) <= collisions.approach_bound(motion) + 1e-5
+        )
+        middle = collisions.points(begin + motion / 2.0)
         sag = np.linalg.norm(middle - (a.points + b.points) / 2.0, axis=1)
-        assert np.all(sag <= scene.curvature(motion) / 8.0 + 1e-9)
+        assert np.all(sag <= collisions.curvature_bound(motion) / 8.0 + 1e-9)
 
 
-def test_a_leaning_cylinder_is_as_low_as_its_rim(tmp_path):
-    scene, lean = Scene(make_slider(tmp_path)), 2.2
+def test_ground_clearance_of_a_tilted_cylinder_is_that_of_its_rim(tmp_path):
+    collisions, lean = CollisionModel(make_slider(tmp_path)), 2.2
     centre = 0.4 + 0.2 * np.cos(lean)
     lowest = centre - 0.2 * abs(np.cos(lean)) - 0.02 * np.sin(lean)
-    assert scene.clearance_below(scene.at(np.array([0.1, lean]))) == pytest.approx(lowest)
+    assert collisions.ground_clearance(
+        collisions.evaluate(np.array([0.1, lean]))
+    ) == pytest.approx(lowest)
 
 
-def test_the_nearest_obstacle_counts_whatever_else_is_nearer(tmp_path):
+def test_obstacle_distance_is_that_of_the_nearest_obstacle(tmp_path):
     far, near = (
         ObstacleConfig(name, 'sphere', (0.05,), (x, 0.0, 0.5))
         for name, x in (('far', 0.9), ('near', 0.4))
     )
-    scene = Scene(make_slider(tmp_path), (far, near))
+    collisions = CollisionModel(make_slider(tmp_path), (far, near))
     upright = np.array([0.1, 0.0])  # the pole's radius is 0.02
-    assert scene.obstacle_distance(upright) == pytest.approx(0.4 - 0.1 - 0.02 - 0.05, abs=1e-6)
-    assert scene.obstacle_distance(upright + [0.25, 0.0]) == pytest.approx(-0.02, abs=1e-6)
-    assert Scene(make_slider(tmp_path)).obstacle_distance(upright) == np.inf
+    assert collisions.obstacle_distance(upright) == pytest.approx(
+        0.4 - 0.1 - 0.02 - 0.05, abs=1e-6
+    )
+    assert collisions.obstacle_distance(upright + [0.25, 0.0]) == pytest.approx(-0.02, abs=1e-6)
+    assert CollisionModel(make_slider(tmp_path)).obstacle_distance(upright) == np.inf
 
 
-def test_allowed_contacts_are_no_self_collision(tmp_path):
-    strict = Scene(make_slider(tmp_path))
+def test_allowed_contacts_are_not_self_collisions(tmp_path):
+    strict = CollisionModel(make_slider(tmp_path))
     assert strict.names == [('base', 'pole')]
     hanging = np.array([0.0, 3.0])
     assert strict.self_collision(hanging) == ('base', 'pole')
-    lenient = Scene(make_slider(tmp_path, allowed_contacts=(('pole', 'base'),)))
+    lenient = CollisionModel(make_slider(tmp_path, allowed_contacts=(('pole', 'base'),)))
     assert lenient.names == [] and lenient.self_collision(hanging) is None

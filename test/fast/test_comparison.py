@@ -1,4 +1,4 @@
-"""What a comparison of planners says is what its episodes say; energy is counted right."""
+"""Figures of a planner comparison follow from its episodes; energy is counted correctly."""
 
 from pathlib import Path
 
@@ -7,14 +7,16 @@ import pytest
 
 pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
 
-from jepa_arm.comparison import OURS, first_held, outside_contenders
-from jepa_arm.comparison_table import format_table, summarise
 from jepa_arm.config import OPTIMIZERS
-from jepa_arm.metering import EnergyError, Rapl
+from jepa_arm.evaluation.episode import first_held
+from jepa_arm_validation.peers.comparison import OWN_PLANNERS
+from jepa_arm_validation.peers.external_planners import EXTERNAL_PLANNERS
+from jepa_arm_validation.peers.metering import EnergyError, RaplCounter
+from jepa_arm_validation.peers.table import format_comparison, summarise
 
 
 def episode(seed: int, held: float | None, plans: int) -> dict:
-    """Of a push that was held within 3 cm at ``held`` s, within 2 cm never."""
+    """Return a push held within 3 cm at ``held`` s and never within 2 cm."""
     path = None if held is None else 0.5
     return {
         'seed': seed,
@@ -42,7 +44,7 @@ RESULT = {
 }
 
 
-def test_a_solved_task_is_charged_for_failures_but_not_for_what_came_after_it() -> None:
+def test_the_cost_of_a_solved_task_includes_failures_but_not_decisions_after_success() -> None:
     row = summarise(RESULT)
     decisions = (20 + 40 + 150) / 2
     assert row['processor_s_per_decision'] == pytest.approx(0.02)
@@ -60,48 +62,46 @@ def test_a_refused_goal_image_is_a_failure_without_decisions() -> None:
     assert row['success']['3']['rate'] == 0.5
 
 
-def test_the_table_names_who_was_left_out_and_why() -> None:
-    table = format_table([RESULT], {'swm-cem': 'not installed'})
+def test_the_table_names_planners_that_were_left_out_and_why() -> None:
+    table = format_comparison([RESULT], {'swm-cem': 'not installed'})
     assert '| ours | read place | 3 | 0% [0–56] | 67% [21–94] | 67% [21–94] | 3.0 | 50 |' in table
     assert 'Left out: swm-cem: not installed' in table
 
 
 def test_a_tolerance_counts_only_when_it_is_held() -> None:
     distances = np.array([0.02, 0.01, 0.02, 0.01, 0.01, 0.01, 0.03])
-    assert first_held(distances, 0.01, 3) == 6
-    assert first_held(distances, 0.02, 3) == 3
-    assert first_held(distances, 0.01, 4) is None
+    assert first_held(distances <= 0.01, 3) == 6
+    assert first_held(distances <= 0.02, 3) == 3
+    assert first_held(distances <= 0.01, 4) is None
 
 
-def test_contenders_have_names_of_their_own_and_cover_our_searches() -> None:
-    outside = outside_contenders()
-    names = [c.name for c in (*OURS, *outside)]
+def test_compared_planners_have_unique_names_and_include_all_our_searches() -> None:
+    names = [p.name for p in (*OWN_PLANNERS, *EXTERNAL_PLANNERS)]
     assert len(set(names)) == len(names)
-    assert {c.search for c in OURS} >= set(OPTIMIZERS)
-    assert {c.package for c in outside} == {'stable-worldmodel', 'torch-world'}
+    assert {p.search for p in OWN_PLANNERS} >= set(OPTIMIZERS)
 
 
-def counter(folder: Path, zone: str, name: str, microjoules: int) -> None:
+def write_counter(folder: Path, zone: str, name: str, microjoules: int) -> None:
     (folder / zone).mkdir(exist_ok=True)
     (folder / zone / 'name').write_text(f'{name}\n')
     (folder / zone / 'energy_uj').write_text(f'{microjoules}\n')
     (folder / zone / 'max_energy_range_uj').write_text('9999999\n')
 
 
-def test_energy_is_that_of_all_packages_and_survives_a_counter_that_runs_round(
+def test_energy_is_the_sum_over_packages_across_a_counter_wraparound(
     tmp_path: Path,
 ) -> None:
-    counter(tmp_path, 'intel-rapl:0', 'package-0', 9_000_000)
-    counter(tmp_path, 'intel-rapl:1', 'package-1', 0)
-    counter(tmp_path, 'intel-rapl:2', 'psys', 0)  # the whole board: would count twice
-    rapl = Rapl(tmp_path)
-    counter(tmp_path, 'intel-rapl:0', 'package-0', 1_000_000)
-    counter(tmp_path, 'intel-rapl:1', 'package-1', 500_000)
-    counter(tmp_path, 'intel-rapl:2', 'psys', 7_000_000)
+    write_counter(tmp_path, 'intel-rapl:0', 'package-0', 9_000_000)
+    write_counter(tmp_path, 'intel-rapl:1', 'package-1', 0)
+    write_counter(tmp_path, 'intel-rapl:2', 'psys', 0)  # the whole board: would count twice
+    rapl = RaplCounter(tmp_path)
+    write_counter(tmp_path, 'intel-rapl:0', 'package-0', 1_000_000)
+    write_counter(tmp_path, 'intel-rapl:1', 'package-1', 500_000)
+    write_counter(tmp_path, 'intel-rapl:2', 'psys', 7_000_000)
     assert rapl.joules() == pytest.approx(2.5)
     assert rapl.joules() == pytest.approx(2.5)
 
 
-def test_a_machine_without_counters_says_so(tmp_path: Path) -> None:
+def test_a_machine_without_counters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EnergyError, match='no RAPL counters'):
-        Rapl(tmp_path)
+        RaplCounter(tmp_path)

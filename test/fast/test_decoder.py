@@ -1,4 +1,4 @@
-"""The decoder in a checkpoint: optional, of one size with the camera's images, of one model."""
+"""Decoder: image size and range; loading from a checkpoint, only with its own world model."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -9,21 +9,21 @@ import pytest
 import torch
 
 import synthetic
-from jepa_arm.cli import main
+from jepa_arm.cli.main import main
 from jepa_arm.config import ConfigError, DecoderConfig, to_dict
-from jepa_arm.data.augment import one_hue, shift_colours
+from jepa_arm.core.files import CHECKPOINTS
+from jepa_arm.datasets.augmentation import jitter_hues, unify_hues
 from jepa_arm.model.checkpoint import (
-    CheckpointError,
-    add_module,
-    fingerprint,
+    FINGERPRINT_KEY,
     load_checkpoint,
+    load_decoder,
+    new_decoder,
     save_checkpoint,
-    save_module,
 )
-from jepa_arm.model.decoder import WEIGHTS, Decoder, load_decoder, new_decoder
-from jepa_arm.model.probes import Probes
+from jepa_arm.model.checkpoint_files import CheckpointError, add_module, fingerprint, save_module
+from jepa_arm.model.heads.decoder import Decoder
+from jepa_arm.model.heads.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
-from jepa_arm.resources import CHECKPOINTS
 
 CONFIG = DecoderConfig((8, 4), steps=1, batch=1, learning_rate=1e-3)
 
@@ -33,54 +33,56 @@ def save(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     normaliser = Normaliser(0.4, 0.2, (0.0,) * 8, (1.0,) * 8)
     model = WorldModel(synthetic.MODEL, synthetic.CONTRACT, normaliser)
-    save_checkpoint(folder, model, Probes(model.latent), {})
+    save_checkpoint(folder, model, Probes(model.latent_dim), {})
     checkpoint = load_checkpoint(folder)
-    metadata = {WEIGHTS: fingerprint(checkpoint.model)}
+    metadata = {FINGERPRINT_KEY: fingerprint(checkpoint.model)}
     about = {'config': to_dict(CONFIG)}
     add_module(folder, 'decoder', new_decoder(checkpoint, CONFIG), about, metadata)
     return folder
 
 
 @pytest.mark.parametrize('size', [(64, 80), (16, 16), (45, 33)])
-def test_pictures_have_the_size_and_range_of_images(size: tuple[int, int]) -> None:
+def test_decoded_images_have_the_size_and_range_of_images(size: tuple[int, int]) -> None:
     decoder = Decoder(8, size, (8, 4)).eval()
-    pictures = decoder.pictures(100.0 * torch.randn(3, 8))
-    assert pictures.shape == (3, *size, 3) and pictures.dtype == np.uint8
-    assert pictures.min() == 0 and pictures.max() == 255  # cut off, not wrapped round
+    images = decoder.decode(100.0 * torch.randn(3, 8))
+    assert images.shape == (3, *size, 3) and images.dtype == np.uint8
+    assert images.min() == 0 and images.max() == 255  # clamped, not wrapped
 
 
 def test_a_decoder_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     folder = save(tmp_path / 'c', 0)
     first, second = (load_decoder(load_checkpoint(folder)) for _ in range(2))
     assert first is not None and second is not None and not first.training
-    z = torch.randn(2, synthetic.MODEL.latent)
-    np.testing.assert_array_equal(first.pictures(z), second.pictures(z))
+    z = torch.randn(2, synthetic.MODEL.latent_dim)
+    np.testing.assert_array_equal(first.decode(z), second.decode(z))
     assert not any(p.requires_grad for p in first.parameters())
 
 
-def test_what_is_added_at_the_same_time_is_all_there(tmp_path: Path) -> None:
+def test_modules_added_concurrently_are_all_kept(tmp_path: Path) -> None:
     folder, names = save(tmp_path / 'c', 0), [f'part{i}' for i in range(16)]
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(lambda name: add_module(folder, name, torch.nn.Linear(1, 1), {}), names))
     assert set(names) < set(load_checkpoint(folder).info)
 
 
-def test_a_checkpoint_without_one_is_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_decoder_loads(tmp_path: Path) -> None:
     model = WorldModel(
         synthetic.MODEL, synthetic.CONTRACT, Normaliser(0.5, 0.1, (0.0,) * 8, (1.0,) * 8)
     )
-    save_checkpoint(tmp_path / 'c', model, Probes(model.latent), {})
+    save_checkpoint(tmp_path / 'c', model, Probes(model.latent_dim), {})
     assert load_decoder(load_checkpoint(tmp_path / 'c')) is None
 
 
-def test_the_decoder_of_other_weights_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_the_decoder_of_another_world_model_is_refused(tmp_path: Path) -> None:
     one, other = save(tmp_path / 'one', 0), save(tmp_path / 'other', 1)
     shutil.copy(other / 'decoder.safetensors', one)
-    with pytest.raises(CheckpointError, match='got one of another.*jepa-arm decoder --data'):
+    with pytest.raises(
+        CheckpointError, match='got one of another.*jepa-arm train --only decoder --data'
+    ):
         load_decoder(load_checkpoint(one))
 
 
-def test_a_decoder_that_does_not_say_whose_it_is_is_refused(tmp_path: Path) -> None:
+def test_a_decoder_without_a_fingerprint_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / 'c', 0)
     save_module(folder, 'decoder', new_decoder(load_checkpoint(folder), CONFIG))
     with pytest.raises(CheckpointError, match=r'another \(unknown\)'):
@@ -88,11 +90,13 @@ def test_a_decoder_that_does_not_say_whose_it_is_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize('about', [{}, {'config': {'channels': [8]}}, {'config': None}, 3])
-def test_a_broken_entry_is_refused(tmp_path: Path, about: object) -> None:
+def test_a_broken_config_entry_is_refused(tmp_path: Path, about: object) -> None:
     folder = save(tmp_path / 'c', 0)
     checkpoint = load_checkpoint(folder)
     checkpoint.info['decoder'] = about
-    with pytest.raises(CheckpointError, match=r'config.json, decoder.*jepa-arm decoder'):
+    with pytest.raises(
+        CheckpointError, match=r'config.json, decoder.*jepa-arm train --only decoder'
+    ):
         load_decoder(checkpoint)
 
 
@@ -112,10 +116,9 @@ def test_a_fingerprint_changes_with_any_value() -> None:
     assert fingerprint(module) != before
 
 
-def test_the_shipped_decoder_goes_with_the_shipped_model() -> None:
-    """Also after one of the two was made anew; and all of it stays small enough for git."""
+def test_the_shipped_decoder_belongs_to_the_shipped_model() -> None:
     folder = CHECKPOINTS / 'compact'
-    assert load_decoder(load_checkpoint(folder)) is not None, 'run jepa-arm decoder'
+    assert load_decoder(load_checkpoint(folder)) is not None, 'run jepa-arm train --only decoder'
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
 
 
@@ -125,19 +128,20 @@ def test_impossible_sizes_are_refused(channels: tuple[int, ...]) -> None:
         DecoderConfig(channels, steps=1, batch=1, learning_rate=1e-3)
 
 
-def test_one_hue_is_left_of_all() -> None:
-    """What the world model is shown in training, whatever the turn, looks alike."""
+def test_hue_jitter_disappears_when_hues_are_unified() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(90, 160, (1, 16, 16, 3)).repeat(20, 0).astype(np.uint8)
-    turned = one_hue(shift_colours(images, rng, gain=0.0)).astype(int)
-    assert np.abs(turned - one_hue(images)).max() <= 2
+    jittered = unify_hues(jitter_hues(images, rng, gain=0.0)).astype(int)
+    assert np.abs(jittered - unify_hues(images)).max() <= 2
     grey = np.full((2, 2, 3), 77, dtype=np.uint8)
-    np.testing.assert_array_equal(one_hue(grey), grey)
+    np.testing.assert_array_equal(unify_hues(grey), grey)
 
 
-def test_bad_names_are_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bad_arguments_are_reported_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     missing = str(tmp_path / 'missing.h5')
-    assert main(['decoder', '--data', missing]) == 1
+    assert main(['train', '--only', 'decoder', '--data', missing, '--checkpoint', 'compact']) == 1
     assert 'missing.h5' in capsys.readouterr().err
-    assert main(['decoder', '--data', missing, '--model', 'lewm']) == 1
-    assert 'expected a part decoder' in capsys.readouterr().err
+    assert main(['train', '--only', 'decoder', '--data', missing, '--model', 'lewm']) == 1
+    assert 'expected a section decoder' in capsys.readouterr().err

@@ -13,9 +13,9 @@ import pytest
 
 import jepa_arm
 from jepa_arm.config import PlannerConfig, load
-from jepa_arm.doctor import examine_arm, examine_checkpoint
-from jepa_arm.installation import Finding, Level, examine_machine, format_findings
-from jepa_arm.resources import checkpoint_path, config_path
+from jepa_arm.core.files import checkpoint_path, config_path
+from jepa_arm.core.installation import Finding, Level, examine_machine, format_findings
+from jepa_arm.evaluation.offline_checks import examine_arm, examine_checkpoint
 
 
 def test_this_machine_can_run_the_tests_and_says_so():
@@ -37,7 +37,7 @@ def test_a_module_counts_from_whatever_package_it_is(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'version', unknown)  # all of a Linux distribution
     [packages] = [f for f in examine_machine() if f.name == 'packages']
     assert packages.level is Level.OK and 'opencv-python' in packages.text
-    monkeypatch.setattr('jepa_arm.installation.find_spec', lambda name: None)
+    monkeypatch.setattr('jepa_arm.core.installation.find_spec', lambda name: None)
     missing = next(f for f in examine_machine() if f.name == 'packages')
     assert missing.level is Level.FAIL and 'opencv-python' in missing.text
 
@@ -57,7 +57,7 @@ def run_without(module, code):
 
 def test_a_missing_package_is_named_by_the_doctor_itself():
     """It died of it: ``doctor: No module named 'ruckig'``."""
-    code = "from jepa_arm.cli import main; sys.exit(main(['doctor']))"
+    code = "from jepa_arm.cli.main import main; sys.exit(main(['doctor']))"
     done = run_without('ruckig', code)
     assert done.returncode == 1 and not done.stderr
     assert 'missing: ruckig' in done.stdout and '-m pip install ruckig' in done.stdout
@@ -65,7 +65,7 @@ def test_a_missing_package_is_named_by_the_doctor_itself():
 
 @pytest.mark.parametrize('module', ['ruckig', 'rclpy'])
 def test_a_node_without_a_module_ends_with_one_line(module):
-    done = run_without(module, 'from jepa_arm.executables import guard; guard()')
+    done = run_without(module, 'from jepa_arm.ros.executables import guard; guard()')
     assert done.returncode == os.EX_CONFIG
     [line] = done.stderr.splitlines()
     assert line.startswith('guard: ') and f'has no module {module}: ' in line
@@ -95,7 +95,7 @@ def test_every_arm_that_is_shipped_is_found_good(each_arm_config, guard_config, 
         ({'tip_link': 'nose'}, 'arm', 'nose'),
         ({'home': (0.0, 0.3, 0.0, -3.0, 0.0, 0.5, 0.0)}, 'home', 'touch'),
         ({'workspace_max': (0.95, 0.27, 0.25)}, 'workspace', 'not reached'),
-        ({'workspace_min': (0.0, -0.27, 0.015)}, 'workspace', 'places are not'),
+        ({'workspace_min': (0.0, -0.27, 0.015)}, 'workspace', 'positions are not'),
         ({'velocity_scale': 1.0}, 'stop', 'panda_joint2'),
     ],
 )
@@ -120,6 +120,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(arm_config, sim_config, tmp_pat
     assert found.level is Level.FAIL and 'model.safetensors' in found.text
 
 
+@pytest.mark.extended
 def test_the_latency_of_plans_is_measured(arm_config, sim_config):
     planner = load(PlannerConfig, config_path('planner.yaml'))
     folder = checkpoint_path('compact')

@@ -1,4 +1,4 @@
-"""Episode files: whole or not there, memory-mapped, and broken ones are refused in words."""
+"""Episode files: written atomically, memory-mapped, checked when opened."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import synthetic
-from jepa_arm.data.episodes import SCHEMA_VERSION, DataError, EpisodeFile, EpisodeWriter
+from jepa_arm.datasets.episodes import SCHEMA_VERSION, DataError, EpisodeFile, EpisodeWriter
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return synthetic.write(tmp_path / 'play.h5', [9, 12, 7])
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_written_episodes_are_read_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     episodes = [synthetic.episode(rng, n) for n in (9, 12)]
     with EpisodeWriter(tmp_path / 'a.h5', [9, 12], synthetic.CONTRACT, 3, {'k': 1}) as writer:
@@ -44,7 +44,7 @@ def test_arrays_are_memory_maps(path: Path) -> None:
     assert isinstance(file.pixels, np.memmap) and isinstance(file.action, np.memmap)
 
 
-def test_the_file_appears_only_when_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_complete(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with EpisodeWriter(tmp_path / 'a.h5', [9, 9], synthetic.CONTRACT, 0) as writer:
         writer.append(synthetic.episode(rng, 9))
@@ -53,23 +53,23 @@ def test_the_file_appears_only_when_whole(tmp_path: Path) -> None:
         EpisodeFile(tmp_path / 'a.h5')
 
 
-def test_a_full_disk_is_said_before_anything_is_collected(
+def test_missing_disk_space_is_reported_before_collection(
     tmp_path: Path, fill_disk: Callable[[int], None]
 ) -> None:
-    """HDF5 ended the process with a segmentation fault when the disk was full at a flush."""
+    """HDF5 crashes the process if the disk is full at a flush."""
     fill_disk(100_000)
-    with pytest.raises(OSError, match='expected room for'):
+    with pytest.raises(OSError, match='MB; free some'):
         EpisodeWriter(tmp_path / 'a.h5', [90] * 90, synthetic.CONTRACT, 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_room_of_a_file_is_taken_when_it_is_made(tmp_path: Path) -> None:
+def test_disk_space_is_reserved_when_the_file_is_created(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path / 'a.h5', [90] * 9, synthetic.CONTRACT, 0):
         status = (tmp_path / 'a.h5.partial').stat()
         assert status.st_blocks * 512 >= status.st_size > 0
 
 
-def test_an_interrupted_file_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_file_is_continued(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     episodes = [synthetic.episode(rng, 9) for _ in range(3)]
     with EpisodeWriter(tmp_path / 'a.h5', [9] * 3, synthetic.CONTRACT, 0) as writer:
@@ -83,7 +83,7 @@ def test_an_interrupted_file_is_taken_up_where_it_stopped(tmp_path: Path) -> Non
     )
 
 
-def test_a_partial_file_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
+def test_a_partial_file_of_another_run_is_not_continued(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with EpisodeWriter(tmp_path / 'a.h5', [9] * 2, synthetic.CONTRACT, 0) as writer:
         writer.append(synthetic.episode(rng, 9))
@@ -100,7 +100,9 @@ def test_a_partial_file_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
         (lambda e: e['action'].__setitem__((2, 0), np.nan), 'finite'),
     ],
 )
-def test_a_wrong_episode_is_refused_and_not_counted(tmp_path: Path, change, message: str) -> None:
+def test_an_invalid_episode_is_refused_and_stays_missing(
+    tmp_path: Path, change, message: str
+) -> None:
     one = synthetic.episode(np.random.default_rng(0), 9)
     change(one)
     with EpisodeWriter(tmp_path / 'a.h5', [9], synthetic.CONTRACT, 0) as writer:
@@ -127,13 +129,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(path: Path, keep: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(DataError, match='whole HDF5 file'):
+    with pytest.raises(DataError, match='complete HDF5 file'):
         EpisodeFile(path)
 
 
 def test_a_file_that_is_not_hdf5_is_refused(path: Path) -> None:
     path.write_text('not episodes\n' * 100)
-    with pytest.raises(DataError, match='whole HDF5 file'):
+    with pytest.raises(DataError, match='complete HDF5 file'):
         EpisodeFile(path)
 
 
@@ -159,10 +161,10 @@ def _shrink(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
         (lambda f: _shrink(f, 'proprio', (28, 3)), r'proprio: expected \(28, 2\)'),
         (lambda f: f['proprio'].__setitem__((4, 0), np.nan), 'proprio: expected finite'),
         (lambda f: f['action'].__setitem__((4, 0), 3.0), r'action: expected .*\[-1, 1\]'),
-        (lambda f: f['ep_len'].__setitem__(0, 8), 'one after'),
+        (lambda f: f['ep_len'].__setitem__(0, 8), 'consecutive'),
     ],
 )
-def test_wrong_content_is_refused(path: Path, change, message: str) -> None:
+def test_invalid_content_is_refused(path: Path, change, message: str) -> None:
     _edit(path, change)
     with pytest.raises(DataError, match=message):
         EpisodeFile(path)

@@ -1,20 +1,20 @@
-"""What the fault table says of a stop is what was recorded: on motions whose figures are known."""
+"""Measurements of stops agree with recorded motions whose figures are known."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from jepa_arm.fault_measures import (
-    Recording,
-    peaks,
-    start_of_stop,
-    time_to_hold,
-    tip_travel,
+from jepa_arm.core.types import GuardState
+from jepa_arm.robot.trajectory import JointStreamer
+from jepa_arm_validation.faults.measurements import (
+    StopRecording,
+    motion_peaks,
+    time_to_rest,
+    time_to_stop,
+    tip_path_length,
 )
-from jepa_arm.fault_report import format_faults, write_faults
-from jepa_arm.motion import JointStreamer
-from jepa_arm.types import GuardState
+from jepa_arm_validation.faults.runner import format_faults
 
 DT = 0.01
 ONSET, STOP_TICK = 100.30, 35
@@ -33,50 +33,50 @@ def stop(arm):
     state[STOP_TICK:] = GuardState.STOPPING.value
     position = np.array([c.position for c in commands])
     velocity = np.array([c.velocity for c in commands])
-    return Recording(at, position, velocity, at, position, velocity, at, state)
+    return StopRecording(at, position, velocity, at, position, velocity, at, state)
 
 
 def cut(recording, chosen):
     """The recording with the commands of ``chosen`` only."""
     values = {
         key: getattr(recording, key)[chosen]
-        for key in ('command_at', 'command_position', 'command_velocity')
+        for key in ('command_times', 'command_position', 'command_velocity')
     }
     return dataclasses.replace(recording, **values)
 
 
-def test_the_stop_starts_when_the_guard_says_so_and_ends_when_commands_rest(stop):
-    assert start_of_stop(stop, ONSET) == pytest.approx(0.05)
+def test_a_stop_begins_with_the_guards_state_and_ends_with_commands_at_rest(stop):
+    assert time_to_stop(stop, ONSET) == pytest.approx(0.05)
     speed = np.abs(stop.command_velocity).max(axis=1)
     first_at_rest = STOP_TICK + int(np.argmax(speed[STOP_TICK:] < 1e-6))
-    expected = stop.command_at[first_at_rest] - ONSET
-    assert time_to_hold(stop, ONSET) == pytest.approx(expected)
+    expected = stop.command_times[first_at_rest] - ONSET
+    assert time_to_rest(stop, ONSET) == pytest.approx(expected)
     assert 0.1 < expected < 0.4
 
 
 def test_rest_before_the_onset_does_not_count(stop):
-    late = stop.command_at[-3]
-    assert np.isnan(time_to_hold(stop, late)), 'three samples are not a hold'
-    assert time_to_hold(stop, 99.0) > 1.0, 'the arm was not at rest at the start'
+    late = stop.command_times[-3]
+    assert np.isnan(time_to_rest(stop, late)), 'three samples are not a hold'
+    assert time_to_rest(stop, 99.0) > 1.0, 'the arm was not at rest at the start'
 
 
 def test_a_silent_guard_stops_the_arm_with_its_last_command(stop):
-    dead = dataclasses.replace(cut(stop, slice(0, 32)), guard_at=stop.guard_at[:32])
+    dead = dataclasses.replace(cut(stop, slice(0, 32)), guard_times=stop.guard_times[:32])
     dead = dataclasses.replace(dead, guard_state=stop.guard_state[:32])
-    assert start_of_stop(dead, ONSET) == pytest.approx(0.01)
-    assert np.isnan(time_to_hold(dead, ONSET))
-    assert np.isfinite(time_to_hold(dead, ONSET, by_joints=True))
+    assert time_to_stop(dead, ONSET) == pytest.approx(0.01)
+    assert np.isnan(time_to_rest(dead, ONSET))
+    assert np.isfinite(time_to_rest(dead, ONSET, by_joints=True))
 
 
-def test_without_a_stop_there_is_no_time(stop):
+def test_the_time_to_stop_is_nan_without_a_stop(stop):
     moving = dataclasses.replace(stop, guard_state=np.full(80, GuardState.FOLLOWING.value))
-    assert np.isnan(start_of_stop(moving, ONSET))
+    assert np.isnan(time_to_stop(moving, ONSET))
 
 
-def test_a_jerk_limited_stop_crosses_no_limit_and_its_peaks_are_its_own(stop, arm):
-    found = peaks(stop, ONSET, np.inf, arm, DT)
-    assert found.crossed() == []
-    chosen = stop.command_at >= ONSET - 3 * DT
+def test_a_jerk_limited_stop_exceeds_no_limit(stop, arm):
+    found = motion_peaks(stop, ONSET, np.inf, arm, DT)
+    assert found.exceeded_limits() == []
+    chosen = stop.command_times >= ONSET - 3 * DT
     assert found.velocity == pytest.approx(np.abs(stop.command_velocity[chosen]).max())
     assert 0.5 < found.shares['acceleration'] <= 1.001
     assert 0.5 < found.shares['jerk'] <= 1.001
@@ -85,7 +85,7 @@ def test_a_jerk_limited_stop_crosses_no_limit_and_its_peaks_are_its_own(stop, ar
 @pytest.mark.parametrize(
     'scale, word', [(np.array([1.3, 0, 0, 0, 0, 0, 0]), 'velocity'), (None, 'acceleration')]
 )
-def test_what_crosses_a_limit_is_named(stop, arm, scale, word):
+def test_an_exceeded_limit_is_named(stop, arm, scale, word):
     velocity = stop.command_velocity.copy()
     if scale is None:
         velocity[50:] = 0.0
@@ -93,48 +93,48 @@ def test_what_crosses_a_limit_is_named(stop, arm, scale, word):
     else:
         velocity[40] = scale * arm.velocity_limit
     wrong = dataclasses.replace(stop, command_velocity=velocity)
-    assert any(text.startswith(word) for text in peaks(wrong, ONSET, np.inf, arm, DT).crossed())
+    assert any(
+        text.startswith(word)
+        for text in motion_peaks(wrong, ONSET, np.inf, arm, DT).exceeded_limits()
+    )
 
 
-def test_a_position_that_jumps_is_a_speed_whatever_the_message_says(stop, arm):
+def test_a_jump_of_the_position_counts_as_velocity(stop, arm):
     position = stop.command_position.copy()
     position[45:] += 0.05
     wrong = dataclasses.replace(stop, command_position=position)
-    assert peaks(wrong, ONSET, np.inf, arm, DT).shares['velocity'] > 2.0
+    assert motion_peaks(wrong, ONSET, np.inf, arm, DT).shares['velocity'] > 2.0
 
 
-def test_over_an_interruption_there_is_a_jump_and_no_acceleration(stop, arm):
+def test_an_interruption_gives_a_jump_and_no_acceleration(stop, arm):
     paused = cut(stop, np.r_[0:32, 70:80])
-    found = peaks(paused, ONSET, np.inf, arm, DT)
+    found = motion_peaks(paused, ONSET, np.inf, arm, DT)
     jump = np.abs(stop.command_position[70] - stop.command_position[31]).max()
     assert found.jump == pytest.approx(jump) and jump > 0.01
-    assert found.crossed() == []
+    assert found.exceeded_limits() == []
 
 
-def test_the_way_of_the_tip_is_the_length_of_its_path(arm):
+def test_the_tip_distance_is_the_length_of_its_path(arm):
     at = np.array([0.0, 1.0, 2.0, 3.0])
     positions = np.tile(arm.home, (4, 1))
     positions[1:, 0] = [0.3, 0.0, np.nan]
     radius = np.hypot(*arm.tip_position(arm.home)[:2])
     chord = 2.0 * radius * np.sin(0.15)
-    travel = tip_travel(at, positions, 0.0, 9.0, arm.tip_position)
+    travel = tip_path_length(at, positions, 0.0, 9.0, arm.tip_position)
     assert travel == pytest.approx(2.0 * chord)
-    assert tip_travel(at, positions, 2.0, 9.0, arm.tip_position) == 0.0
+    assert tip_path_length(at, positions, 2.0, 9.0, arm.tip_position) == 0.0
 
 
-def test_the_table_shows_failures_with_their_cause_and_the_page_needs_no_other_file(tmp_path):
+def test_the_report_counts_failures_and_names_their_problems():
     shares = {'velocity': 0.5, 'acceleration': 1.0, 'jerk': 1.0, 'measured_velocity': 0.4}
     row = {
-        'number': 1, 'name': 'camera_stops', 'fault': 'the <camera> stops', 'passed': True,
+        'number': 1, 'name': 'camera_stops', 'fault': 'the camera stops', 'passed': True,
         'time_to_stop_ms': 190.0, 'time_to_hold_ms': 260.0, 'distance_cm': 4.0,
         'peaks': {**shares, 'jump': 0.0, 'shares': shares}, 'reason': 'planner: no image',
         'after': 'goes on by itself', 'expected': 'a stop', 'problems': [], 'note': '',
     }  # fmt: skip
     bad = {**row, 'name': 'plan_nan', 'passed': False, 'problems': ['is not latched']}
-    absent = {**row, 'name': 'record_full', 'passed': None, 'time_to_stop_ms': None}
-    report = {'rows': [row, bad, absent], 'seconds': 60.0, 'machine': 'm', 'git': 'g'}
+    silent = {**row, 'name': 'overrun', 'time_to_stop_ms': None}
+    report = {'rows': [row, bad, silent], 'seconds': 60.0, 'machine': 'm', 'git': 'g'}
     text = format_faults(report)
-    assert '1 of 2 passed' in text and 'plan_nan: is not latched' in text
-    page = write_faults(tmp_path / 'new' / 'faults.html', report).read_text()
-    assert '<b>1 of 2</b>' in page and 'the &lt;camera&gt; stops' in page
-    assert 'src=' not in page and 'href=' not in page
+    assert '2 of 3 passed' in text and 'plan_nan: is not latched' in text

@@ -1,18 +1,22 @@
-"""The fuzzer: nothing hostile gets past the guard, and what would get past it would be seen."""
+"""Guard fuzzing: the guard withstands hostile inputs, and the oracles catch broken guards."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from jepa_arm.arm import Arm
-from jepa_arm.cli import main
+from jepa_arm.cli.main import main
 from jepa_arm.config import ArmConfig, SimConfig, load
-from jepa_arm.fuzzing.core import fuzz_core
-from jepa_arm.fuzzing.oracle import StreamOracle
-from jepa_arm.guard import Guard
-from jepa_arm.motion import JointStreamer
-from jepa_arm.resources import config_path
-from jepa_arm.types import Command, GuardState, Verdict
+from jepa_arm.core.files import config_path
+from jepa_arm.core.types import Command, GuardState, Verdict
+from jepa_arm.guard.guard import Guard
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.trajectory import JointStreamer
+from jepa_arm_validation.fuzzing.guard_fuzzer import fuzz_core
+from jepa_arm_validation.monitors.stream_oracle import StreamOracle
 
+pytestmark = pytest.mark.extended
 ARM = Arm(load(ArmConfig, config_path('arms/panda.yaml')))
 DT = load(SimConfig, config_path('sim.yaml')).time.stream_dt
 SEED = 122
@@ -29,19 +33,19 @@ def test_three_thousand_hostile_messages_do_no_harm():
     assert report['counts']['answer/accepted'] > 100
 
 
-def test_the_same_seed_gives_the_same_episode_in_any_company():
+def test_an_episode_depends_on_its_seed_alone():
     alone, together = run(1000, SEED + 1)['counts'], run(2000, SEED)['counts']
     first = run(1000, SEED)['counts']
     assert {k: alone.get(k, 0) + first.get(k, 0) for k in together} == together
 
 
 def streamed(ticks=40, change=None):
-    """Commands of a fast motion, ``change``d, as the oracle sees them; what it says."""
-    streamer, oracle, wrong = JointStreamer(ARM, DT), StreamOracle(ARM, DT), []
+    """Return the kinds of violations in the commands of a fast motion, each ``change``d."""
+    streamer, oracle, violations = JointStreamer(ARM, DT), StreamOracle(ARM, DT), []
     for i in range(ticks):
         command = streamer.step(ARM.home + 0.5)
-        wrong += oracle.judge(change(i, command) if change else command)
-    return [text.partition(':')[0] for text in wrong]
+        violations += oracle.judge(change(i, command) if change else command)
+    return [text.partition(':')[0] for text in violations]
 
 
 def test_a_jerk_limited_motion_is_no_violation():
@@ -67,7 +71,7 @@ def moved(command, position=0.0, velocity=0.0, acceleration=0.0):
         (lambda i, c: moved(c, position=10.0 * (i == 39)), {'position', 'velocity', 'jerk'}),
     ],
 )
-def test_the_oracle_sees_what_a_robot_would_feel(change, kinds):
+def test_the_oracle_reports_commands_beyond_a_limit(change, kinds):
     assert kinds <= set(streamed(change=change))
 
 
@@ -102,7 +106,7 @@ def test_a_guard_that_opens_its_latch_by_itself_is_caught(monkeypatch):
     assert any('the latch opened by itself' in text for text in run(5000)['examples'])
 
 
-def test_the_command_says_what_it_did_and_fails_on_a_violation(tmp_path, capsys, monkeypatch):
+def test_the_command_writes_a_report_and_fails_on_a_violation(tmp_path, capsys, monkeypatch):
     file = tmp_path / 'fuzz.json'
     words = ['fuzz', 'core', '--count', '1000', '--seed', str(SEED), '--json', str(file)]
     assert main(words) == 0
@@ -110,3 +114,24 @@ def test_the_command_says_what_it_did_and_fails_on_a_violation(tmp_path, capsys,
     monkeypatch.setattr(Guard, 'submit', lambda *args: 1 / 0)
     assert main(words) == 1
     assert f'seed {SEED}, message' in capsys.readouterr().out
+
+
+PARENT = """
+from jepa_arm_validation.fuzzing import guard_fuzzer as core
+
+def report(counts):
+    print('running', flush=True)
+
+core.FuzzCounts.add = lambda self, other: report(other)
+if __name__ == '__main__':
+    core.fuzz_core(100_000_000, 0, workers=2, progress=False)
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / 'parent.py'
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b'running\n'
+        parent.kill()
+        parent.communicate(timeout=30.0)  # returns when no worker holds the pipe any more

@@ -1,12 +1,13 @@
-"""The guard follows, stops, holds, latches and starts anew; always smoothly."""
+"""The guard's states: it follows, stops, holds, latches and restarts, always smoothly."""
 
 import numpy as np
 import pytest
 
 from guard_loop import ARM, CONFIG, DT, TIME, Loop, assert_within_limits
-from jepa_arm.guard import Guard
-from jepa_arm.motion import TipMotion
-from jepa_arm.types import GuardState, JointSample
+from jepa_arm.core.types import GuardState, JointSample
+from jepa_arm.guard.command_stream import GuardedCommandStream
+from jepa_arm.guard.guard import Guard
+from jepa_arm.robot.action_space import TipMotion
 
 
 def test_before_the_first_joints_nothing_is_commanded():
@@ -27,18 +28,18 @@ def test_reset_holds_at_the_measured_joints():
     assert not np.any(verdict.command.velocity)
 
 
-def test_the_caller_may_change_his_joints_after_the_reset():
+def test_the_joints_of_a_reset_are_copied():
     joints = ARM.home.copy()
     loop = Loop(joints=joints)
     joints += 1.0
     assert loop.tick(5, joints_arrive=False).reasons == ()
 
 
-def test_a_share_of_the_speed_is_kept_from_any_moment_on_and_through_a_reset():
+def test_a_speed_scale_applies_at_once_and_survives_a_reset():
     loop = Loop()
     loop.start_moving()
-    assert loop.guard.most_speed == 1.0
-    loop.guard.most_speed = 0.05
+    assert loop.guard.speed_scale == 1.0
+    loop.guard.speed_scale = 0.05
     loop.tick(20)
     for _ in range(5):
         loop.submit(loop.proposal())
@@ -47,46 +48,50 @@ def test_a_share_of_the_speed_is_kept_from_any_moment_on_and_through_a_reset():
     assert 0.04 < slow.max() <= 0.05 + 1e-6
     assert_within_limits(loop.commands)
     loop.guard.reset(ARM.home, loop.now)
-    assert loop.guard.most_speed == 0.05
-    loop.guard.most_speed = 1.0
+    assert loop.guard.speed_scale == 0.05
+    loop.guard.speed_scale = 1.0
     loop.start_moving()
     assert (np.abs(loop.guard.command.velocity) / ARM.velocity_limit).max() > 0.1
 
 
 @pytest.mark.parametrize('share', [0.0, -0.5, 1.01, np.nan])
-def test_a_share_of_the_speed_that_cannot_be_is_refused(share):
+def test_a_speed_scale_outside_its_range_is_refused(share):
     guard = Guard(ARM, TIME, CONFIG)
-    with pytest.raises(ValueError, match='a share in'):
-        guard.most_speed = share
-    assert guard.most_speed == 1.0
+    with pytest.raises(ValueError, match='speed_scale'):
+        guard.speed_scale = share
+    assert guard.speed_scale == 1.0
 
 
 @pytest.mark.parametrize('joints', [[0.0] * 6, [np.nan] * 7, [1e300] * 7])
-def test_reset_refuses_joints_that_cannot_be(joints):
+def test_a_reset_refuses_implausible_joints(joints):
     with pytest.raises(ValueError, match='expected 7 finite'):
         Loop(joints=np.array(joints))
 
 
+@pytest.fixture
+def targets(monkeypatch):
+    """The joint targets that guards give to their command streams."""
+    given, step = [], GuardedCommandStream.step
+    monkeypatch.setattr(
+        GuardedCommandStream, 'step', lambda stream, q: given.append(q) or step(stream, q)
+    )
+    return given
+
+
 @pytest.mark.parametrize('count', [3, 10])
-def test_waypoint_i_is_the_target_until_times_i(count):
+def test_each_waypoint_is_the_target_until_its_time(count, targets):
     loop = Loop()
     whole = loop.proposal()
     proposal = loop.proposal(positions=whole.positions[:count], times=whole.times[:count])
     loop.submit(proposal)
-    streamer_targets = []
-    step = loop.guard._stream.step
-    loop.guard._stream.step = lambda q: streamer_targets.append(q) or step(q)
     loop.tick(25)
     expected = proposal.positions[[0] * 10 + [1] * 10 + [2] * 5]
-    np.testing.assert_array_equal(streamer_targets, expected)
+    np.testing.assert_array_equal(targets, expected)
 
 
-def test_a_short_first_period_ends_early():
+def test_a_short_first_period_ends_early(targets):
     loop = Loop()
     loop.submit(loop.proposal(times=0.03 + np.arange(10) * 0.1))
-    targets = []
-    step = loop.guard._stream.step
-    loop.guard._stream.step = lambda q: targets.append(q) or step(q)
     loop.tick(4)
     assert np.array_equal(targets[2], targets[0]) and not np.array_equal(targets[3], targets[2])
 
@@ -107,7 +112,7 @@ def test_after_the_last_waypoint_the_arm_stays_there_until_the_plan_runs_out():
     np.testing.assert_allclose(loop.commands[-1].position, positions[-1], atol=1e-3)
 
 
-def test_an_arm_of_which_nothing_is_wanted_any_more_stops_at_once_and_all_is_well():
+def test_a_release_stops_the_arm_and_leaves_the_guard_idle():
     loop = Loop()
     loop.start_moving()
     verdict = loop.guard.release()
@@ -119,18 +124,18 @@ def test_an_arm_of_which_nothing_is_wanted_any_more_stops_at_once_and_all_is_wel
     assert_within_limits(loop.commands)
 
 
-def test_a_release_hides_no_other_reason_to_stop():
+def test_a_release_hides_no_other_reason():
     loop = Loop()
     loop.start_moving()
     loop.guard.release()
-    loop.guard.halt('clock: jumped')
+    loop.guard.stop('clock: jumped')
     verdict = loop.tick_to_rest(limit=20)
     assert verdict.state is GuardState.HOLDING and verdict.reasons[-1] == 'clock: jumped'
     loop.guard.hold()
     assert not loop.guard.is_ready(loop.now)
 
 
-def test_a_guard_without_joints_is_not_ready():
+def test_a_guard_without_joint_states_is_not_ready():
     loop = Loop()
     assert loop.guard.is_ready(loop.now)
     assert not loop.guard.is_ready(loop.now + 2.0 * CONFIG.max_joint_age)
@@ -149,7 +154,7 @@ def test_a_newer_proposal_replaces_the_old_one_at_once():
     assert_within_limits(loop.commands)
 
 
-def test_the_caller_may_change_his_arrays_afterwards():
+def test_the_arrays_of_a_proposal_are_copied():
     loop = Loop()
     proposal = loop.proposal()
     loop.submit(proposal)
@@ -157,7 +162,7 @@ def test_the_caller_may_change_his_arrays_afterwards():
     assert np.all(np.isfinite(loop.tick(5).command.position))
 
 
-def test_stamps_are_judged_by_the_ros_clock_and_validity_by_the_steady_one():
+def test_ages_follow_the_ros_clock_and_validity_the_steady_clock():
     guard = Guard(ARM, TIME, CONFIG)
     guard.reset(ARM.home, 100.0)
     proposal = Loop().proposal(stamp=5000.0, valid_for=0.2)
@@ -169,7 +174,7 @@ def test_stamps_are_judged_by_the_ros_clock_and_validity_by_the_steady_one():
     assert guard.tick(100.11).reasons[0].startswith('plan_expired')
 
 
-def test_a_plan_is_followed_up_to_the_last_tick_of_its_validity():
+def test_a_proposal_is_followed_up_to_the_last_tick_of_its_validity():
     """Stamps and validity are whole ticks; what rounding adds must not cost one."""
     for start in np.arange(10.0, 11.0, DT):
         guard = Guard(ARM, TIME, CONFIG)
@@ -179,7 +184,7 @@ def test_a_plan_is_followed_up_to_the_last_tick_of_its_validity():
         assert guard.tick(start + 0.05 + DT).reasons[0].startswith('plan_expired:')
 
 
-def test_plan_that_runs_out_stops_the_arm_within_its_validity_and_names_the_reason():
+def test_an_expired_proposal_stops_the_arm_with_its_reason():
     loop = Loop()
     loop.start_moving()
     while loop.guard.state is GuardState.FOLLOWING:
@@ -193,7 +198,7 @@ def test_plan_that_runs_out_stops_the_arm_within_its_validity_and_names_the_reas
     assert_within_limits(loop.commands)
 
 
-def test_a_fresh_valid_proposal_resumes_from_holding():
+def test_a_valid_proposal_ends_holding():
     loop = Loop()
     loop.start_moving()
     loop.tick_to_rest()
@@ -201,7 +206,7 @@ def test_a_fresh_valid_proposal_resumes_from_holding():
     assert loop.tick().reasons == ()
 
 
-def test_latch_is_reset_only_when_its_cause_is_gone():
+def test_a_latch_is_reset_only_at_rest_and_with_known_joints():
     loop = Loop()
     loop.start_moving()
     loop.submit(loop.proposal(stamp=np.nan))
@@ -215,7 +220,7 @@ def test_latch_is_reset_only_when_its_cause_is_gone():
     assert loop.guard.reset_latch(loop.now).state is GuardState.IDLE
 
 
-def refuse_in_a_row(loop, count):
+def reject_in_a_row(loop, count):
     for _ in range(count):
         loop.submit(loop.proposal(stamp=0.0))
         loop.tick()
@@ -223,23 +228,23 @@ def refuse_in_a_row(loop, count):
 
 
 @pytest.mark.parametrize('first', ['reset', 'accepted'])
-def test_as_many_refusals_in_a_row_as_configured_latch_and_one_fewer_do_not(first):
+def test_max_rejections_in_a_row_latch_and_one_fewer_do_not(first):
     for missing, expected in ((1, GuardState.HOLDING), (0, GuardState.LATCHED)):
         loop = Loop()
         if first == 'accepted':
-            refuse_in_a_row(loop, CONFIG.max_rejections - 1)
+            reject_in_a_row(loop, CONFIG.max_rejections - 1)
             assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
-        verdict = refuse_in_a_row(loop, CONFIG.max_rejections - missing)
+        verdict = reject_in_a_row(loop, CONFIG.max_rejections - missing)
         assert verdict.state is expected
         is_named = any(reason.startswith('repeated:') for reason in verdict.reasons)
         assert is_named == (expected is GuardState.LATCHED)
 
 
-def test_refusals_that_the_planner_is_not_to_blame_for_stop_the_arm_but_do_not_latch():
+def test_rejections_without_fault_of_the_planner_do_not_latch():
     loop = Loop()
     loop.start_moving()
     for _ in range(2 * CONFIG.max_rejections):
-        verdict = loop.guard.refuse('clock: not known', is_blamed=False)
+        verdict = loop.guard.reject('clock: not known', counts_towards_latch=False)
         assert verdict.reasons == ('clock: not known',)
         loop.tick()
     assert loop.tick_to_rest().state is GuardState.HOLDING
@@ -248,12 +253,12 @@ def test_refusals_that_the_planner_is_not_to_blame_for_stop_the_arm_but_do_not_l
     assert_within_limits(loop.commands)
 
 
-def test_hold_stops_and_only_resume_lets_proposals_in_again():
+def test_a_hold_stops_the_arm_until_resume():
     loop = Loop()
     loop.start_moving()
     assert loop.guard.hold().state is GuardState.STOPPING
     loop.tick_to_rest()
-    assert loop.guard.is_blocked
+    assert loop.guard.is_locked_out
     assert loop.submit(loop.proposal()).reasons == ('held: refused until resume',)
     assert loop.guard.state is GuardState.HOLDING
     assert loop.guard.resume().state is GuardState.IDLE
@@ -284,16 +289,16 @@ def test_the_same_calls_give_the_same_commands():
     np.testing.assert_array_equal(run(), run())
 
 
-def test_a_hold_and_a_refusal_without_joints_change_nothing():
+def test_calls_before_the_first_reset_change_nothing():
     guard = Guard(ARM, TIME, CONFIG)
     assert guard.resume().state is GuardState.INACTIVE
     assert guard.reset_latch(0.0).reasons[0].startswith('inactive:')
-    assert guard.refuse('schema: no joints').state is GuardState.INACTIVE
-    assert guard.command is None and guard.proposal is None and guard.is_blocked
+    assert guard.reject('schema: no joints').state is GuardState.INACTIVE
+    assert guard.command is None and guard.proposal is None and guard.is_locked_out
     assert guard.tracking_error() == 0.0 and guard.rejected == 1
 
 
-def test_resume_while_the_arm_still_stops_lets_it_come_to_rest_first():
+def test_a_resume_while_stopping_lets_the_arm_come_to_rest_first():
     loop = Loop()
     loop.start_moving()
     loop.guard.hold('held: by hand')
@@ -303,7 +308,7 @@ def test_resume_while_the_arm_still_stops_lets_it_come_to_rest_first():
     assert loop.submit(loop.proposal()).state is GuardState.FOLLOWING
 
 
-def test_an_accepted_proposal_is_the_one_in_force_until_the_arm_stops():
+def test_the_accepted_proposal_is_in_force_until_the_arm_stops():
     loop = Loop()
     proposal = loop.proposal()
     loop.submit(proposal)
@@ -313,14 +318,13 @@ def test_an_accepted_proposal_is_the_one_in_force_until_the_arm_stops():
     assert loop.guard.proposal is None
 
 
-def test_a_halt_stops_the_arm_and_is_counted_against_nobody():
-    """A clock that began late was counted as a refused proposal."""
+def test_a_stop_counts_towards_no_latch():
     loop = Loop()
-    loop.guard.halt('clock: jumped')
+    loop.guard.stop('clock: jumped')
     loop.start_moving()
     rejected = loop.guard.rejected
     for _ in range(CONFIG.max_rejections + 1):
-        loop.guard.halt('clock: jumped')
+        loop.guard.stop('clock: jumped')
     verdict = loop.tick_to_rest()
     assert verdict.state is GuardState.HOLDING and verdict.reasons == ('clock: jumped',)
     assert loop.guard.rejected == rejected
@@ -328,15 +332,15 @@ def test_a_halt_stops_the_arm_and_is_counted_against_nobody():
     assert_within_limits(loop.commands)
 
 
-def test_each_kind_of_reason_is_named_once_in_the_order_they_came():
+def test_each_code_is_reported_once_in_order():
     loop = Loop()
     loop.start_moving()
     for reason in ('clock: first', 'clock: second', 'held: by hand', 'a: third', 'held: again'):
-        loop.guard.halt(reason)
+        loop.guard.stop(reason)
     assert loop.tick_to_rest().reasons == ('clock: first', 'held: by hand', 'a: third')
 
 
 def test_a_halt_before_the_first_joints_changes_nothing():
     guard = Guard(ARM, TIME, CONFIG)
-    guard.halt('clock: jumped')
+    guard.stop('clock: jumped')
     assert guard.state is GuardState.INACTIVE and guard.reasons == ()

@@ -1,13 +1,23 @@
-"""Declared obstacles are kept clear of, on the way too, and approached slowly."""
+"""The guard and obstacles: kept clear of along the whole path, and approached slowly."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from guard_loop import ANYWHERE, ARM, CONFIG, DT, Loop, assert_within_limits, with_value
+from guard_loop import (
+    ANYWHERE,
+    ARM,
+    CONFIG,
+    DT,
+    Loop,
+    assert_within_limits,
+    with_value,
+    without_path_check,
+)
 from jepa_arm.config import ConfigError, GuardConfig, ObstacleConfig, from_dict, to_dict
-from jepa_arm.types import GuardState
+from jepa_arm.core.types import GuardState
+from jepa_arm.robot.collision import CollisionModel
 
 TIP = ANYWHERE.tip_position(ARM.home)
 ANGLE = 0.8
@@ -20,7 +30,7 @@ POST = ObstacleConfig('post', 'capsule', (0.01, 0.3), SIDE)
 
 
 def with_obstacles(*obstacles, **changes):
-    return dataclasses.replace(CONFIG, obstacles=obstacles, max_step=2.0, **changes)
+    return dataclasses.replace(CONFIG, obstacles=obstacles, max_joint_step=2.0, **changes)
 
 
 def turned(loop, angle=ANGLE, joint=0):
@@ -30,7 +40,7 @@ def turned(loop, angle=ANGLE, joint=0):
 
 
 @pytest.mark.parametrize('obstacle', [BALL, WALL, POST], ids=lambda o: o.shape)
-def test_an_obstacle_half_way_is_refused_and_named_though_both_ends_are_free(obstacle):
+def test_a_path_through_an_obstacle_is_rejected_with_its_name(obstacle):
     free = Loop(ANYWHERE, config=with_obstacles())
     assert free.submit(turned(free)).reasons == ()
     loop = Loop(ANYWHERE, config=with_obstacles(obstacle))
@@ -42,7 +52,7 @@ def test_an_obstacle_half_way_is_refused_and_named_though_both_ends_are_free(obs
 
 
 def test_a_wall_is_where_its_rpy_puts_it():
-    """Turned by a right angle the same wall stands beside the way."""
+    """Along the way the same wall does not block it."""
     along = dataclasses.replace(
         WALL, xyz=(0.0, 0.0, 0.05), size=(2.0, 0.002, 0.3), rpy=(0, 0, -ANGLE)
     )
@@ -56,29 +66,29 @@ def test_a_wall_is_where_its_rpy_puts_it():
 
 
 def drive_at(loop, ticks=300):
-    """Asks for the whole turn again and again; the path check is off."""
-    loop.guard._check._path = lambda path: ''
+    """Propose the whole turn again and again, without a path check."""
     scales = []
     for _ in range(ticks // 10):
-        loop.submit(turned(loop))
+        with without_path_check():
+            loop.submit(turned(loop))
         for _ in range(10):
             loop.tick()
-            scales.append(loop.guard.speed_scale)
+            scales.append(loop.guard.proximity_scale)
     return scales
 
 
 def obstacle_distances(loop):
-    scene = loop.guard._stream._sweep.scene
+    scene = CollisionModel(ANYWHERE, loop.guard.config.obstacles)
     return np.array(
-        [scene.at(c.position).distances[scene.is_obstacle].min() for c in loop.commands]
+        [scene.evaluate(c.position).distances[scene.is_obstacle].min() for c in loop.commands]
     )
 
 
-@pytest.mark.parametrize('approach_time', [0.001, CONFIG.approach_time])
-def test_no_command_comes_nearer_than_the_clearance_even_if_the_path_check_saw_nothing(
-    approach_time,
+@pytest.mark.parametrize('slowdown_time', [0.001, CONFIG.slowdown_time])
+def test_the_command_stream_alone_keeps_the_clearance(
+    slowdown_time,
 ):
-    loop = Loop(ANYWHERE, config=with_obstacles(BALL, approach_time=approach_time))
+    loop = Loop(ANYWHERE, config=with_obstacles(BALL, slowdown_time=slowdown_time))
     drive_at(loop, 120)
     assert any(r.startswith('obstacle: ') and r.endswith('on the way') for r in loop.guard.reasons)
     distances = obstacle_distances(loop)
@@ -87,7 +97,7 @@ def test_no_command_comes_nearer_than_the_clearance_even_if_the_path_check_saw_n
     assert_within_limits(loop.commands)
 
 
-def test_the_nearer_the_obstacle_the_slower_the_arm():
+def test_the_arm_slows_down_near_an_obstacle():
     loop = Loop(ANYWHERE, config=with_obstacles(BALL))
     scales = drive_at(loop, 120)
     assert min(scales) < 0.5 and max(scales) == 1.0
@@ -95,7 +105,7 @@ def test_the_nearer_the_obstacle_the_slower_the_arm():
     closing = -np.diff(distances) / DT
     is_fast = closing > 0.06  # slower than that, the arm is at its least speed
     time_left = (distances[:-1] - CONFIG.obstacle_clearance)[is_fast] / closing[is_fast]
-    assert time_left.min() > 0.25 * CONFIG.approach_time
+    assert time_left.min() > 0.25 * CONFIG.slowdown_time
     free = Loop(ANYWHERE, config=with_obstacles())
     assert set(drive_at(free, 30)) == {1.0}
 
@@ -105,11 +115,11 @@ def test_moving_away_from_an_obstacle_is_not_slowed():
     loop = Loop(ANYWHERE, config=with_obstacles(near))
     assert loop.submit(turned(loop, -ANGLE)).reasons == ()
     loop.tick(5)
-    assert loop.guard.speed_scale == 1.0
+    assert loop.guard.proximity_scale == 1.0
     assert loop.submit(turned(loop, 0.05)).reasons[0].startswith('obstacle: ')
 
 
-def test_an_arm_that_stands_too_near_may_go_away_but_not_nearer():
+def test_an_arm_too_near_an_obstacle_may_move_away_but_not_nearer():
     near = dataclasses.replace(BALL, xyz=(TIP[0], TIP[1] + 0.037, TIP[2] + 0.05))
     for angle, is_refused in ((-0.2, False), (0.02, True)):
         loop = Loop(ANYWHERE, config=with_obstacles(near))
@@ -133,7 +143,7 @@ def test_a_joint_limit_is_approached_slowly_and_never_passed():
     fast = velocity > 0.1 * ARM.velocity_limit[6]
     time_left = (ARM.upper[6] - position[fast]) / velocity[fast]
     assert velocity.max() > 0.9 * ARM.velocity_limit[6]
-    assert time_left.min() > 0.3 * CONFIG.approach_time
+    assert time_left.min() > 0.3 * CONFIG.slowdown_time
     assert position[-1] == pytest.approx(ARM.upper[6], abs=1e-3)
     assert_within_limits(loop.commands)
 
@@ -155,10 +165,10 @@ BAD_OBSTACLES = {
 
 
 @pytest.mark.parametrize('change', BAD_OBSTACLES.values(), ids=BAD_OBSTACLES.keys())
-def test_an_obstacle_that_makes_no_sense_is_refused(change):
+def test_an_invalid_obstacle_is_refused(change):
     values = {**to_dict(CONFIG), 'obstacles': [GOOD]}
     assert from_dict(GuardConfig, values).obstacles == (POST,)
     with pytest.raises(ConfigError):
         from_dict(GuardConfig, {**values, 'obstacles': [{**GOOD, **change}]})
-    with pytest.raises(ConfigError, match='name of its own'):
+    with pytest.raises(ConfigError, match='unique names'):
         from_dict(GuardConfig, {**values, 'obstacles': [GOOD, GOOD]})

@@ -1,16 +1,25 @@
-"""What a proposal must be to be followed; what the planner may ask for is never refused."""
+"""Proposal checks: bad proposals are rejected, and what the planner may propose never is."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from guard_loop import ANYWHERE, ARM, ARM_CONFIG, CONFIG, Loop, assert_within_limits, with_value
-from jepa_arm.arm import Arm
-from jepa_arm.collision import Scene
-from jepa_arm.motion import TipMotion
-from jepa_arm.proposals import in_floats
-from jepa_arm.types import GuardState
+from guard_loop import (
+    ANYWHERE,
+    ARM,
+    ARM_CONFIG,
+    CONFIG,
+    Loop,
+    assert_within_limits,
+    with_value,
+    without_path_check,
+)
+from jepa_arm.core.types import GuardState
+from jepa_arm.guard.proposal_checks import as_double
+from jepa_arm.robot.action_space import TipMotion
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.collision import CollisionModel
 
 GOOD = Loop().proposal()
 
@@ -52,7 +61,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(('changes', 'code'), BAD.values(), ids=BAD.keys())
-def test_bad_proposal_is_refused_with_its_reason_and_stops_the_arm(changes, code):
+def test_a_bad_proposal_is_rejected_with_its_code_and_stops_the_arm(changes, code):
     still = Loop()
     verdict = still.submit(still.proposal(**changes))
     assert verdict.reasons[0].startswith(f'{code}:'), verdict.reasons
@@ -75,7 +84,7 @@ def test_bad_proposal_is_refused_with_its_reason_and_stops_the_arm(changes, code
     assert_within_limits(moving.commands)
 
 
-def test_a_proposal_not_newer_than_the_last_is_refused():
+def test_a_proposal_not_newer_than_the_last_is_rejected():
     loop = Loop()
     proposal = loop.proposal()
     loop.submit(proposal)
@@ -85,14 +94,14 @@ def test_a_proposal_not_newer_than_the_last_is_refused():
     assert loop.submit(older).reasons[0].startswith(('not_newer:', 'stale:'))
 
 
-def test_tip_outside_the_workspace_is_refused():
+def test_a_tip_outside_the_workspace_is_rejected():
     loop = Loop()
     outwards = np.array([0.1, 0, 0, 0, 0, 0, 0]) * np.arange(1, 11)[:, None]
     verdict = loop.submit(loop.proposal(positions=ARM.home + outwards))
     assert verdict.reasons[0].startswith('workspace:')
 
 
-def test_an_arm_that_starts_outside_may_come_in_but_not_go_further_out():
+def test_an_arm_outside_the_workspace_may_come_in_but_not_go_farther_out():
     joints = ARM.home + np.array([0.9, 0, 0, 0, 0, 0, 0])
     assert not ARM.in_workspace(ARM.tip_position(joints), CONFIG.workspace_margin)
     slope = np.array([0.1, 0, 0, 0, 0, 0, 0]) * np.arange(1, 6)[:, None]
@@ -104,7 +113,7 @@ def test_an_arm_that_starts_outside_may_come_in_but_not_go_further_out():
     assert not loop.submit(loop.proposal(positions=joints - slope, times=times)).reasons
 
 
-def test_crossing_the_table_is_refused():
+def test_a_path_through_the_table_is_rejected():
     deep = dataclasses.replace(ARM_CONFIG, workspace_min=(0.3, -0.27, -0.3))
     arm = Arm(deep)
     motion = TipMotion(arm)
@@ -127,32 +136,31 @@ MIDDLE = START + [0, 0, 0, 0, 0.5, 0, 0]
 END = START + [0, 0, 0, 0, 1.0, 0, 0]
 
 
-SCENE = Scene(ANYWHERE)
+SCENE = CollisionModel(ANYWHERE)
 
 
-def test_self_collision_half_way_is_refused_though_both_ends_are_fine():
+def test_a_self_collision_half_way_is_rejected():
     assert SCENE.self_collision(START) is None and SCENE.self_collision(END) is None
     assert SCENE.self_collision(MIDDLE) is not None
-    loop = Loop(ANYWHERE, START, dataclasses.replace(CONFIG, max_step=2.0))
+    loop = Loop(ANYWHERE, START, dataclasses.replace(CONFIG, max_joint_step=2.0))
     verdict = loop.submit(loop.proposal(positions=END[None], times=np.array([0.1])))
     assert verdict.reasons[0].startswith('self_collision:')
     assert 'panda_link2' in verdict.reasons[0] and 'pusher' in verdict.reasons[0]
 
 
-def test_the_stream_stops_before_a_self_collision_the_path_check_did_not_see():
+def test_the_command_stream_alone_stops_before_a_self_collision():
     """Corners are cut between waypoints: what is streamed is not exactly what was checked."""
-    config = dataclasses.replace(CONFIG, max_step=2.0, approach_time=0.001)
+    config = dataclasses.replace(CONFIG, max_joint_step=2.0, slowdown_time=0.001)
     loop = Loop(ANYWHERE, START, config)
-    loop.guard._check._path = lambda path: ''
-    loop.submit(loop.proposal(positions=END[None], times=np.array([0.1])))
+    with without_path_check():
+        loop.submit(loop.proposal(positions=END[None], times=np.array([0.1])))
     verdict = loop.tick_to_rest()
     assert verdict.reasons[0].startswith('self_collision:')
     assert all(SCENE.self_collision(c.position) is None for c in loop.commands)
     assert np.abs(loop.commands[-1].position - START).max() > 0.05
 
 
-def test_random_actions_of_the_tip_are_never_refused():
-    """A guard that stops what the planner is allowed to ask for would be useless."""
+def test_random_actions_of_the_planner_are_never_rejected():
     rng = np.random.default_rng(0)
     for _ in range(4):
         tip = rng.uniform(ARM.workspace_min, ARM.workspace_max)
@@ -170,7 +178,7 @@ def test_random_actions_of_the_tip_are_never_refused():
 
 
 @pytest.mark.parametrize('kind', ['f2', 'f4', 'g', 'i1', 'i8'])
-def test_numbers_of_any_kind_are_followed_by_their_value(kind):
+def test_arrays_of_any_number_type_are_followed_by_value(kind):
     there = np.array([1.0, 0.0, 1.0, -2.0, 1.0, 2.0, 1.0])
     loop = Loop(ANYWHERE, there)
     proposal = loop.proposal(positions=there[None].astype(kind), times=np.array([0.1]))
@@ -178,30 +186,30 @@ def test_numbers_of_any_kind_are_followed_by_their_value(kind):
     np.testing.assert_allclose(loop.tick(5).command.position, there)
 
 
-def test_a_step_down_of_unsigned_integers_is_seen_as_it_is():
+def test_unsigned_integers_do_not_wrap_around():
     """uint8: 1 - 2 is 255; a difference in the proposal's own kind would name 255 rad."""
     rows = np.array([[2, 0, 0, 0, 0, 2, 0], [1, 0, 0, 0, 0, 2, 0]], dtype=np.uint8)
-    floats = in_floats(Loop().proposal(positions=rows, times=np.array([0.1, 0.2])))
+    floats = as_double(Loop().proposal(positions=rows, times=np.array([0.1, 0.2])))
     assert np.diff(floats.positions, axis=0).min() == -1.0
 
 
-def test_a_clock_that_is_no_number_judges_no_stamp():
+def test_a_clock_that_is_not_a_number_rejects_the_proposal():
     loop = Loop()
     verdict = loop.guard.submit(loop.proposal(), loop.now, ros_now=np.nan)
     assert verdict.reasons[0].startswith('clock:')
 
 
-def test_long_names_make_no_long_reasons():
+def test_long_joint_names_make_no_long_reasons():
     loop = Loop()
     verdict = loop.submit(loop.proposal(joint_names=('x' * 100_000,) * 500))
     assert len(verdict.reasons[0]) < 2000
 
 
-def test_callers_may_say_what_they_like_but_reasons_stay_short():
+def test_reasons_of_callers_are_truncated():
     loop = Loop()
     loop.start_moving()
-    refused = loop.guard.refuse('schema: ' + 'x' * 100_000)
-    loop.guard.lose_joints('y' * 100_000)
+    refused = loop.guard.reject('schema: ' + 'x' * 100_000)
+    loop.guard.reject_joint_state('y' * 100_000)
     reasons = (*refused.reasons, *loop.tick(joints_arrive=False).reasons)
     assert {r.split(':')[0] for r in reasons} == {'schema', 'joints_invalid'}
     assert set(map(len, reasons)) == {500}

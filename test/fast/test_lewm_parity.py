@@ -21,17 +21,16 @@ from stable_worldmodel.wm.loss import SIGReg  # noqa: E402
 from stable_worldmodel.wm.utils import load_pretrained  # noqa: E402
 
 from jepa_arm.config import LewmConfig, ModelFile, load  # noqa: E402
-from jepa_arm.goals import LatentGoal  # noqa: E402
-from jepa_arm.model.lewm import LeWM  # noqa: E402
-from jepa_arm.model.official import (  # noqa: E402
-    read_official,
+from jepa_arm.core.files import config_path  # noqa: E402
+from jepa_arm.model.lewm.networks import LeWM  # noqa: E402
+from jepa_arm.model.lewm.released_checkpoint import (  # noqa: E402
+    read_released,
     released_name,
     transformers_5_name,
-    write_official,
+    write_released,
 )
 from jepa_arm.model.sigreg import sigreg  # noqa: E402
-from jepa_arm.planning.costs import latent_distance  # noqa: E402
-from jepa_arm.resources import config_path  # noqa: E402
+from jepa_arm.planning.costs.latent_distance import latent_distance  # noqa: E402
 
 CANDIDATES, HORIZON = 6, 5
 
@@ -58,11 +57,11 @@ def ours() -> LeWM:
 
 @pytest.fixture(scope='module')
 def home(ours: LeWM, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package looks for checkpoints; holds ours, exported, as 'lewm'."""
+    """Folder in which the package looks for checkpoints, with our export as 'lewm'."""
     folder = tmp_path_factory.mktemp('home')
     newer = int(transformers.__version__.split('.')[0]) >= 5
     name = transformers_5_name if newer else released_name
-    write_official(folder / 'checkpoints' / 'lewm', ours, name)
+    write_released(folder / 'checkpoints' / 'lewm', ours, name)
     return folder
 
 
@@ -80,10 +79,12 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_what_they_save_is_read(theirs: torch.nn.Module, home: Path, ours: LeWM) -> None:
+def test_checkpoints_saved_by_the_package_are_read(
+    theirs: torch.nn.Module, home: Path, ours: LeWM
+) -> None:
     folder = home / 'checkpoints' / 'lewm'
     torch.save(theirs.state_dict(), folder / 'weights.pt')
-    state = read_official(folder).state_dict()
+    state = read_released(folder).state_dict()
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(state[name], tensor, atol=0, rtol=0)
 
@@ -107,7 +108,7 @@ def test_rollouts_agree(ours: LeWM, theirs, past: int) -> None:
     shown = images.expand(1, CANDIDATES, *images.shape)
     expected = theirs.rollout({'pixels': shown}, actions[None])['predicted_emb'][0, :, past:]
     z = ours.embed(images).expand(CANDIDATES, -1, -1)
-    assert_same(ours.unroll(z, actions), expected, f'rollout from {past}')
+    assert_same(ours.rollout_history(z, actions), expected, f'rollout from {past}')
 
 
 def test_sigreg_agrees_for_the_same_projections() -> None:
@@ -118,20 +119,20 @@ def test_sigreg_agrees_for_the_same_projections() -> None:
 
 
 def test_costs_and_plans_of_their_cem_agree(ours: LeWM, theirs) -> None:
-    """Their solver, once with their model and once with ours, prices and plans the same."""
+    """Their CEM solver finds the same costs and plans with either implementation."""
     from types import SimpleNamespace
 
     from gymnasium.spaces import Box
 
     first, goal = random(2, 3, 224, 224).unsqueeze(1)
-    target = LatentGoal(ours.embed(goal)[0].numpy())
+    target = ours.embed(goal)[:1]
     priced: list[torch.Tensor] = []
 
     class Ours:
         def get_cost(self, info: dict, actions: torch.Tensor) -> torch.Tensor:
             start = ours.embed(info['pixels'][0, 0]).expand(actions.shape[1], 1, -1)
-            rolled = ours.unroll(start, actions[0])
-            cost = (ours.latent * latent_distance(rolled[:, -1:], target))[None]
+            rolled = ours.rollout_history(start, actions[0])
+            cost = (ours.latent_dim * latent_distance(rolled[:, -1:], target))[None]
             expected = theirs.get_cost(dict(info), actions)
             priced.append((cost - expected).abs().max())
             torch.testing.assert_close(cost, expected, atol=1e-4, rtol=1e-6)

@@ -1,10 +1,10 @@
-"""The output of nodes goes where ROS users look for it."""
+"""Log folders: the output of nodes goes to the log folder of ROS."""
 
 from pathlib import Path
 
 import pytest
 
-from jepa_arm.nodes.log_folder import ros_log_folder, run_log_folder
+from jepa_arm.ros.runtime.environment import ros_log_folder, run_log_folder
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from jepa_arm.nodes.log_folder import ros_log_folder, run_log_folder
         ('~/logs', '', '/home/robot/logs'),
     ],
 )
-def test_the_variables_of_ros_say_where(
+def test_log_folder_follows_the_variables_of_ros(
     log_dir: str, home: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('HOME', '/home/robot')
@@ -27,7 +27,7 @@ def test_the_variables_of_ros_say_where(
     assert ros_log_folder() == logging.get_logging_directory()
 
 
-def test_each_run_has_a_folder_of_its_own_that_nobody_makes_in_vain(
+def test_each_run_gets_its_own_folder_which_is_not_created_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jepa_arm.nodes.description import CONTROLLERS, FOLLOW
+from jepa_arm.ros.runtime.node_contract import CONTROLLERS, FOLLOW_TRAJECTORY
 from policy import permissions, policy
 
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
@@ -28,13 +28,13 @@ def test_there_is_one_enclave_for_each_node_and_no_wildcard():
 
 def test_the_guard_may_command_every_controller_and_listen_for_others_there():
     """It might not listen: under SROS2 it would have ended before its first command."""
-    commands = {f'/{topic}' for name, topic in CONTROLLERS.items() if name != FOLLOW}
+    commands = {f'/{topic}' for name, topic in CONTROLLERS.items() if name != FOLLOW_TRAJECTORY}
     assert commands <= set(OWNERS)
     for right in ('publish', 'subscribe'):
         assert commands <= permissions()['guard', 'topics', right]
     assert commands <= permissions()['sim', 'topics', 'subscribe']
     callers = {node for node, kind, right in permissions() if (kind, right) == ('actions', 'call')}
-    assert permissions()['guard', 'actions', 'call'] == {f'/{CONTROLLERS[FOLLOW]}'}
+    assert permissions()['guard', 'actions', 'call'] == {f'/{CONTROLLERS[FOLLOW_TRAJECTORY]}'}
     assert callers == {'guard', 'client'}
     assert permissions()['client', 'actions', 'call'] == {'/move_to_goal'}
 

@@ -8,9 +8,9 @@ import pytest
 import xacro
 import yaml
 
-from jepa_arm.arm import Arm
-from jepa_arm.nodes.description import CONTROLLERS
-from jepa_arm.resources import config_path, urdf_path
+from jepa_arm.core.files import config_path, urdf_path
+from jepa_arm.robot.arm import Arm
+from jepa_arm.ros.runtime.node_contract import CONTROLLERS
 
 PLUGINS = {
     'mock': 'mock_components/GenericSystem',
@@ -23,7 +23,7 @@ def expanded(arm_config, **arguments):
     return xacro.process_file(str(urdf_path(arm_config.urdf)), mappings=arguments).toxml()
 
 
-def test_a_urdf_has_no_tags_of_ros2_control_unless_it_is_asked_for_them(each_arm):
+def test_a_urdf_has_ros2_control_tags_only_on_request(each_arm):
     assert 'ros2_control' not in each_arm.urdf
 
 
@@ -42,14 +42,14 @@ def interfaces(joint, kind):
     return [i.get('name') for i in joint.findall(f'{kind}_interface')]
 
 
-def test_a_mock_arm_begins_at_home_and_takes_positions_and_velocities(each_arm_config, each_arm):
+def test_a_mock_arm_starts_at_home_with_both_command_interfaces(each_arm_config, each_arm):
     joints = tagged_joints(each_arm_config, ros2_control='mock')
     assert all(interfaces(joint, 'command') == BOTH for joint in joints)
     first = [float(j.findtext('state_interface/param[@name="initial_value"]')) for j in joints]
     np.testing.assert_array_equal(first, each_arm.home)
 
 
-def test_a_simulator_is_told_one_kind_of_command_and_says_itself_where_its_arm_is(
+def test_a_topic_arm_has_one_command_interface_and_no_initial_position(
     each_arm_config,
 ):
     """Of an interface that no controller commands it would be told NaN, and an arm that is given
@@ -62,7 +62,7 @@ def test_a_simulator_is_told_one_kind_of_command_and_says_itself_where_its_arm_i
         assert set(first) == {'0.0' if told == 'velocity' else None}
 
 
-def test_with_tags_it_is_the_same_arm(each_arm_config, each_arm, tmp_path):
+def test_ros2_control_tags_do_not_change_the_arm(each_arm_config, each_arm, tmp_path):
     path = tmp_path / 'arm.urdf'
     path.write_text(expanded(each_arm_config, ros2_control='mock'))
     arm = Arm(dataclasses.replace(each_arm_config, urdf=str(path)))
@@ -70,21 +70,21 @@ def test_with_tags_it_is_the_same_arm(each_arm_config, each_arm, tmp_path):
     np.testing.assert_array_equal(arm.velocity_limit, each_arm.velocity_limit)
 
 
-def test_topics_of_a_simulator_are_arguments(arm_config):
+def test_the_topics_of_a_topic_arm_are_arguments(arm_config):
     topics = {'joint_commands_topic': '/isaac/commands', 'joint_states_topic': '/isaac/states'}
     root = ElementTree.fromstring(expanded(arm_config, ros2_control='topic', **topics))
     found = {p.get('name'): p.text for p in root.findall('ros2_control/hardware/param')}
     assert found == topics
 
 
-def test_an_unknown_kind_is_refused_with_those_there_are(arm_config):
+def test_an_unknown_hardware_kind_is_refused_with_the_known_ones(arm_config):
     with pytest.raises(xacro.XacroException, match='none, mock or topic, got gazebo'):
         expanded(arm_config, ros2_control='gazebo')
     with pytest.raises(xacro.XacroException, match='position or velocity, got effort'):
         expanded(arm_config, ros2_control='topic', command_interface='effort')
 
 
-def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_config, sim_config):
+def test_the_controllers_list_the_joints_in_command_order(each_arm_config, sim_config):
     file = config_path(f'controllers/{each_arm_config.name}.yaml')
     told = {name: part['ros__parameters'] for name, part in yaml.safe_load(file.open()).items()}
     usual = 'joint_trajectory_controller'  # serves a topic and an action
@@ -105,7 +105,7 @@ def test_the_controllers_move_the_joints_in_the_order_of_the_commands(each_arm_c
         assert told[f'forward_{kind}_controller']['interface_name'] == kind
 
 
-def test_a_file_of_controllers_says_nothing_twice_and_refers_to_nothing(each_arm_config):
+def test_controller_files_have_no_duplicate_keys_and_no_anchors(each_arm_config):
     """The parser of ROS 2 knows no anchors."""
     text = config_path(f'controllers/{each_arm_config.name}.yaml').read_text()
     assert '&' not in text and '*' not in text

@@ -1,4 +1,4 @@
-"""SIGReg against its slow direct formula, and what it must tell apart."""
+"""SIGReg: equals its direct formula, separates Gaussian from collapsed latents."""
 
 import math
 
@@ -10,7 +10,7 @@ from jepa_arm.model.sigreg import sigreg
 
 
 def direct(z: Tensor, projections: int, knots: int, seed: int) -> Tensor:
-    """LeJEPA's statistic term by term: LeJEPA, arXiv:2511.08544, with plain autograd."""
+    """Return LeJEPA's statistic (arXiv:2511.08544) term by term, with plain autograd."""
     directions = torch.randn(
         z.shape[-1], projections, generator=torch.Generator().manual_seed(seed)
     )
@@ -55,7 +55,7 @@ def test_a_gaussian_scores_far_below_collapsed_or_discrete_latents() -> None:
         assert sigreg(bad, 128, 17, generator(1)) > 10 * score
 
 
-def test_descending_it_turns_collapsed_latents_into_spread_ones() -> None:
+def test_gradient_descent_spreads_collapsed_latents() -> None:
     z = (0.05 * torch.randn(1, 256, 4, generator=generator(0))).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.05)
     for step in range(150):

@@ -14,16 +14,19 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
-from jepa_arm.nodes.domain import free_domain
-from jepa_arm.nodes.environment import prepare_ros
+from jepa_arm.core.files import config_path
+from jepa_arm.ros.runtime.environment import LOCAL_PROFILE, find_free_domain, prepare_ros
 
 prepare_ros(shares_memory=False)  # of what the tests kill
-os.environ['ROS_DOMAIN_ID'] = str(free_domain())
+os.environ['ROS_DOMAIN_ID'] = str(find_free_domain())
 
-from jepa_arm.nodes.client import GraphClient  # noqa: E402
-from jepa_arm.nodes.description import NodeSpec  # noqa: E402
-from jepa_arm.nodes.graph import Supervisor  # noqa: E402
+from jepa_arm.ros.client import GraphClient  # noqa: E402
+from jepa_arm.ros.graph.description import NodeSpec  # noqa: E402
+from jepa_arm.ros.graph.supervisor import Supervisor  # noqa: E402
 
+PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+LEASE = '<leaseDuration><sec>5</sec></leaseDuration>'
+"""Time for which a killed process stays listed; 20 s without it."""
 TIMEOUT_S = 20.0
 HANG_S = 30.0
 HAS_LAUNCH = bool(shutil.which('ros2') and find_spec('launch_ros'))
@@ -42,9 +45,6 @@ def pytest_terminal_summary(terminalreporter):
     view = 'tried' if find_spec('rerun') else 'not tried (rerun-sdk is not installed)'
     terminalreporter.write_line(f'The graph in Rerun: {view}')
     terminalreporter.write_line(f'Commands by the action FollowJointTrajectory: {ran}')
-    for report in terminalreporter.stats.get('rerun', ()):
-        terminalreporter.section(f'tried once more, as it failed at first: {report.nodeid}')
-        terminalreporter.write_line(report.longreprtext)
 
 
 class Harness(GraphClient):
@@ -79,10 +79,10 @@ class Harness(GraphClient):
             for supervisor in reversed(self._supervisors):
                 supervisor.stop()
             # rclpy holds the interpreter's lock while Fast DDS destroys, so that no deadline of
-            # ours runs if it hangs: the process ends then, and its test is tried in another one.
+            # ours runs if it hangs: the process ends then, and its test has failed.
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             try:
-                self.make(lambda: self._destroy_all_but(known))
+                self.execute(lambda: self._destroy_all_but(known))
             finally:
                 faulthandler.cancel_dump_traceback_later()
             self._log_dir, self._supervisors, self.cleanup = before
@@ -94,7 +94,7 @@ class Harness(GraphClient):
 
     def _entities(self):
         """All of the node but the clients that ``call`` keeps, each with what destroys it."""
-        kept, node = self._clients.values(), self.node
+        kept, node = self._services.values(), self.node
         return [
             *((entity, node.destroy_publisher) for entity in node.publishers),
             *((entity, node.destroy_subscription) for entity in node.subscriptions),
@@ -114,8 +114,29 @@ def ros_logs():
         yield Path(folder)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def short_lease(tmp_path_factory):
+    """The profile of Fast DDS for these tests: the shipped one with a shorter lease."""
+    text = config_path(LOCAL_PROFILE).read_text()
+    assert '<leaseAnnouncement>' in text
+    profile = tmp_path_factory.mktemp('fastdds') / LOCAL_PROFILE
+    profile.write_text(text.replace('<leaseAnnouncement>', f'{LEASE}<leaseAnnouncement>'))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PROFILE_VARIABLES:
+            if os.environ.get(name, '').endswith(LOCAL_PROFILE):  # else the user has another one
+                patch.setenv(name, str(profile))
+        yield
+
+
 @pytest.fixture(scope='session')
-def tester(ros_logs):
+def shipped_environment(short_lease):
+    """Environment in which a process chooses its transport itself, as it does for users."""
+    names = (*PROFILE_VARIABLES, 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'RMW_FASTRTPS_USE_QOS_FROM_XML')
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+@pytest.fixture(scope='session')
+def tester(ros_logs, short_lease):
     gc.collect()
     gc.freeze()  # the tests play the robot: looking through torch and all takes 0.15 s
     tester = Harness()

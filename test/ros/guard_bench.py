@@ -1,5 +1,7 @@
-"""A guard process between a planner made by hand and a robot."""
+"""Guard bench: a guard process between a scripted planner and a scripted robot."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,17 +13,21 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
-from jepa_arm.types import JointSample, Proposal
+from jepa_arm.core.types import JointSample, Proposal
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, SENSOR_QOS, STATUS_QOS
 
 COMMANDS = 'joint_trajectory_controller/joint_trajectory'
 DT = 0.01
 EVERY = QoSProfile(depth=500)
 
 
+def unchanged(msg):
+    return msg
+
+
 class Robot:
-    """Publishes joint states at 100 Hz and is at once wherever it is commanded to be."""
+    """Publishes joint states at 100 Hz and follows its commands at once."""
 
     kind, topic = JointTrajectory, COMMANDS
 
@@ -29,9 +35,9 @@ class Robot:
         self._harness, self._arm = harness, arm
         self.position = arm.home.copy()
         self.commands = harness.record(self.kind, self.topic, EVERY)
-        self._publisher = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
+        self._publisher = harness.node.create_publisher(JointState, 'joint_states', SENSOR_QOS)
         self.is_silent = self.is_blocked = False
-        self.spoil = lambda msg: msg
+        self.spoil = unchanged
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -67,7 +73,7 @@ class Robot:
 
 
 class PlayingRobot(Robot):
-    """Plays the newest trajectory to its end, a point every 10 ms, whether or not others come."""
+    """Plays the newest trajectory to its end, one point every 10 ms."""
 
     def __init__(self, harness, arm):
         self.path, self._played, self._of = [], 0, None
@@ -81,7 +87,7 @@ class PlayingRobot(Robot):
 
 
 class VelocityRobot(Robot):
-    """Keeps the velocity that it was told last, for ever."""
+    """Keeps the last commanded velocity for ever."""
 
     kind, topic = Float64MultiArray, 'forward_velocity_controller/commands'
 
@@ -96,21 +102,21 @@ class VelocityRobot(Robot):
 
 
 class Bench:
-    """A guard process between a planner made by hand and a robot."""
+    """A guard process with its planner and its robot."""
 
     def __init__(self, harness, arm, robot=Robot, **parameters):
         self.harness, self.arm = harness, arm
-        self.status = harness.record(GuardStatus, 'guard/status', STATUS)
+        self.status = harness.record(GuardStatus, 'guard/status', STATUS_QOS)
         self.robot = robot(harness, arm)
         harness.cleanup.append(self.robot.close)
         self.supervisor = harness.start('guard', **parameters)
         self.process = self.supervisor.processes['guard']
-        self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+        self._planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND_QOS)
         harness.wait(lambda: len(self.robot.commands) > 10, 'commands')
         harness.wait(lambda: self.status, 'status')
 
     def wait_state(self, state, reason='', timeout=20.0):
-        """The first status from now on in ``state``, for ``reason`` if that is given."""
+        """Wait for a status in ``state``, with ``reason`` if one is given, and return it."""
 
         def found():
             newest = self.status[-1][1] if self.status else None
@@ -125,7 +131,7 @@ class Bench:
         return self.harness.node.get_clock().now().nanoseconds / 1e9
 
     def message(self, **changes):
-        """A fresh proposal that turns joint 7 slowly."""
+        """Return a fresh proposal that turns joint 7 slowly."""
         start = self.robot.commanded()
         slope = np.array([0, 0, 0, 0, 0, 0, 0.05])
         values = {
@@ -141,7 +147,7 @@ class Bench:
         self._planner.publish(msg)
 
     def follow(self, seconds=0.6, timeout=10.0):
-        """Keeps sending for ``seconds`` at least, until the arm moves as it is told."""
+        """Keep proposing for ``seconds`` at least, until the arm follows."""
         began = time.monotonic()
         while True:
             self.send(self.message())
@@ -154,14 +160,50 @@ class Bench:
                 return
             assert passed < timeout, self.status[-1]
 
+    def begin_anew(self):
+        """Bring guard and robot to rest at home, and forget what was recorded."""
+        robot, home = self.robot, self.arm.home
+        robot.is_silent, robot.is_blocked, robot.spoil = False, True, unchanged
+        self.call('hold')
+        self.harness.wait(robot.is_at_rest, 'rest')
+        robot.position = home.copy()
+
+        def is_home():
+            self.call('reset')
+            return np.allclose(robot.commanded(), home, atol=1e-9)
+
+        self.harness.wait(is_home, 'the command at home')
+        robot.is_blocked = False
+        since = len(robot.commands)
+        self.harness.wait(lambda: len(robot.commands) > since + 10, 'commands')
+        del robot.commands[: since + 1]
+        self.wait_state(GuardStatus.IDLE)
+        del self.status[:-1]
+
     def call(self, verb):
         return self.harness.call(Trigger, f'guard/{verb}')
 
 
 def assert_smooth(robot, arm):
-    """What reached the robot keeps the limits of velocity and acceleration at 100 Hz."""
+    """Check that the commands keep the limits of velocity and acceleration at 100 Hz."""
     velocity = robot.velocities()
     assert np.all(np.isfinite(robot.positions())) and np.all(np.isfinite(velocity))
     assert np.all(np.abs(velocity) <= arm.velocity_limit + 1e-6)
     change = np.abs(np.diff(velocity, axis=0)) / DT
     assert np.all(change <= arm.braking_limit * 1.001 + 1e-6)
+
+
+def run_guard(*arguments, stops=lambda: False):
+    """Run a guard until it ends, or terminate it a second after ``stops()`` is true."""
+    command = [sys.executable, '-m', 'jepa_arm.ros.guard.node', '--ros-args', *arguments]
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    with subprocess.Popen(command, **pipes) as guard:
+        deadline = time.monotonic() + 60.0
+        while guard.poll() is None and not stops() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        try:
+            out, errors = guard.communicate(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            guard.terminate()
+            out, errors = guard.communicate(timeout=20.0)
+        return subprocess.CompletedProcess(command, guard.returncode, out, errors)

@@ -15,15 +15,17 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from jepa_arm.config import ModelFile, load
-from jepa_arm.model.checkpoint import add_module, save_checkpoint
-from jepa_arm.model.probes import Probes
+from jepa_arm.core.files import CHECKPOINTS, config_path
+from jepa_arm.model.checkpoint import save_checkpoint
+from jepa_arm.model.checkpoint_files import add_module
+from jepa_arm.model.heads.actor_critic import ActorCritic
+from jepa_arm.model.heads.probes import Probes
 from jepa_arm.model.world_model import Normaliser, WorldModel
-from jepa_arm.motion import make_contract
-from jepa_arm.nodes.description import simulation
-from jepa_arm.nodes.graph import GraphError, Supervisor
-from jepa_arm.nodes.parameters import STATUS
-from jepa_arm.planning.heads import Heads
-from jepa_arm.resources import CHECKPOINTS, config_path
+from jepa_arm.robot.action_space import make_contract
+from jepa_arm.ros.graph.description import SimulationGraph
+from jepa_arm.ros.graph.supervisor import Supervisor
+from jepa_arm.ros.runtime.node_contract import GraphError
+from jepa_arm.ros.runtime.qos import STATUS_QOS
 
 Outcome = MoveToGoal.Result
 EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -41,15 +43,20 @@ def save_untrained(folder, arm_config, sim_config):
     mean = (*arm_config.home, 0.5, 0.0, 0.1, 0.0, 0.0, 0.0)
     normaliser = Normaliser(0.5, 0.25, mean, (0.3,) * contract.proprio_width)
     model = WorldModel(config, contract, normaliser).eval()
-    probes = Probes(model.latent)
+    probes = Probes(model.latent_dim)
     for probe in (probes.tip_target, probes.object_position):
         probe.mean.copy_(torch.tensor([0.49, 0.0, 0.1]))
         probe.std.fill_(0.02)
-        probe.unit.fill_(0.002)
+        probe.error_scale.fill_(0.002)
     error = {'median_cm': 0.2, 'p90_cm': 0.4}
     gates = {'mse': [0.01], 'probes': {'tip_target': error, 'object_position': error}}
     save_checkpoint(folder, model, probes, {'gates': gates})
-    add_module(folder, 'heads', Heads(model.latent, model.block_width, 40), {'max_steps': 40})
+    add_module(
+        folder,
+        'actor_critic',
+        ActorCritic(model.latent_dim, model.block_width, 40),
+        {'max_steps': 40},
+    )
     return folder
 
 
@@ -78,7 +85,7 @@ on a slow machine."""
 def quick_planner(folder):
     """A configuration whose planner is ready seconds sooner: nothing is fitted, nor compiled."""
     shipped = yaml.safe_load(config_path('planner.yaml').read_text())
-    quick = {'candidates': 16, 'fewest_candidates': 16, 'runtime': 'torch'}
+    quick = {'candidates': 16, 'min_candidates': 16, 'backend': 'torch'}
     path = folder / 'quick_planner.yaml'
     path.write_text(yaml.safe_dump({**shipped, **quick}))
     return str(path)
@@ -99,21 +106,23 @@ class Bench:
     def __init__(self, harness, arm, checkpoint, log_dir, guard_config='', **parameters):
         self.harness, self.arm = harness, arm
         self.joints = harness.record(JointState, 'joint_states', EVERY)
-        self.guard = harness.record(GuardStatus, 'guard/status', STATUS)
-        self.status = harness.record(PlannerStatus, 'planner/status', STATUS)
-        specs = simulation(
+        self.guard = harness.record(GuardStatus, 'guard/status', STATUS_QOS)
+        self.status = harness.record(PlannerStatus, 'planner/status', STATUS_QOS)
+        specs = SimulationGraph(
             checkpoint=str(checkpoint), task='push', seed=1, guard_config=guard_config
-        )
+        ).nodes
         if 'planner_config' not in parameters:
             parameters['planner_config'] = quick_planner(log_dir)
         nodes = planner_with(specs, **parameters)
-        self.graph = Supervisor(nodes, log_dir=log_dir, watcher=harness.node)
+        self.graph = Supervisor(nodes, log_dir=log_dir, observer=harness.node)
         harness.cleanup.append(self.close)  # also if what follows fails
         self.graph.start()
         self.graph.wait_ready()
         self.process = self.graph.processes['planner']
-        self.client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
-        harness.cleanup.append(lambda: harness.make(self.client.destroy))
+        self.client = harness.execute(
+            lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal')
+        )
+        harness.cleanup.append(lambda: harness.execute(self.client.destroy))
         assert self.client.wait_for_server(20.0)
         self.wait_status(PlannerStatus.IDLE, START_S)
 
@@ -167,6 +176,10 @@ class Bench:
 
     def speed(self):
         return np.abs(self.joints[-1][1].velocity).max()
+
+    def wait_messages(self, messages, count):
+        known = len(messages)
+        self.harness.wait(lambda: len(messages) >= known + count, f'{count} messages')
 
     def wait_rest(self, timeout):
         self.harness.wait(

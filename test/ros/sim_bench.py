@@ -1,7 +1,5 @@
 """A virtual arm's process in real time or lock-step, and everything it publishes."""
 
-import time
-
 import numpy as np
 from geometry_msgs.msg import PoseArray
 from jepa_arm_msgs.srv import InjectFault, ResetScene
@@ -10,8 +8,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.qos import COMMAND_QOS
 
 COMMANDS = 'joint_trajectory_controller/joint_trajectory'
 EVERY = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -52,7 +50,7 @@ class SimBench:
             for p, t in zip(positions, times, strict=True)
         ]
         if self._commands is None:
-            self._commands = self.harness.publisher(JointTrajectory, COMMANDS, COMMAND)
+            self._commands = self.harness.publisher(JointTrajectory, COMMANDS, COMMAND_QOS)
         self._commands.publish(
             JointTrajectory(joint_names=list(names or self.arm.joint_names), points=points)
         )
@@ -64,14 +62,16 @@ class SimBench:
     def leave_commands_to_a_guard(self):
         """A guard that discovers another publisher of commands holds."""
         if self._commands is not None:
-            self.harness.make(lambda: self.harness.node.destroy_publisher(self._commands))
+            self.harness.execute(lambda: self.harness.node.destroy_publisher(self._commands))
             self._commands = None
 
     def reset(self, seed=0, task=''):
-        response = self.harness.call(
-            ResetScene, 'sim/reset', ResetScene.Request(seed=seed, task=task)
-        )
-        time.sleep(0.15)
+        request = ResetScene.Request(seed=seed, task=task)
+        response = self.harness.call(ResetScene, 'sim/reset', request)
+        if response.success:
+            began = convert.to_seconds(response.goal.image.header.stamp)
+            logs = self.joints, self.images, self.truth
+            self.harness.wait(lambda: all(is_later(log, began) for log in logs), 'the new scene')
         return response
 
     def break_(self, fault, duration=0.0, value=0.0):
@@ -81,6 +81,11 @@ class SimBench:
     def object_position(self):
         p = self.truth[-1][1].poses[0].position
         return np.array([p.x, p.y, p.z])
+
+
+def is_later(log, stamp):
+    """Return whether the newest message is of a time after ``stamp``, s."""
+    return convert.to_seconds(log[-1][1].header.stamp) > stamp
 
 
 def stamps(log):

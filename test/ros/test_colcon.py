@@ -15,9 +15,9 @@ from shlex import quote
 
 import pytest
 
-from jepa_arm.nodes.description import SETTING_REFUSED
+from jepa_arm.ros.runtime.node_contract import EXIT_BAD_SETTING
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.extended]
 
 ROOT = Path(__file__).parents[2]
 SOURCED = 'ROS_DISTRO' in os.environ
@@ -147,28 +147,19 @@ def test_a_copied_package_needs_no_checkout(copied):
     assert all(copied.prefix in path.resolve().parents for path in found(copied))
 
 
-def test_the_installed_launch_files_load_and_start_executables_that_are_installed(
-    workspace, start_command
-):
-    if start_command[0] == 'ros2':
-        for path in workspace.share.glob('launch/*'):
-            shown = workspace.run('ros2', 'launch', 'jepa_arm', path.name, '--show-args')
-            assert shown.returncode == 0 and "'namespace'" in shown.stdout, shown.stderr
-        return
-    stand_in = ROOT / 'test/launch_stand_in.py'
-    result = workspace.run(sys.executable, stand_in, workspace.share / 'launch')
-    assert result.returncode == 0, result.stderr
-    started = json.loads(result.stdout)
-    assert set(started) == {path.name for path in (ROOT / 'launch').glob('*.launch.py')}
-    ours = {name for nodes in started.values() for package, name in nodes if package == 'jepa_arm'}
-    assert ours < set(NODES)
+def test_the_installed_launch_files_show_their_arguments(workspace, start_command):
+    if start_command[0] != 'ros2':
+        pytest.skip('ros2 launch is not installed')
+    for path in workspace.share.glob('launch/*'):
+        shown = workspace.run('ros2', 'launch', 'jepa_arm', path.name, '--show-args')
+        assert shown.returncode == 0 and "'namespace'" in shown.stdout, shown.stderr
 
 
 @pytest.mark.parametrize('name', NODES)
 def test_the_executable_of_each_node_starts_and_refuses_an_unknown_arm(linked, name):
     command = linked.executable(name)
     ended = linked.run(*command, '--ros-args', '-p', 'arm:=nobody')
-    assert ended.returncode == SETTING_REFUSED and 'Traceback' not in ended.stderr
+    assert ended.returncode == EXIT_BAD_SETTING and 'Traceback' not in ended.stderr
     assert 'config/arms/nobody.yaml' in ended.stderr
 
 
@@ -177,10 +168,10 @@ def test_jepa_arm_itself_starts(workspace):
     assert shown.returncode == 0 and 'doctor' in shown.stdout
 
 
-def test_colcon_test_takes_pytest_and_the_fast_tests_alone(linked):
-    """Shown on test_launch.py, of which there is one among the fast tests and one in test/ros."""
-    narrowed = ('--pytest-args', ' -opython_files=test_launch.py')
+def test_colcon_test_runs_pytest_and_the_fast_tests_alone(linked):
+    """Shown on test_graph*.py, which are among the fast tests and in test/ros."""
+    narrowed = ('--pytest-args', ' -opython_files=test_graph*.py')
     linked.colcon('test', '--return-code-on-test-failure', *narrowed)
     report = ElementTree.parse(linked.base / 'build/jepa_arm/pytest.xml')
     files = [case.get('classname') for case in report.iter('testcase')]
-    assert len(files) > 30 and set(files) == {'jepa_arm.test.fast.test_launch'}
+    assert len(files) > 20 and set(files) == {'jepa_arm.test.fast.test_graph_description'}

@@ -12,19 +12,20 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.installation import Level
-from jepa_arm.nodes import doctor
-from jepa_arm.nodes.doctor import examine_graph
-from jepa_arm.nodes.parameters import COMMAND, COMMAND_TOPIC, SENSOR, STATUS
+from jepa_arm.core.installation import Level
+from jepa_arm.ros.runtime.node_contract import COMMAND_TOPIC
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, SENSOR_QOS, STATUS_QOS
+from jepa_arm.ros.tools import graph_checks
+from jepa_arm.ros.tools.graph_checks import examine_graph
 
-pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow, pytest.mark.extended]
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """What is there is heard within a second here, and is not waited for longer."""
-    monkeypatch.setattr(doctor, 'LISTEN_S', 1.2)
-    monkeypatch.setattr(doctor, 'NODES_S', 0.4)
+    monkeypatch.setattr(graph_checks, 'LISTEN_S', 1.2)
+    monkeypatch.setattr(graph_checks, 'NODES_S', 0.4)
 
 
 def by_name(findings):
@@ -32,7 +33,7 @@ def by_name(findings):
 
 
 def test_without_a_graph_it_says_how_to_start_one(arm_config, sim_config, monkeypatch):
-    monkeypatch.setattr(doctor, 'LOOK_S', 1.0)
+    monkeypatch.setattr(graph_checks, 'DISCOVERY_S', 1.0)
     middleware, graph = examine_graph(arm_config, sim_config, 'nobody_lives_here')
     assert middleware.level is Level.OK
     assert graph.level is Level.WARN and graph.advice == 'jepa-arm up'
@@ -41,7 +42,7 @@ def test_without_a_graph_it_says_how_to_start_one(arm_config, sim_config, monkey
 def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monkeypatch):
     harness.start('sim', task='push')
     harness.start('guard', use_sim_time=True)
-    status = harness.record(GuardStatus, 'guard/status', STATUS)
+    status = harness.record(GuardStatus, 'guard/status', STATUS_QOS)
     harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
     camera = arm_config.camera
     found = by_name(examine_graph(arm_config, sim_config, camera=camera))
@@ -52,7 +53,7 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
     assert found['clock'].text.startswith('simulated')
     assert found['guard'].text.startswith(('IDLE', 'HOLDING: joints_stale'))  # on a busy machine
 
-    rogue = harness.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND)
+    rogue = harness.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND_QOS)
     other = replace(camera, fov_deg=60.0)  # of the checkpoint; the arm's file has the right one
     found = {}
     for _ in range(4):  # discovery may take longer than the doctor listens
@@ -65,7 +66,7 @@ def test_a_graph_is_examined_part_by_part(harness, arm_config, sim_config, monke
 
     request = InjectFault.Request(fault='camera_stop')
     assert harness.call(InjectFault, 'sim/inject_fault', request).success
-    monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)  # it was heard before
+    monkeypatch.setattr(graph_checks, 'UNHEARD_S', 0.0)  # it was heard before
     found = by_name(examine_graph(arm_config, sim_config))
     assert found['camera/image_raw'].text.startswith('no message')
 
@@ -87,11 +88,11 @@ def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
     make = partial(rclpy.create_node, context=context, namespace='cell')
     planner, guard = make('planner'), make('guard')
     for node in (planner, guard):
-        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR)
-    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR)
-    guard.create_publisher(JointTrajectory, '/robot/trajectory', COMMAND)
-    status = guard.create_publisher(GuardStatus, 'guard/status', STATUS)
-    joints = harness.node.create_publisher(JointState, '/robot/joint_states', SENSOR)
+        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR_QOS)
+    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR_QOS)
+    guard.create_publisher(JointTrajectory, '/robot/trajectory', COMMAND_QOS)
+    status = guard.create_publisher(GuardStatus, 'guard/status', STATUS_QOS)
+    joints = harness.node.create_publisher(JointState, '/robot/joint_states', SENSOR_QOS)
     message = JointState(name=list(arm_config.joints), position=list(arm_config.home))
     count = 0
 
@@ -103,7 +104,7 @@ def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
             joints.publish(message)
 
     timer = harness.node.create_timer(0.01, publish)
-    monkeypatch.setattr(doctor, 'LISTEN_S', 2.5)
+    monkeypatch.setattr(graph_checks, 'LISTEN_S', 2.5)
     try:
         found = by_name(examine_graph(arm_config, sim_config, 'cell', guard_config))
     finally:
@@ -124,18 +125,18 @@ def test_topics_are_examined_under_the_names_that_guard_and_planner_use(
     'topic', ['arm_controller/joint_trajectory', 'forward_position_controller/commands']
 )
 def test_commands_that_nobody_hears_are_named(harness, arm_config, sim_config, monkeypatch, topic):
-    monkeypatch.setattr(doctor, 'PATIENCE_S', 0.0)
+    monkeypatch.setattr(graph_checks, 'UNHEARD_S', 0.0)
     arm = replace(arm_config, controller='arm_controller')
     kind = JointTrajectory if 'joint' in topic else Float64MultiArray
-    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
-    publisher = harness.node.create_publisher(kind, topic, COMMAND)
+    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR_QOS)
+    publisher = harness.node.create_publisher(kind, topic, COMMAND_QOS)
     found = by_name(examine_graph(arm, sim_config))['command topic']
     assert found.level is Level.FAIL and f'tester commands {topic}' in found.text
 
     context = Context()
     rclpy.init(context=context)
     node = rclpy.create_node('controller', context=context)
-    node.create_subscription(kind, topic, lambda _: None, COMMAND)
+    node.create_subscription(kind, topic, lambda _: None, COMMAND_QOS)
     harness.wait(publisher.get_subscription_count, 'controller')
     assert 'command topic' not in by_name(examine_graph(arm, sim_config))
     node.destroy_node()
@@ -147,7 +148,7 @@ def test_commands_that_nobody_hears_are_named(harness, arm_config, sim_config, m
 def test_joints_of_another_arm_and_stamps_of_another_clock_are_named(
     harness, arm_config, sim_config
 ):
-    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR)
+    joints = harness.node.create_publisher(JointState, 'joint_states', SENSOR_QOS)
     message = JointState(name=['a', 'b'], position=[0.0, 1.0])
     timer = harness.node.create_timer(0.01, lambda: joints.publish(message))
     found = by_name(examine_graph(arm_config, sim_config))

@@ -23,8 +23,8 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 
-from jepa_arm.nodes.description import SETTING_REFUSED
-from jepa_arm.nodes.follow_trajectory import FollowTrajectory
+from jepa_arm.ros.guard.trajectory_action_output import TrajectoryActionOutput
+from jepa_arm.ros.runtime.node_contract import EXIT_BAD_SETTING
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 SERVER = Path(__file__).with_name('trajectory_server.py')
@@ -94,7 +94,7 @@ def reasons(bench, since=0):
 
 
 @needs_control_msgs
-def test_the_arm_goes_where_the_plan_leads_and_to_rest_when_the_guard_is_stopped(bench, arm):
+def test_the_arm_follows_the_plan_and_comes_to_rest_when_the_guard_is_paused(bench, arm):
     start = bench.robot.commanded()
     bench.follow(1.5)
     bench.wait_state(GuardStatus.HOLDING)  # the plan has run out
@@ -162,7 +162,7 @@ def test_a_goal_that_is_rejected_or_aborted_holds_the_arm_until_resume(bench, ar
 
 
 @needs_control_msgs
-def test_a_server_that_does_not_answer_stops_the_arm_and_when_it_does_the_arm_goes_on(bench):
+def test_a_silent_server_stops_the_arm_until_it_answers_again(bench):
     bench.robot.process.send_signal(signal.SIGSTOP)
     plan_until(bench, 'has not answered')
     bench.robot.process.send_signal(signal.SIGCONT)
@@ -174,7 +174,7 @@ def test_a_server_that_does_not_answer_stops_the_arm_and_when_it_does_the_arm_go
 
 
 @needs_control_msgs
-def test_the_action_has_the_name_it_is_given_and_the_guard_is_seen_as_its_client(
+def test_the_action_name_is_remapped_and_the_guard_is_listed_as_its_client(
     harness, arm, guard_config
 ):
     context = Context()
@@ -182,9 +182,9 @@ def test_the_action_has_the_name_it_is_given_and_the_guard_is_seen_as_its_client
     rclpy.init(args=['--ros-args', '-r', f'{usual}:=/arm/follow'], context=context)
     node = rclpy.create_node('like_a_guard', context=context)
     try:
-        output = FollowTrajectory(node, usual, arm, DT, guard_config)
+        output = TrajectoryActionOutput(node, usual, arm, DT, guard_config)
         output.listen()
-        assert '/arm/follow' in output.reason and not output.is_clear
+        assert '/arm/follow' in output.unavailable_reason and not output.is_clear
 
         def names():
             found = get_action_client_names_and_types_by_node(harness.node, 'like_a_guard', '/')
@@ -199,13 +199,13 @@ def test_the_action_has_the_name_it_is_given_and_the_guard_is_seen_as_its_client
         rclpy.shutdown(context=context)
 
 
-def test_without_control_msgs_the_setting_is_refused_with_what_to_do(tmp_path):
+def test_without_control_msgs_the_setting_is_refused_with_instructions(tmp_path):
     (tmp_path / 'control_msgs.py').write_text('raise ImportError')
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get('PYTHONPATH')])])
-    command = [sys.executable, '-m', 'jepa_arm.nodes.guard', '--ros-args']
+    command = [sys.executable, '-m', 'jepa_arm.ros.guard.node', '--ros-args']
     command += ['-p', 'controller:=follow_joint_trajectory']
     environment = {**os.environ, 'PYTHONPATH': path}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert ended.returncode == SETTING_REFUSED and 'Traceback' not in ended.stderr
+    assert ended.returncode == EXIT_BAD_SETTING and 'Traceback' not in ended.stderr
     assert ended.stderr.startswith('guard: controller: follow_joint_trajectory needs')
     assert 'sudo apt install ros-$ROS_DISTRO-control-msgs' in ended.stderr

@@ -1,4 +1,4 @@
-"""Hostile messages over ROS: the real processes survive them and the robot stays within limits."""
+"""Hostile messages over ROS: all nodes survive and the commands stay within the limits."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.nodes.fuzz import fuzz_ros
-from jepa_arm.nodes.noise import Noise, interface
-from jepa_arm.resources import checkpoint_path
+from jepa_arm.core.files import checkpoint_path
+from jepa_arm_validation.fuzzing.graph_fuzzer import fuzz_ros
+from jepa_arm_validation.fuzzing.random_messages import RandomMessages, interface_class
 
-pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow, pytest.mark.extended]
 COUNT = 1000
 
 
@@ -37,10 +37,10 @@ def test_a_thousand_hostile_messages_do_no_harm():
 
 
 @pytest.mark.parametrize('kind', [JointState, Image, CameraInfo, JointTrajectory, Clock])
-def test_noise_is_of_the_type_asked_for_and_reaches_every_field(kind):
-    noise, seen = Noise(np.random.default_rng(0)), set()
+def test_random_messages_have_the_given_type_and_vary_every_field(kind):
+    messages, seen = RandomMessages(np.random.default_rng(0)), set()
     for _ in range(60):
-        for msg in (noise.message(kind), noise.spoiled(kind(), 3)):
+        for msg in (messages.draw(kind), messages.mutate(kind(), 3)):
             assert isinstance(msg, kind)
             seen |= {n for n in msg.get_fields_and_field_types() if changed(msg, kind(), n)}
     assert seen == set(kind.get_fields_and_field_types())
@@ -50,14 +50,14 @@ def changed(msg, fresh, name):
     return repr(getattr(msg, name)) != repr(getattr(fresh, name))
 
 
-def test_spoiling_leaves_the_message_it_was_given_alone():
+def test_mutating_does_not_change_the_given_message():
     msg = JointTrajectory(joint_names=['a', 'b'])
     before = repr(msg)
     for seed in range(50):
-        Noise(np.random.default_rng(seed)).spoiled(msg, 3)
+        RandomMessages(np.random.default_rng(seed)).mutate(msg, 3)
     assert repr(msg) == before
 
 
-def test_the_request_type_of_an_action_is_found():
-    kind = interface('jepa_arm_msgs/action/MoveToGoal_SendGoal')
+def test_the_goal_service_of_an_action_is_found_by_its_name():
+    kind = interface_class('jepa_arm_msgs/action/MoveToGoal_SendGoal')
     assert kind is MoveToGoal.Impl.SendGoalService

@@ -1,26 +1,26 @@
 """What starts and ends the processes leaves none behind and says what went wrong."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from jepa_arm_msgs.action import MoveToGoal
-from planner_bench import planner_with, pose, quick_planner
-from rclpy.action import ActionClient
-from sensor_msgs.msg import JointState
+from planner_bench import planner_with, quick_planner
 
-from jepa_arm.nodes.description import NodeSpec, simulation
-from jepa_arm.nodes.graph import GraphError, Supervisor
-from jepa_arm.nodes.parameters import SENSOR
-from jepa_arm.nodes.reference import reference
+from jepa_arm.core.goals import PositionGoal
+from jepa_arm.ros.client import GraphClient
+from jepa_arm.ros.graph.description import NodeSpec, SimulationGraph
+from jepa_arm.ros.graph.supervisor import Supervisor
+from jepa_arm.ros.runtime.node_contract import GraphError
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
-SPECS = simulation(with_planner=False)
+SPECS = SimulationGraph(with_planner=False).nodes
 
 
 def is_running(pid):
@@ -42,7 +42,7 @@ def test_a_graph_comes_up_and_ends_in_order_with_0(tmp_path):
     with Supervisor(SPECS, log_dir=tmp_path) as graph:
         graph.wait_ready()
         pids = [p.pid for p in graph.processes.values()]
-        assert set(graph.processes) == {'sim', 'guard'} and graph.watch(0.3) is None
+        assert set(graph.processes) == {'sim', 'guard'} and graph.wait_ended(0.3) is None
     assert graph.exit_codes == {'guard': 0, 'sim': 0}
     assert list(graph.exit_codes) == ['guard', 'sim'] and not any(map(is_running, pids))
     assert 'push' in graph.tail('sim')
@@ -69,7 +69,7 @@ def test_the_death_of_a_node_is_noticed_with_its_exit_code(tmp_path):
     with Supervisor(SPECS, log_dir=tmp_path) as graph:
         graph.wait_ready()
         os.kill(graph.processes['guard'].pid, signal.SIGKILL)
-        assert graph.watch(5.0) == 'guard'
+        assert graph.wait_ended(5.0) == 'guard'
         assert graph.exit_codes['guard'] == -signal.SIGKILL
         graph.start_node('guard')
         graph.wait_ready()
@@ -77,13 +77,31 @@ def test_the_death_of_a_node_is_noticed_with_its_exit_code(tmp_path):
 
 
 def test_a_process_that_ignores_signals_is_killed(tmp_path, monkeypatch):
-    patience = ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 2.0))
-    monkeypatch.setattr('jepa_arm.nodes.graph.ENDING', patience)
+    signals = ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 2.0))
+    monkeypatch.setattr('jepa_arm.ros.graph.supervisor.END_SIGNALS', signals)
     with Supervisor(SPECS[:1], log_dir=tmp_path) as graph:
         graph.wait_ready()
         os.kill(graph.processes['sim'].pid, signal.SIGSTOP)
         began = time.monotonic()
     assert graph.exit_codes['sim'] == -signal.SIGKILL and time.monotonic() - began < 4.0
+
+
+def test_a_process_that_cannot_be_ended_leaves_no_other_behind(tmp_path, monkeypatch):
+    graph = Supervisor(SPECS, log_dir=tmp_path)
+    graph.start()
+    graph.wait_ready()
+    guard = graph.processes['guard']
+    guard.send_signal(signal.SIGSTOP)  # SIGINT does not end it any more
+    monkeypatch.setattr('jepa_arm.ros.graph.supervisor.END_SIGNALS', ((signal.SIGINT, 3.0),))
+    try:
+        with pytest.raises(GraphError, match='guard'):
+            graph.stop()
+        assert graph.exit_codes == {'sim': 0} and set(graph.processes) == {'guard'}
+    finally:
+        guard.kill()
+    guard.wait()
+    graph.stop()
+    assert not graph.processes and graph.exit_codes['guard'] == -signal.SIGKILL
 
 
 def test_a_node_that_cannot_start_is_named_with_its_last_words(tmp_path):
@@ -94,8 +112,8 @@ def test_a_node_that_cannot_start_is_named_with_its_last_words(tmp_path):
 
 
 def test_a_second_graph_on_the_same_domain_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr('jepa_arm.nodes.graph.LOOK_AROUND_S', 2.0)
-    monkeypatch.setattr('jepa_arm.nodes.graph.LEASE_S', 3.0)
+    monkeypatch.setattr('jepa_arm.ros.graph.supervisor.DISCOVERY_S', 1.5)
+    monkeypatch.setattr('jepa_arm.ros.graph.supervisor.DISCOVERY_LEASE_S', 2.0)
     with Supervisor(SPECS[1:], log_dir=tmp_path) as graph:
         graph.wait_ready()
         with pytest.raises(GraphError, match='already has a node guard'):
@@ -116,11 +134,12 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path):
     code = (
         'import sys, time\n'
         'from pathlib import Path\n'
-        'from jepa_arm.nodes.environment import prepare_ros\n'
+        'from jepa_arm.ros.runtime.environment import prepare_ros\n'
         'prepare_ros()\n'
-        'from jepa_arm.nodes.description import simulation\n'
-        'from jepa_arm.nodes.graph import Supervisor\n'
-        'graph = Supervisor(simulation(with_planner=False), log_dir=Path(sys.argv[1]))\n'
+        'from jepa_arm.ros.graph.description import SimulationGraph\n'
+        'from jepa_arm.ros.graph.supervisor import Supervisor\n'
+        'nodes = SimulationGraph(with_planner=False).nodes\n'
+        'graph = Supervisor(nodes, log_dir=Path(sys.argv[1]))\n'
         'graph.start()\n'
         'graph.wait_ready()\n'
         'print(*(p.pid for p in graph.processes.values()), flush=True)\n'
@@ -159,7 +178,7 @@ def test_ctrl_c_while_nodes_still_start_ends_all_of_them_as_wanted(begins):
 
 @pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
 def test_ctrl_c_while_an_executable_still_imports_ends_it_without_a_traceback(name):
-    code = f'print(flush=True); from jepa_arm.executables import {name}; {name}()'
+    code = f'print(flush=True); from jepa_arm.ros.executables import {name}; {name}()'
     process = subprocess.Popen(
         [sys.executable, '-c', f'import os, numpy; {code}'],
         stdout=subprocess.PIPE,
@@ -178,9 +197,9 @@ def test_ctrl_c_while_an_executable_still_imports_ends_it_without_a_traceback(na
 def test_a_node_of_ros2_launch_ends_with_it_even_while_it_starts():
     code = (
         'import os, subprocess, sys, time\n'
-        'from jepa_arm.nodes.environment import ending_with_this\n'
-        'env = {**os.environ, **ending_with_this()}\n'
-        'command = [sys.executable, "-m", "jepa_arm.nodes.guard"]\n'
+        'from jepa_arm.ros.runtime.environment import end_with_this_process\n'
+        'env = {**os.environ, **end_with_this_process()}\n'
+        'command = [sys.executable, "-m", "jepa_arm.ros.guard.node"]\n'
         'print(subprocess.Popen(command, env=env).pid, flush=True)\n'
         'time.sleep(60)\n'
     )
@@ -192,53 +211,47 @@ def test_a_node_of_ros2_launch_ends_with_it_even_while_it_starts():
     assert wait_gone([child])
 
 
-def test_two_arms_in_two_namespaces_do_not_know_of_each_other(harness, tmp_path):
+@pytest.mark.extended
+def test_two_arms_in_two_namespaces_do_not_know_of_each_other(tmp_path):
     """One is commanded by velocities, the other by positions."""
     controllers = {'left': 'forward_velocity', 'right': 'forward_position'}
-    graphs = {}
-    for space, controller in controllers.items():
-        nodes = simulation(namespace=space, controller=controller)
-        nodes = planner_with(nodes, planner_config=quick_planner(tmp_path))
-        graphs[space] = Supervisor(nodes, space, tmp_path / space)
-    joints = {n: harness.record(JointState, f'{n}/joint_states', SENSOR) for n in graphs}
-    with graphs['left'] as left, graphs['right'] as right:
-        left.wait_ready()
-        right.wait_ready()
-        topics = dict(harness.node.get_topic_names_and_types())
+    with ExitStack() as stack:
+        graphs, clients = {}, {}
+        for space, controller in controllers.items():
+            nodes = SimulationGraph(namespace=space, controller=controller).nodes
+            nodes = planner_with(nodes, planner_config=quick_planner(tmp_path))
+            graphs[space] = stack.enter_context(Supervisor(nodes, space, tmp_path / space))
+        for space, graph in graphs.items():
+            graph.wait_ready()
+            clients[space] = stack.enter_context(GraphClient.connect('tester', space))
+        topics = dict(clients['left'].node.get_topic_names_and_types())
         assert {'/left/clock', '/right/clock'} <= set(topics)
-        for space, other in (('left', 'right'), ('right', 'left')):
-            log = joints[other]
-            harness.wait(lambda log=log: is_still(log), 'rest')
-            rest = np.array(log[-1][1].position)
-            move(harness, space, joints[space])
-            assert np.abs(np.array(joints[other][-1][1].position) - rest).max() < 1e-3
-    assert left.exit_codes == right.exit_codes == {'planner': 0, 'guard': 0, 'sim': 0}
+        for mover, other in (clients.values(), reversed(clients.values())):
+            for client in (mover, other):
+                client.wait(lambda client=client: speed(client) < 1e-3, 'rest')
+            start, rest = position(mover), position(other)
+            goal = mover.send_goal(PositionGoal('tip', np.array([0.45, 0.20, 0.10])), 1e-4)
+            mover.wait(
+                lambda start=start, mover=mover: np.abs(position(mover) - start).max() > 0.1,
+                'motion',
+            )
+            goal.cancel()
+            assert goal.result().outcome == 'CANCELED'
+            assert np.abs(position(other) - rest).max() < 1e-3
+    for graph in graphs.values():
+        assert graph.exit_codes == {'planner': 0, 'guard': 0, 'sim': 0}
 
 
-def is_still(joints):
-    return all(np.abs(msg.velocity).max() < 1e-3 for _, msg in joints[-10:])
+def position(client):
+    return np.array(client.joints.position)
 
 
-def move(harness, namespace, joints):
-    """Sends a goal for the tip that it never meets, and cancels it once the arm is on its way."""
-    action = f'{namespace}/move_to_goal'
-    client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, action))
-    try:
-        assert client.wait_for_server(20.0)
-        start = np.array(joints[-1][1].position)
-        sent = client.send_goal_async(MoveToGoal.Goal(goal=pose(0.45, 0.20, 0.10), tolerance=1e-4))
-        harness.wait(sent.done, 'acceptance')
-        harness.wait(
-            lambda: np.abs(np.array(joints[-1][1].position) - start).max() > 0.1, 'motion'
-        )
-        sent.result().cancel_goal_async()
-        result = sent.result().get_result_async()
-        harness.wait(result.done, 'result')
-        assert result.result().result.outcome == MoveToGoal.Result.CANCELED
-    finally:
-        harness.make(client.destroy)
+def speed(client):
+    return np.inf if client.joints is None else np.abs(client.joints.velocity).max()
 
 
+@pytest.mark.extended
 def test_the_reference_of_the_nodes_is_up_to_date():
-    """If not: jepa-arm reference --out docs/nodes.md."""
-    assert reference() == (Path(__file__).parents[2] / 'docs' / 'nodes.md').read_text()
+    """If not, run docs/node_reference.py."""
+    module = runpy.run_path(str(Path(__file__).parents[2] / 'docs/node_reference.py'))
+    assert module['reference']() == module['PAGE'].read_text()

@@ -1,4 +1,4 @@
-"""The guard's process: what measured joints make it do, and where it goes on from."""
+"""The guard node and joint states: missing, unusable or far from the commands."""
 
 import signal
 import time
@@ -12,12 +12,19 @@ from std_srvs.srv import Trigger
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
+@pytest.fixture(scope='module')
+def guard(shared_harness, arm):
+    """One guard process for all tests of this file."""
+    return Bench(shared_harness, arm)
+
+
 @pytest.fixture
-def bench(harness, arm):
-    return Bench(harness, arm)
+def bench(guard):
+    guard.begin_anew()
+    return guard
 
 
-def test_joint_states_that_stop_stop_the_arm(bench, arm):
+def test_missing_joint_states_stop_the_arm(bench, arm):
     bench.follow()
     bench.robot.is_silent = True
     began = time.monotonic()
@@ -32,7 +39,7 @@ def test_joint_states_that_stop_stop_the_arm(bench, arm):
     assert_smooth(bench.robot, arm)
 
 
-def test_joints_in_another_order_among_others_just_work(bench):
+def test_joints_may_come_in_another_order_among_others(bench):
     def permute(msg):
         order = [6, 0, 3, 1, 5, 2, 4]
         msg.name = ['gripper', *(msg.name[i] for i in order)]
@@ -45,7 +52,7 @@ def test_joints_in_another_order_among_others_just_work(bench):
 
 
 @pytest.mark.parametrize('what', ['missing', 'nan'])
-def test_joint_states_that_cannot_be_used_stop_the_arm_until_good_ones_come(bench, what):
+def test_unusable_joint_states_stop_the_arm_until_good_ones_come(bench, what):
     def spoil(msg):
         if what == 'nan':
             msg.position[2] = np.nan
@@ -64,7 +71,7 @@ def test_joint_states_that_cannot_be_used_stop_the_arm_until_good_ones_come(benc
     bench.follow()
 
 
-def test_arm_that_does_not_follow_latches_and_reset_starts_where_it_stands(bench, arm):
+def test_an_arm_that_does_not_follow_latches_and_a_reset_starts_where_it_stands(bench, arm):
     bench.robot.is_blocked = True
     for _ in range(100):
         bench.send(bench.message())
@@ -79,8 +86,10 @@ def test_arm_that_does_not_follow_latches_and_reset_starts_where_it_stands(bench
     np.testing.assert_allclose(bench.robot.positions()[-1], bench.robot.position)
 
 
-def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_followed(bench):
-    client = bench.harness.make(lambda: bench.harness.node.create_client(Trigger, 'guard/reset'))
+def test_a_reset_commands_rest_at_the_new_position_before_a_proposal_is_followed(bench):
+    client = bench.harness.execute(
+        lambda: bench.harness.node.create_client(Trigger, 'guard/reset')
+    )
     jump, tried = 0.02, 0
     accepted = bench.status[-1][1].accepted
     while bench.status[-1][1].accepted < accepted + 10:
@@ -101,7 +110,7 @@ def test_after_a_reset_the_new_place_is_commanded_at_rest_before_a_proposal_is_f
     assert not np.any(bench.robot.velocities()[after])
 
 
-def test_a_guard_that_could_not_run_goes_on_from_where_the_arm_stands(bench, arm):
+def test_a_paused_guard_restarts_where_the_arm_stands(bench, arm):
     """It went on at the speed it had before, though the arm had stood still meanwhile."""
     bench.follow()
     bench.process.send_signal(signal.SIGSTOP)

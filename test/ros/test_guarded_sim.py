@@ -12,9 +12,9 @@ from sim_bench import COMMANDS, DT, SimBench
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND, STATUS
-from jepa_arm.types import Proposal
+from jepa_arm.core.types import Proposal
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, STATUS_QOS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -36,11 +36,11 @@ class Loop:
     def __init__(self, bench):
         self.bench, self.harness, self._seen = bench, bench.harness, 0
         bench.leave_commands_to_a_guard()
-        self.status = self.harness.record(GuardStatus, 'guard/status', STATUS)
+        self.status = self.harness.record(GuardStatus, 'guard/status', STATUS_QOS)
         self.commands = self.harness.record(JointTrajectory, COMMANDS, QoSProfile(depth=500))
         self.guard = self.harness.start('guard', use_sim_time=True)
         self._planner = self.harness.publisher(
-            JointTrajectory, 'planner/joint_trajectory', COMMAND
+            JointTrajectory, 'planner/joint_trajectory', COMMAND_QOS
         )
         self.harness.wait(lambda: len(self.commands) > 10 and self.status, 'guard')
 
@@ -82,23 +82,6 @@ def loop(bench):
     yield loop
     loop.guard.stop()
     time.sleep(0.2)
-
-
-def test_a_nan_plan_never_reaches_the_robot_side(loop):
-    loop.move()
-
-    def spoil(msg):
-        msg.points[2].positions[1] = float('nan')
-        return msg
-
-    loop.follow(0.5, spoil)
-    loop.harness.wait(lambda: loop.status[-1][1].state == GuardStatus.LATCHED, 'latch')
-    sent = np.array([m.points[0].positions for _, m in loop.commands])
-    assert np.all(np.isfinite(sent))
-    measured = np.array([m.position for _, m in loop.bench.joints])
-    assert np.all(np.isfinite(measured[-200:]))
-    time.sleep(0.2)
-    assert loop.speed() < 1e-3
 
 
 def test_planner_silence_stops_the_virtual_arm_smoothly_within_300_ms(loop):

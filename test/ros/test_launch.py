@@ -15,7 +15,7 @@ from lifecycle_msgs.srv import GetState
 from planner_bench import pose
 from rclpy.action import ActionClient
 
-from jepa_arm.nodes.description import LIVED_S
+from jepa_arm.ros.graph.description import MIN_UPTIME_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -37,7 +37,9 @@ def descendants(pid):
         while above in parents and above != pid:
             above = parents[above]
         for name in ('sim', 'guard', 'planner'):
-            if above == pid and (f'jepa_arm.nodes.{name} ' in line or f'__node:={name} ' in line):
+            if above == pid and (
+                f'jepa_arm.ros.{name}.node ' in line or f'__node:={name} ' in line
+            ):
                 found[name] = child
     return found
 
@@ -53,7 +55,7 @@ def test_a_goal_is_reached_a_planner_comes_again_inactive_and_nothing_outlives_t
         graph = subprocess.Popen(
             start_command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    client = harness.make(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
+    client = harness.execute(lambda: ActionClient(harness.node, MoveToGoal, 'move_to_goal'))
     try:
         harness.wait(lambda: state(harness, 'planner') == 'active', 'the planner')
         goal = MoveToGoal.Goal(goal=pose(0.45, 0.15, 0.15), timeout=10.0)
@@ -66,7 +68,7 @@ def test_a_goal_is_reached_a_planner_comes_again_inactive_and_nothing_outlives_t
 
         nodes = descendants(graph.pid)
         assert set(nodes) == {'sim', 'guard', 'planner'}
-        time.sleep(LIVED_S / 2.0)  # what ends in its start would end there again
+        time.sleep(MIN_UPTIME_S / 2.0)  # what ends in its start would end there again
         os.kill(nodes['planner'], signal.SIGKILL)
         harness.wait(
             lambda: descendants(graph.pid).get('planner', nodes['planner']) != nodes['planner'],
@@ -81,4 +83,4 @@ def test_a_goal_is_reached_a_planner_comes_again_inactive_and_nothing_outlives_t
         if graph.poll() is None:
             graph.terminate()
             graph.wait(20.0)
-        harness.make(client.destroy)
+        harness.execute(client.destroy)

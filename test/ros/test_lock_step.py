@@ -12,27 +12,27 @@ from sim_bench import SimBench, stamps
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.config import GuardConfig, load
-from jepa_arm.guard import Guard
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND, STATUS
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
+from jepa_arm.core.types import JointSample, Proposal
+from jepa_arm.guard.guard import Guard
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, STATUS_QOS
 from jepa_arm.sim.bullet import BulletWorld
 from jepa_arm.sim.tasks import load_task
-from jepa_arm.types import JointSample, Proposal
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
 
-def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, sim_config):
+def test_lock_step_gives_the_same_motion_as_in_process(harness, arm, sim_config):
     """Every tick waits for its command, so nothing depends on the speed of the machine."""
     steps: Any = np.arange(1, 11)[:, None] * np.array([0.001, 0, 0, 0.001, 0, 0, 0.06])
     times: Any = np.arange(1, 11) * 0.1
     names = arm.joint_names
 
     bench = SimBench(harness, arm, lock_step=True, seed=4)
-    status = harness.record(GuardStatus, 'guard/status', STATUS)
+    status = harness.record(GuardStatus, 'guard/status', STATUS_QOS)
     harness.start('guard', lock_step=True)
-    planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
+    planner = harness.publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND_QOS)
     harness.wait(lambda: status and status[-1][1].state == GuardStatus.IDLE, 'guard')
     # The service answers from now on, so that no step is asked for twice.
     assert harness.call(Step, 'sim/step', Step.Request()).success
@@ -75,9 +75,10 @@ def test_lock_step_gives_the_same_motion_as_the_loop_in_process(harness, arm, si
     world.close()
 
 
+@pytest.mark.extended
 def test_lock_step_without_a_guard_fails_with_a_reason(harness, arm):
     SimBench(harness, arm, lock_step=True)
-    response = harness.call(Step, 'sim/step', Step.Request(control_steps=1), ask_again=20.0)
+    response = harness.call(Step, 'sim/step', Step.Request(control_steps=1), retry_after=20.0)
     assert not response.success and 'guard' in response.message
 
 

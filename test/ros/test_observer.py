@@ -1,26 +1,33 @@
-"""What the planner makes of images and joints, and what it does not believe."""
+"""Observer: interpolation of joints, late and unusable messages, frozen cameras."""
 
 import time
 from dataclasses import replace
 from threading import Timer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jepa_arm.config import WristCameraConfig
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.observer import NoObservation, NoSight, Observer, WrongSight
-from jepa_arm.sight import camera_difference
-from jepa_arm.types import JointSample
+from jepa_arm.core.types import JointSample
+from jepa_arm.robot.camera_checks import camera_difference
+from jepa_arm.ros.planner.observer import (
+    NoImage,
+    NoObservation,
+    Observer,
+    UntrustedImage,
+)
+from jepa_arm.ros.planner.settings import PlannerSettings
+from jepa_arm.ros.runtime import conversions as convert
 
 pytestmark = pytest.mark.ros
 NAMES = ('a', 'b')
-FASTEST = np.array([2.0, 2.0])
-
-
-def tip_of(joints):
-    """Sideways through the view of the camera, 0.3 m for a radian."""
-    return np.array([0.5, 0.3 * joints[0], 0.03])
+LIMITS = PlannerSettings(max_image_age=0.2, max_joint_age=0.1, max_clipped=0.3)
+ARM = SimpleNamespace(
+    joint_names=NAMES,
+    fastest=np.array([2.0, 2.0]),
+    tip_position=lambda joints: np.array([0.5, 0.3 * joints[0], 0.03]),  # across the view
+)
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def camera(arm_config):
 
 @pytest.fixture
 def observer(camera):
-    return Observer(NAMES, FASTEST, camera, 0.2, 0.1, max_clipped=0.3, tip_of=tip_of)
+    return Observer(ARM, camera, LIMITS)
 
 
 def image(camera, stamp, value=70):
@@ -44,7 +51,7 @@ def joints(stamp, *position):
     return convert.joints_to_msg(sample, NAMES)
 
 
-def test_joints_are_interpolated_at_the_stamp_of_the_image(observer, camera):
+def test_joints_are_interpolated_at_the_image_stamp(observer, camera):
     for i in range(5):
         observer.put_joints(joints(1.0 + 0.01 * i, i, -i))
     observer.put_image(image(camera, 1.025))
@@ -58,11 +65,11 @@ def test_joints_are_interpolated_at_the_stamp_of_the_image(observer, camera):
 def two_cameras(camera):
     wrist = WristCameraConfig(16, 50.0, (-0.1, 0.0, -0.1), (0.0, 0.0, 0.0), 'wrist')
     camera = replace(camera, wrist=wrist)
-    observer = Observer(NAMES, FASTEST, camera, 0.2, 0.1, 0.3, tip_of, str.upper)
+    observer = Observer(ARM, camera, LIMITS, str.upper)
     return observer, replace(camera, height=16)
 
 
-def test_what_the_wrist_camera_sees_is_below_and_an_image_waits_for_it(two_cameras, camera):
+def test_wrist_image_is_awaited_and_appended_below(two_cameras, camera):
     observer, wrist = two_cameras
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_wrist_image(image(wrist, 0.9, 100))
@@ -76,7 +83,7 @@ def test_what_the_wrist_camera_sees_is_below_and_an_image_waits_for_it(two_camer
     assert seen[camera.height - 1].max() == 70 and seen[camera.height + 1].min() == 120
 
 
-def test_one_of_two_cameras_alone_shows_nothing_that_the_model_knows(two_cameras, camera):
+def test_both_cameras_must_be_usable(two_cameras, camera):
     observer, wrist = two_cameras
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_image(image(camera, 1.0))
@@ -90,15 +97,13 @@ def test_one_of_two_cameras_alone_shows_nothing_that_the_model_knows(two_cameras
     ):
         if msg is not None:
             observer.put_wrist_image(msg)
-        with pytest.raises(NoSight, match=says):
+        with pytest.raises(NoImage, match=says):
             observer.observe()
     observer.put_wrist_image(image(wrist, 1.0))
     observer.observe()
 
 
-def test_a_wrist_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(
-    two_cameras, camera
-):
+def test_frozen_wrist_camera_is_not_trusted(two_cameras, camera):
     observer, wrist = two_cameras
     for i in range(4):
         observer.put_joints(joints(1.0 + 0.1 * i, 0.02 * i, 0.0))
@@ -106,20 +111,19 @@ def test_a_wrist_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(
         observer.put_wrist_image(image(wrist, 1.0 + 0.1 * i))
         if i < 3:
             observer.observe()
-    with pytest.raises(WrongSight, match='wrist camera: the image has not changed'):
+    with pytest.raises(UntrustedImage, match='wrist camera: the image has not changed'):
         observer.observe()
 
 
-def test_an_image_counts_as_new_once(observer, camera):
+def test_image_counts_as_new_once(observer, camera):
     assert not observer.wait(0.0)
     observer.put_image(image(camera, 1.0))
     assert observer.wait(0.0) and not observer.wait(0.0)
 
 
-def test_what_is_missing_is_named_with_its_topic(camera):
-    """It named ``camera/image_raw`` where the planner listens to ``/cam/rgb``."""
+def test_missing_message_is_reported_with_its_resolved_topic(camera):
     names = {'camera/image_raw': '/cam/rgb', 'joint_states': '/robot/joint_states'}
-    observer = Observer(NAMES, FASTEST, camera, 0.2, 0.1, 0.3, tip_of, names.__getitem__)
+    observer = Observer(ARM, camera, LIMITS, names.__getitem__)
     with pytest.raises(NoObservation, match='publishing on /cam/rgb'):
         observer.observe()
     observer.put_image(image(camera, 1.0))
@@ -127,25 +131,24 @@ def test_what_is_missing_is_named_with_its_topic(camera):
         observer.observe()
 
 
-def test_an_image_is_as_old_as_the_joints_that_came_with_it(observer, camera):
-    """However long they waited to be taken, while a plan was made."""
-    observer.put_joints(joints(1.0, 0.0, 0.0), waited=0.06)
+def test_ages_include_the_queue_delay_of_joint_states(observer, camera):
+    observer.put_joints(joints(1.0, 0.0, 0.0), queue_delay=0.06)
     observer.put_image(image(camera, 0.98))
     assert 0.08 <= observer.age(0.98) < 0.2
-    time.sleep(0.05)  # more than 0.1 s since they came, less since they were taken
+    time.sleep(0.05)  # more than 0.1 s since the arrival, less since put_joints
     with pytest.raises(NoObservation, match='joint state'):
         observer.observe()
 
 
 @pytest.mark.parametrize('stamp', [0.5, 2.0])
-def test_an_image_far_from_the_joints_in_time_is_not_used(observer, camera, stamp):
+def test_image_without_a_joint_state_of_its_time_is_not_used(observer, camera, stamp):
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_image(image(camera, stamp))
     with pytest.raises(NoObservation):
         observer.observe()
 
 
-def test_joints_that_are_not_finite_are_not_used_until_better_ones_come(observer, camera):
+def test_non_finite_joints_are_not_used(observer, camera):
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_joints(joints(1.01, np.nan, 0.0))
     observer.put_image(image(camera, 1.0))
@@ -155,7 +158,7 @@ def test_joints_that_are_not_finite_are_not_used_until_better_ones_come(observer
     assert observer.observe().stamp == pytest.approx(1.0)
 
 
-def test_an_image_that_shows_nothing_is_not_used_until_a_better_one_comes(observer, camera):
+def test_black_image_is_not_used(observer, camera):
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_image(image(camera, 1.0, value=0))
     with pytest.raises(NoObservation, match='black'):
@@ -164,22 +167,21 @@ def test_an_image_that_shows_nothing_is_not_used_until_a_better_one_comes(observ
     observer.observe()
 
 
-def test_a_camera_that_repeats_itself_while_the_arm_moves_is_not_believed(observer, camera):
-    """With new stamps a frozen image looked like a fresh one."""
+def test_frozen_camera_is_not_trusted_while_the_arm_moves(observer, camera):
     for i in range(3):
         observer.put_joints(joints(1.0 + 0.1 * i, 0.02 * i, 0.0))
         observer.put_image(image(camera, 1.0 + 0.1 * i))
         observer.observe()
     observer.put_joints(joints(1.3, 0.06, 0.0))
     observer.put_image(image(camera, 1.3))
-    with pytest.raises(WrongSight, match='has not changed'):
+    with pytest.raises(UntrustedImage, match='has not changed'):
         observer.observe()
     observer.put_image(image(camera, 1.3, value=80))
     observer.observe()
 
 
-def test_stamps_that_were_wrong_for_a_while_do_not_make_the_camera_suspect(observer, camera):
-    """The arm rests by the time they are right again: no pixel changes any more."""
+def test_camera_with_temporarily_wrong_stamps_is_not_frozen(observer, camera):
+    """The arm rests when the stamps are right again, so that no pixel changes."""
     for i in range(20):
         now, way = 1.0 + 0.1 * i, min(i, 10)
         observer.put_joints(joints(now, 0.05 * way, 0.0))
@@ -192,17 +194,15 @@ def test_stamps_that_were_wrong_for_a_while_do_not_make_the_camera_suspect(obser
             assert observer.observe().stamp == pytest.approx(now)
 
 
-def test_an_encoder_that_jumps_and_comes_back_does_not_make_the_camera_suspect(observer, camera):
-    """The arm rested by then, so no pixel ever changed and the planner stayed blind."""
+def test_joint_jump_without_image_change_is_not_a_frozen_camera(observer, camera):
     for i, position in enumerate([0.0, 0.0, 0.3, 0.3, 0.0, 0.0]):
         observer.put_joints(joints(1.0 + 0.01 * i, position, 0.0))
         observer.put_image(image(camera, 1.0 + 0.01 * i))
         assert observer.observe().joints[0] == position
 
 
-def test_images_whose_stamps_stand_still_are_not_used(camera):
-    """While the clock stood still nothing was said, and a goal waited for ever."""
-    hasty = Observer(NAMES, FASTEST, camera, 0.02, 0.1, max_clipped=0.3, tip_of=tip_of)
+def test_images_with_a_constant_stamp_are_not_used(camera):
+    hasty = Observer(ARM, camera, replace(LIMITS, max_image_age=0.02))
     hasty.put_joints(joints(1.0, 0.0, 0.0))
     hasty.put_image(image(camera, 1.0))
     hasty.observe()
@@ -213,14 +213,14 @@ def test_images_whose_stamps_stand_still_are_not_used(camera):
         hasty.observe()
 
 
-def test_a_clock_that_jumps_back_empties_the_history_of_joints(observer, camera):
+def test_clock_jump_clears_the_joint_history(observer, camera):
     observer.put_joints(joints(9.0, 5.0, 5.0))
     observer.put_joints(joints(1.0, 0.0, 0.0))
     observer.put_image(image(camera, 1.0))
     np.testing.assert_allclose(observer.observe().joints, 0.0)
 
 
-def test_the_camera_of_the_model_is_accepted_and_others_are_described(camera):
+def test_camera_info_is_compared_with_the_camera_of_the_model(camera):
     msg = convert.camera_info_to_msg(camera, convert.to_time(0.0))
     assert camera_difference(msg, camera) == ''
     msg.k[0] *= 1.5

@@ -7,9 +7,9 @@ from planner_bench import Bench, Outcome, pose
 from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_arm.config import GuardConfig, load, to_dict
-from jepa_arm.nodes.conversions import PlanMarker
-from jepa_arm.nodes.parameters import LATCHED
-from jepa_arm.resources import checkpoint_path, config_path
+from jepa_arm.core.files import checkpoint_path, config_path
+from jepa_arm.ros.runtime.conversions import PlanMarker
+from jepa_arm.ros.runtime.qos import LATCHED_QOS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ def bench(harness, arm, tmp_path):
 
 
 def test_the_tip_goes_round_what_one_file_declares_and_a_goal_in_it_is_refused(bench, arm):
-    shown = bench.harness.record(MarkerArray, 'planner/plan_markers', LATCHED)
+    shown = bench.harness.record(MarkerArray, 'planner/plan_markers', LATCHED_QOS)
     scene = bench.harness.wait(
         lambda: shown and shown[0][1].markers, 'what is shown without a goal'
     )

@@ -1,4 +1,4 @@
-"""What the planner hears of the guard, what it shows, and when a goal is reached or given up."""
+"""Parts of the planner node: guard monitor, plan markers, and criteria by which goals end."""
 
 from types import SimpleNamespace
 
@@ -9,263 +9,294 @@ from jepa_arm_msgs.action import MoveToGoal
 from jepa_arm_msgs.msg import GuardStatus
 from visualization_msgs.msg import MarkerArray
 
-from jepa_arm.goals import HOLD_STEPS, PositionGoal
-from jepa_arm.nodes.conversions import PlanMarker
-from jepa_arm.nodes.goal_server import Outcome, Pursuit
-from jepa_arm.nodes.guard_view import GuardView
-from jepa_arm.nodes.parameters import LATCHED
-from jepa_arm.nodes.plan_view import PlanView
-from jepa_arm.nodes.progress import Progress
+from jepa_arm.core.goals import HOLD_STEPS, GoalError, PositionGoal
+from jepa_arm.ros.planner.active_goal import ActiveGoal, CriteriaReader, GoalCriteria, Outcome
+from jepa_arm.ros.planner.guard_monitor import GuardMonitor
+from jepa_arm.ros.planner.plan_publisher import PlanPublisher
+from jepa_arm.ros.planner.progress_monitor import PlanProgress, ProgressMonitor
+from jepa_arm.ros.runtime.conversions import PlanMarker
+from jepa_arm.ros.runtime.qos import LATCHED_QOS
 
 pytestmark = pytest.mark.ros
-NAMES = ('a', 'b')
+CRITERIA = GoalCriteria(tolerance=0.02, timeout=5.0, progress_timeout=2.0)
+PATIENT = GoalCriteria(tolerance=0.02, timeout=9.0, progress_timeout=2.0)
 
 
-def test_the_path_of_a_plan_is_the_redder_the_more_surprising_what_was_seen(harness):
-    view = PlanView(harness.node, 'base', np.array([[0.3, -0.2, 0.0], [0.6, 0.2, 0.2]]))
-    markers = harness.record(MarkerArray, 'planner/plan_markers', LATCHED)
-    path, others = np.zeros((3, 3)), np.zeros((0, 3, 3))
+# Plan markers.
+
+
+def test_path_colour_shows_the_surprise_and_is_grey_without_one(harness):
+    workspace = np.array([[0.3, -0.2, 0.0], [0.6, 0.2, 0.2]])
+    publisher = PlanPublisher(harness.node, 'base', workspace)
+    markers = harness.record(MarkerArray, 'planner/plan_markers', LATCHED_QOS)
+    path, alternatives = np.zeros((3, 3)), np.zeros((0, 3, 3))
     plan = SimpleNamespace(latents=torch.zeros(3, 4))
-    red = []
-    for surprise in (np.nan, 0.0, 0.5, 1.0, 30.0):  # none was seen; calm; to the alarm; beyond
+    colours = []
+    for surprise in (np.nan, 0.0, 0.5, 1.0, 30.0):
         decision = SimpleNamespace(tip_path=path, plan=plan, surprise=surprise)
         known = len(markers)
-        view.plan(decision, others, PositionGoal('tip', path[0]), 0.02, 1.0)
+        publisher.plan(decision, alternatives, PositionGoal('tip', path[0]), 0.02, 1.0)
         harness.wait(lambda known=known: len(markers) > known, 'markers')
         [drawn] = [m for m in markers[-1][1].markers if m.id == PlanMarker.PATH]
-        red.append((drawn.color.r, drawn.color.b))
+        colours.append((drawn.color.r, drawn.color.g, drawn.color.b))
         assert drawn.color.a == 1.0
-    assert red[0] == red[1] and red[3] == red[4]
-    assert red[1][0] < red[2][0] < red[3][0] and red[1][1] > red[2][1] > red[3][1]
+    unrated, calm, half, alarm, beyond = colours
+    assert len(set(unrated)) == 1 and alarm == beyond
+    assert calm[0] < half[0] < alarm[0] and calm[2] > half[2] > alarm[2]
 
 
-def status(state, accepted=0, rejected=0, reasons=(), command=(1.0, 2.0), latency_ms=np.nan):
+# Guard monitor.
+
+
+def status(state, accepted=0, rejected=0, reasons=(), command=(1.0, 2.0), delay_ms=np.nan):
     return GuardStatus(
         state=state,
         accepted=accepted,
         rejected=rejected,
         reasons=list(reasons),
         command=list(command),
-        obs_to_command_ms=latency_ms,
+        obs_to_command_ms=delay_ms,
     )
 
 
-def test_the_planner_goes_on_from_the_command_only_when_the_guard_dropped_what_was_sent():
-    view = GuardView(width=2)
-    view.put(status(GuardStatus.HOLDING, accepted=4))
-    assert view.lost_track() is None, 'nothing was sent'
-    view.sent()
-    assert view.lost_track() is None, 'the guard has not heard of it yet'
-    view.put(status(GuardStatus.FOLLOWING, accepted=5))
-    assert view.lost_track() is None
-    view.sent()
-    view.put(status(GuardStatus.STOPPING, accepted=6))
-    np.testing.assert_allclose(view.lost_track(), [1.0, 2.0])
-    view.sent()
-    view.put(status(GuardStatus.FOLLOWING, accepted=6, rejected=1))
-    np.testing.assert_allclose(view.lost_track(), [1.0, 2.0])
+@pytest.fixture
+def guard():
+    return GuardMonitor(width=2)
 
 
-def test_the_latency_of_commands_is_a_running_mean_of_what_the_guard_measures():
-    view = GuardView(width=2)
-    assert view.latency == 0.0
+def test_dropped_proposal_is_detected(guard):
+    guard.put(status(GuardStatus.HOLDING, accepted=4))
+    assert guard.dropped_setpoint() is None, 'nothing was sent'
+    guard.record_proposal()
+    assert guard.dropped_setpoint() is None, 'no answer yet'
+    guard.put(status(GuardStatus.FOLLOWING, accepted=5))
+    assert guard.dropped_setpoint() is None
+    guard.record_proposal()
+    guard.put(status(GuardStatus.STOPPING, accepted=6))
+    np.testing.assert_allclose(guard.dropped_setpoint(), [1.0, 2.0])
+    guard.record_proposal()
+    guard.put(status(GuardStatus.FOLLOWING, accepted=6, rejected=1))
+    np.testing.assert_allclose(guard.dropped_setpoint(), [1.0, 2.0])
+
+
+def test_delay_is_a_running_mean(guard):
+    assert guard.delay == 0.0
     for ms in (np.nan, 60.0):
-        view.put(status(GuardStatus.FOLLOWING, latency_ms=ms))
-    assert view.latency == pytest.approx(0.06)
-    view.put(status(GuardStatus.FOLLOWING, latency_ms=160.0))
-    assert 0.06 < view.latency < 0.08
+        guard.put(status(GuardStatus.FOLLOWING, delay_ms=ms))
+    assert guard.delay == pytest.approx(0.06)
+    guard.put(status(GuardStatus.FOLLOWING, delay_ms=160.0))
+    assert 0.06 < guard.delay < 0.08
     for _ in range(200):
-        view.put(status(GuardStatus.FOLLOWING, latency_ms=160.0))
-    assert view.latency == pytest.approx(0.16, abs=1e-3)
+        guard.put(status(GuardStatus.FOLLOWING, delay_ms=160.0))
+    assert guard.delay == pytest.approx(0.16, abs=1e-3)
 
 
-def test_a_guard_that_is_latched_held_or_silent_is_a_reason_to_end_a_goal():
-    view = GuardView(width=2)
-    assert view.stopped(timeout=9.0) == '' and 'guard/status' in view.stopped(timeout=0.0)
-    view.put(status(GuardStatus.LATCHED, reasons=['tracking: off']))
-    assert 'tracking: off' in view.stopped(timeout=9.0)
-    view.put(status(GuardStatus.HOLDING, reasons=['held: hold was requested']))
-    assert 'guard/resume' in view.stopped(timeout=9.0)
-    view.put(status(GuardStatus.HOLDING, reasons=['plan_expired: late']))
-    assert view.stopped(timeout=9.0) == ''
+def test_latched_held_or_silent_guard_is_a_reason_to_stop(guard):
+    assert guard.stop_reason(timeout=9.0) == ''
+    assert 'guard/status' in guard.stop_reason(timeout=0.0)
+    guard.put(status(GuardStatus.LATCHED, reasons=['tracking: off']))
+    assert 'tracking: off' in guard.stop_reason(timeout=9.0)
+    guard.put(status(GuardStatus.HOLDING, reasons=['held: hold was requested']))
+    assert 'guard/resume' in guard.stop_reason(timeout=9.0)
+    guard.put(status(GuardStatus.HOLDING, reasons=['plan_expired: late']))
+    assert guard.stop_reason(timeout=9.0) == ''
 
 
-def test_a_status_from_before_a_goal_does_not_end_it():
-    """The answer of guard/resume and the status come by two ways, in any order."""
-    view = GuardView(width=2)
+def test_status_from_before_a_goal_does_not_end_it(guard):
+    """The response of guard/resume and the status may arrive in any order."""
     held = status(GuardStatus.HOLDING, reasons=['held: hold was requested'])
-    view.put(held)
-    view.begin()
-    view.put(held)  # was on its way
-    assert view.stopped(timeout=9.0) == ''
-    view.put(held)
-    assert 'guard/resume' in view.stopped(timeout=9.0)
+    guard.put(held)
+    guard.begin_goal()
+    guard.put(held)  # may have been sent before
+    assert guard.stop_reason(timeout=9.0) == ''
+    guard.put(held)
+    assert 'guard/resume' in guard.stop_reason(timeout=9.0)
 
 
-def test_a_guard_that_was_started_anew_ends_the_goal_and_only_that():
-    """A goal went on by itself when the guard had died and come back."""
-    view = GuardView(width=2)
-    view.put(status(GuardStatus.FOLLOWING, accepted=7))
-    view.put(status(GuardStatus.IDLE))
-    assert view.stopped(timeout=9.0) == '', 'nothing was pursued'
-    view.put(status(GuardStatus.FOLLOWING, accepted=7))
-    view.sent()
-    view.put(status(GuardStatus.IDLE, accepted=0))
-    assert 'started anew' in view.stopped(timeout=9.0)
-    view.forget()
-    assert view.stopped(timeout=9.0) == ''
+def test_restarted_guard_ends_only_the_goal_in_progress(guard):
+    guard.put(status(GuardStatus.FOLLOWING, accepted=7))
+    guard.put(status(GuardStatus.IDLE))
+    assert guard.stop_reason(timeout=9.0) == '', 'no proposal was sent'
+    guard.put(status(GuardStatus.FOLLOWING, accepted=7))
+    guard.record_proposal()
+    guard.put(status(GuardStatus.IDLE, accepted=0))
+    assert guard.stop_reason(timeout=9.0)
+    guard.forget_proposals()
+    assert guard.stop_reason(timeout=9.0) == ''
 
 
-def pursue(distances, dt=0.1, timeout=5.0, patience=2.0):
-    """The pursuit after plans made at these distances (m), ``dt`` s apart."""
-    pursuit = Pursuit(MoveToGoal.Goal())
-    pursuit.begin(goal=None, reach=0.02, timeout=timeout, patience=patience)
-    for i, distance in enumerate(distances):
-        pursuit.judge(100.0 + i * dt, distance, np.nan)
-    return pursuit
+def test_status_that_does_not_fit_the_arm_is_ignored(guard):
+    guard.put(status(GuardStatus.HOLDING))
+    for command in ([], [1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]):
+        guard.put(status(GuardStatus.LATCHED, command=command, delay_ms=50.0))
+    np.testing.assert_allclose(guard.resting_setpoint(), [1.0, 2.0])
+    assert guard.delay == 0.0
+    guard.put(status(GuardStatus.FOLLOWING, delay_ms=1e308))
+    assert guard.delay == 0.0
 
 
-def test_a_goal_is_reached_when_it_is_held():
+# Criteria by which goals end.
+
+
+def test_probe_errors_are_subtracted_from_the_tolerances():
+    info = {
+        'gates': {'probes': {'object_position': {'p90_cm': 0.8}}},
+        'pose': {'yaw_p90_deg': np.degrees(0.03)},
+    }
+    reader = CriteriaReader(info, timeout=30.0, progress_timeout=3.0)
+    request = MoveToGoal.Goal(tolerance=0.02, timeout=4.0)
+    request.goal.yaw_tolerance = 0.1
+    criteria = reader.read(request, 'object')
+    assert criteria.tolerance == pytest.approx(0.012) and criteria.timeout == 4.0
+    assert criteria.yaw_tolerance == pytest.approx(0.07)
+    assert reader.read(request, 'tip').tolerance == 0.02
+    request = MoveToGoal.Goal(tolerance=0.01)
+    assert reader.read(request, 'object').tolerance == 0.005, 'at least half remains'
+    assert reader.read(request, 'object').timeout == 30.0
+    assert reader.read(request, 'object').yaw_tolerance == np.inf
+    reader.tolerance = 0.05
+    assert reader.read(MoveToGoal.Goal(), 'tip').tolerance == 0.05
+    for bad in ({'tolerance': -1.0}, {'timeout': np.inf}, {'tolerance': np.nan}):
+        with pytest.raises(GoalError):
+            reader.read(MoveToGoal.Goal(**bad), 'tip')
+
+
+def pursue(plans, criteria=CRITERIA, goal=None):
+    """Return the active goal after ``plans``, keyword arguments of PlanProgress 0.1 s apart."""
+    active = ActiveGoal(MoveToGoal.Goal())
+    active.begin(goal, criteria)
+    for i, plan in enumerate(plans):
+        active.record_plan(PlanProgress(100.0 + 0.1 * i, **plan))
+    return active
+
+
+def at(distances):
+    return [{'distance': distance} for distance in distances]
+
+
+def test_goal_is_reached_after_several_plans_within_tolerance():
     near = [0.01] * HOLD_STEPS
-    assert not pursue([0.1, *near[1:], 0.03, *near[1:]]).ended.done()
-    pursuit = pursue([0.1, *near])
-    assert pursuit.outcome == Outcome.SUCCEEDED and pursuit.replans == HOLD_STEPS + 1
+    assert not pursue(at([0.1, *near[1:], 0.03, *near[1:]])).ended.done()
+    active = pursue(at([0.1, *near]))
+    assert active.outcome == Outcome.SUCCEEDED and active.replans == HOLD_STEPS + 1
 
 
-def test_a_goal_ends_when_the_time_is_over():
-    nearer = np.linspace(1.0, 0.1, 60)
-    assert pursue(nearer).outcome == Outcome.TIMED_OUT
+def test_goal_times_out():
+    assert pursue(at(np.linspace(1.0, 0.1, 60))).outcome == Outcome.TIMED_OUT
 
 
 @pytest.mark.parametrize('distances', [[0.1] * 25, 0.1 + np.linspace(0.004, 0, 25), [np.nan] * 25])
-def test_a_goal_that_comes_no_nearer_is_unreachable(distances):
-    assert pursue(distances[:20]).progress.is_waiting, 'two thirds of the patience'
-    assert pursue(distances).outcome == Outcome.UNREACHABLE
+def test_goal_without_progress_is_unreachable(distances):
+    assert pursue(at(distances[:20])).progress.is_waiting, 'two thirds of the timeout'
+    assert pursue(at(distances)).outcome == Outcome.UNREACHABLE
 
 
 @pytest.mark.parametrize(
-    ('cost', 'speed', 'is_over'),
+    ('cost', 'speed_scale', 'is_over'),
     [
-        (lambda i: 5.0 - 0.1 * i, 1.0, False),  # a way round: the plan gets cheaper
-        (lambda i: 5.0 + 0.4 * (-1) ** i, 1.0, True),  # to and fro
+        (lambda i: 5.0 - 0.1 * i, 1.0, False),  # a detour: the plan gets cheaper
+        (lambda i: 5.0 + 0.4 * (-1) ** i, 1.0, True),  # back and forth
         (lambda i: 5.0, 0.1, False),  # a slow arm has more time
-        (lambda i: 5.0, 0.0, False),  # so has one that the guard holds
+        (lambda i: 5.0, 0.0, False),  # and so has one that the guard holds
     ],
 )
-def test_time_counts_as_without_progress_while_the_arm_could_make_some(cost, speed, is_over):
-    pursuit = Pursuit(MoveToGoal.Goal())
-    pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
-    for i in range(30):
-        pursuit.judge(100.0 + 0.1 * i, 0.1, cost(i), speed=speed)
-    assert pursuit.ended.done() == is_over
-    assert pursuit.progress.is_waiting == is_over
+def test_time_without_progress_is_scaled_to_full_speed(cost, speed_scale, is_over):
+    plans = [{'distance': 0.1, 'cost': cost(i), 'speed_scale': speed_scale} for i in range(30)]
+    active = pursue(plans, PATIENT)
+    assert active.ended.done() == is_over
+    assert active.progress.is_waiting == is_over
 
 
-def go_round(rounds, push=0.0):
-    """Progress after ways of 0.6 m round an obstacle, each with a push by ``push`` m after it."""
-    progress, left, stamp = Progress(patience=2.0), 0.3, 100.0
-    for _ in range(rounds):
-        ways = [*((0.6 - 0.02 * i, 1.0) for i in range(30)), *((np.nan, c) for c in (6, 3, 1))]
-        for round_left, cost in ways:
-            progress.see(stamp, 0.1, cost, left=left, round_left=round_left)
-            stamp += 0.1
-        left -= push
+def monitor(plans, **options):
+    """Return the progress monitor after ``plans``, arguments of PlanProgress 0.1 s apart."""
+    progress = ProgressMonitor(2.0, **options)
+    for i, plan in enumerate(plans):
+        progress.record_plan(PlanProgress(100.0 + 0.1 * i, **plan))
     return progress
 
 
-def test_a_way_of_the_tip_round_an_obstacle_is_progress_but_not_for_ever():
-    """Pushes round obstacles were given up over ROS while the arm was on its way."""
-    assert go_round(3).stuck < 0.5
-    assert go_round(9).is_over, 'to and fro'
-    assert go_round(9, push=0.02).stuck < 0.5
+def circle(rounds, push=0.0):
+    """Return plans along detours of 0.6 m, each followed by a push of ``push`` m."""
+    for i in range(rounds):
+        detour = [
+            *((0.6 - 0.02 * step, 1.0) for step in range(30)),
+            *((np.nan, cost) for cost in (6, 3, 1)),
+        ]
+        for approach, cost in detour:
+            yield {
+                'distance': 0.1,
+                'cost': cost,
+                'remaining_path': 0.3 - i * push,
+                'remaining_approach': approach,
+            }
 
 
-@pytest.mark.parametrize(('tries', 'is_over'), [(3, False), (8, True)])
-def test_another_try_behind_an_object_is_progress_but_not_for_ever(tries, is_over):
-    """A push was given up 20 cm from its goal, while the tip came behind the object once more."""
-    progress, stamp = Progress(patience=2.0), 100.0
-    for _ in range(tries):
-        for round_left in [*np.linspace(0.038, 0.018, 10), *[np.nan] * 8]:
-            progress.see(stamp, 0.2, 4.0, left=0.2, round_left=round_left)
-            stamp += 0.1
-    assert progress.is_over == is_over
+def test_detour_of_the_tip_is_progress_up_to_a_limit():
+    assert monitor(circle(3)).stuck < 0.5
+    assert monitor(circle(9)).is_over, 'back and forth'
+    assert monitor(circle(9, push=0.02)).stuck < 0.5
+
+
+@pytest.mark.parametrize(('attempts', 'is_over'), [(3, False), (8, True)])
+def test_new_attempt_behind_an_object_is_progress_up_to_a_limit(attempts, is_over):
+    approaches = [*np.linspace(0.038, 0.018, 10), *[np.nan] * 8] * attempts
+    shared = {'distance': 0.2, 'cost': 4.0, 'remaining_path': 0.2}
+    plans = [{**shared, 'remaining_approach': approach} for approach in approaches]
+    assert monitor(plans).is_over == is_over
 
 
 @pytest.mark.parametrize(
-    ('turns', 'rounds', 'is_over'), [(True, 3, False), (False, 3, True), (True, 9, True)]
+    ('has_yaw', 'rounds', 'is_over'), [(True, 3, False), (False, 3, True), (True, 9, True)]
 )
-def test_an_object_that_is_to_be_turned_is_gone_round_again_but_not_for_ever(
-    turns, rounds, is_over
-):
-    """Turns by a few degrees were given up, 1.5 cm from the goal, while the tip went round."""
-    progress, stamp = Progress(patience=2.0, turns=turns), 100.0
-    for _ in range(rounds):
-        for cost in np.linspace(4.0, 0.0, 30):
-            progress.see(stamp, 0.015, cost)
-            stamp += 0.1
-    assert progress.is_over == is_over
+def test_circling_an_object_to_turn_it_is_progress_up_to_a_limit(has_yaw, rounds, is_over):
+    costs = [*np.linspace(4.0, 0.0, 30)] * rounds
+    plans = [{'distance': 0.015, 'cost': cost} for cost in costs]
+    assert monitor(plans, has_yaw=has_yaw).is_over == is_over
 
 
-def turned(turns):
-    """A goal for place and yaw after plans with ``turns`` (rad) left, at its place."""
-    pursuit = Pursuit(MoveToGoal.Goal())
+def test_goal_with_a_yaw_is_reached_when_the_object_is_turned_too():
     goal = PositionGoal('object', np.array([0.5, 0.0, 0.025]), yaw=0.2)
-    pursuit.begin(goal, 0.015, 9.0, 2.0, turn_reach=0.1)
-    for i, turn in enumerate(turns):
-        pursuit.judge(100.0 + 0.1 * i, 0.01, 5.0, turn)
-    return pursuit
+    criteria = GoalCriteria(0.015, 9.0, 2.0, yaw_tolerance=0.1)
+
+    def turned(*yaw_errors):
+        plans = [{'distance': 0.01, 'cost': 5.0, 'yaw_error': error} for error in yaw_errors]
+        return pursue(plans, criteria, goal)
+
+    assert not turned(0.3, 0.05, 0.05).ended.done()
+    assert not turned(0.05, 0.2, 0.05, 0.05).ended.done()
+    assert not turned(*[np.nan] * 5).ended.done()
+    active = turned(0.3, 0.05, 0.05, 0.05)
+    assert active.outcome == MoveToGoal.Result.SUCCEEDED
+    assert '1.0 cm and 3 degrees' in active.message
 
 
-def test_a_goal_with_a_yaw_is_reached_once_the_object_is_turned_too():
-    assert turned([0.3, 0.05, 0.05]).ended.done() is False
-    assert turned([0.05, 0.2, 0.05, 0.05]).ended.done() is False
-    assert turned([np.nan] * 5).ended.done() is False
-    pursuit = turned([0.3, 0.05, 0.05, 0.05])
-    assert pursuit.outcome == MoveToGoal.Result.SUCCEEDED
-    assert '1.0 cm and 3 degrees' in pursuit.message
+def test_single_misread_distance_does_not_hide_later_progress():
+    misread = at([0.1, 0.005, *np.linspace(0.2, 0.05, 80)])
+    assert monitor(misread).stuck < 0.5
+    back_and_forth = at(0.1 + 0.05 * np.sin(np.arange(200)))
+    assert monitor([*misread, *back_and_forth]).is_over
 
 
-def test_one_place_misread_near_the_goal_is_not_the_measure_of_all_that_comes():
-    """A push was given up as no nearer than 0.5 cm, 2.8 cm from its goal and coming nearer."""
-    progress = Progress(patience=2.0)
-    for i, distance in enumerate([0.1, 0.005, *np.linspace(0.2, 0.05, 80)]):
-        progress.see(100.0 + 0.1 * i, distance, np.nan)
-    assert progress.stuck < 0.5
-    for i in range(200):  # to and fro
-        progress.see(109.0 + 0.1 * i, 0.1 + 0.05 * np.sin(i), np.nan)
-    assert progress.is_over
-
-
-def test_a_way_round_an_obstacle_is_as_long_as_it_is():
-    """In a straight line the object may get farther from its goal meanwhile."""
-    progress = Progress(patience=2.0)
-    for i in range(60):
-        progress.see(100.0 + 0.1 * i, 0.1 + 0.001 * i, 5.0, left=0.6 - 0.01 * i)
+def test_remaining_path_around_an_obstacle_is_what_counts():
+    """The straight distance of the object to its goal may increase on the way."""
+    plans = [
+        {'distance': 0.1 + 0.001 * i, 'cost': 5.0, 'remaining_path': 0.6 - 0.01 * i}
+        for i in range(60)
+    ]
+    progress = monitor(plans)
     assert progress.stuck == 0.0 and progress.nearest == 0.1
 
 
 def test_blindness_is_not_time_without_progress():
-    pursuit = Pursuit(MoveToGoal.Goal())
-    pursuit.begin(goal=None, reach=0.02, timeout=9.0, patience=2.0)
+    active = ActiveGoal(MoveToGoal.Goal())
+    active.begin(None, PATIENT)
     for stamp in (100.0, 100.1, 105.0):
-        pursuit.judge(stamp, 0.1, 5.0)
-    assert not pursuit.progress.is_waiting and not pursuit.ended.done()
+        active.record_plan(PlanProgress(stamp, 0.1, 5.0))
+    assert not active.progress.is_waiting and not active.ended.done()
 
 
-def test_only_the_first_outcome_counts():
-    pursuit = pursue([0.1])
-    pursuit.end(Outcome.CANCELED, 'first')
-    pursuit.end(Outcome.SUCCEEDED, 'second')
-    assert (pursuit.outcome, pursuit.message) == (Outcome.CANCELED, 'first')
-
-
-def test_a_status_that_cannot_be_the_guards_changes_nothing():
-    """One of another width ended the planner."""
-    view = GuardView(width=2)
-    view.put(status(GuardStatus.HOLDING))
-    for command in ([], [1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]):
-        view.put(status(GuardStatus.LATCHED, command=command, latency_ms=50.0))
-    np.testing.assert_allclose(view.resting_at(), [1.0, 2.0])
-    assert view.latency == 0.0
-    view.put(status(GuardStatus.FOLLOWING, latency_ms=1e308))
-    assert view.latency == 0.0
+def test_first_outcome_is_final():
+    active = pursue(at([0.1]))
+    active.end(Outcome.CANCELED, 'first')
+    active.end(Outcome.SUCCEEDED, 'second')
+    assert (active.outcome, active.message) == (Outcome.CANCELED, 'first')

@@ -20,13 +20,13 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm.cli import main
-from jepa_arm.data.mcap_file import ROLE, records
-from jepa_arm.nodes.parameters import COMMAND, SENSOR, STATUS
-from jepa_arm.nodes.recorder import TOPICS
-from jepa_arm.resources import checkpoint_path
+from jepa_arm.cli.main import main
+from jepa_arm.core.files import checkpoint_path
+from jepa_arm.datasets.mcap_file import DEFAULT_TOPIC_KEY, read_records
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, SENSOR_QOS, STATUS_QOS
+from jepa_arm.ros.tools.recorder import TOPICS
 
-pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow, pytest.mark.extended]
 GOAL_S = 2.5
 ABSENT = {
     'wrist_camera/image_raw',
@@ -99,9 +99,11 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
     assert set(found) == {f'/{name.lstrip("/")}' for name in TOPICS if name not in ABSENT}
     assert found['/planner/goal'][-1].pose.pose.position.y == 0.1
     assert len(found['/joint_states']) > 5 * len(found['/camera/image_raw']) > 5 * 8 * GOAL_S
-    told = [status for status in found['/planner/status'] if status.told.size == 7]
+    told = [status for status in found['/planner/status'] if status.setpoint.size == 7]
     assert told and all(status.joints.size == 7 for status in told)
-    assert any(len(status.seen_late) for status in told), 'images came too late to plan from'
+    assert any(len(status.late_image_stamps) for status in told), (
+        'images came too late to plan from'
+    )
 
     file = tmp_path / 'report.json'
     code = main(['replay', str(path), '--compare', '--json', str(file)])
@@ -111,7 +113,7 @@ def test_a_session_is_recorded_read_elsewhere_and_decided_again_alike(
 
     other.communicate()
     whole = tmp_path / 'recovered.mcap'
-    assert main(['recover', f'{killed}.partial', '--out', str(whole)]) == 0
+    assert main(['data', 'recover', f'{killed}.partial', '--out', str(whole)]) == 0
     assert len(read_all(whole)['/joint_states']) > 100
 
 
@@ -122,16 +124,18 @@ def test_what_guard_and_planner_use_is_recorded_whatever_its_name(harness, tmp_p
     make = partial(rclpy.create_node, context=context, namespace='cell')
     planner, guard, driver = (make(name) for name in ('planner', 'guard', 'driver'))
     for node in (planner, guard):
-        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR)
-    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR)
-    planner.create_publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND)
-    guard.create_subscription(JointTrajectory, 'planner/joint_trajectory', lambda _: None, COMMAND)
+        node.create_subscription(JointState, '/robot/joint_states', lambda _: None, SENSOR_QOS)
+    planner.create_subscription(Image, '/cam/rgb', lambda _: None, SENSOR_QOS)
+    planner.create_publisher(JointTrajectory, 'planner/joint_trajectory', COMMAND_QOS)
+    guard.create_subscription(
+        JointTrajectory, 'planner/joint_trajectory', lambda _: None, COMMAND_QOS
+    )
     said = (
-        (driver.create_publisher(JointState, '/robot/joint_states', SENSOR), JointState()),
-        (driver.create_publisher(Image, '/cam/rgb', SENSOR), Image()),
-        (driver.create_publisher(JointState, 'joint_states', SENSOR), JointState()),
+        (driver.create_publisher(JointState, '/robot/joint_states', SENSOR_QOS), JointState()),
+        (driver.create_publisher(Image, '/cam/rgb', SENSOR_QOS), Image()),
+        (driver.create_publisher(JointState, 'joint_states', SENSOR_QOS), JointState()),
         (
-            guard.create_publisher(Float64MultiArray, 'group/commands', COMMAND),
+            guard.create_publisher(Float64MultiArray, 'group/commands', COMMAND_QOS),
             Float64MultiArray(),
         ),
     )
@@ -151,15 +155,16 @@ def test_what_guard_and_planner_use_is_recorded_whatever_its_name(harness, tmp_p
     assert set(read_all(path)) >= {'/robot/joint_states', '/cam/rgb', '/cell/group/commands'}
     assert '/cam/rgb, as /cell/camera/image_raw' in told
     with path.open('rb') as stream:
-        roles = {r.topic: r.metadata.get(ROLE) for r in records(stream) if isinstance(r, Channel)}
+        channels = [r for r in read_records(stream) if isinstance(r, Channel)]
+        roles = {c.topic: c.metadata.get(DEFAULT_TOPIC_KEY) for c in channels}
     assert roles['/robot/joint_states'] == '/cell/joint_states'
     assert roles['/cam/rgb'] == '/cell/camera/image_raw'
 
 
 def test_the_recorder_works_in_a_namespace_and_says_when_there_is_nothing(harness, tmp_path):
     nothing = start_recorder('--out', str(tmp_path / 'a.mcap'), '--duration', '1', 'nobodys')
-    joints = harness.node.create_publisher(JointState, '/left/joint_states', SENSOR)
-    clock = harness.node.create_publisher(Clock, '/left/clock', STATUS)
+    joints = harness.node.create_publisher(JointState, '/left/joint_states', SENSOR_QOS)
+    clock = harness.node.create_publisher(Clock, '/left/clock', STATUS_QOS)
 
     def publish():
         if joints.get_subscription_count() and clock.get_subscription_count():

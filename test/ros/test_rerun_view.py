@@ -11,10 +11,10 @@ from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
 from sensor_msgs.msg import Image, JointState
 from visualization_msgs.msg import Marker, MarkerArray
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.conversions import PlanMarker
-from jepa_arm.nodes.parameters import SENSOR, STATUS
-from jepa_arm.types import JointSample
+from jepa_arm.core.types import JointSample
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.conversions import PlanMarker
+from jepa_arm.ros.runtime.qos import SENSOR_QOS, STATUS_QOS
 
 chunk = pytest.importorskip(
     'rerun.chunk', reason="Rerun is not installed: pip install -e '.[rerun]' brings it"
@@ -22,6 +22,7 @@ chunk = pytest.importorskip(
 
 pytestmark = [
     pytest.mark.ros,
+    pytest.mark.extended,
     pytest.mark.filterwarnings('ignore:RRD file has no footer'),  # while it is written
 ]
 STAMP = convert.to_time(12.5)
@@ -127,7 +128,7 @@ def test_what_is_published_is_recorded_and_what_is_malformed_ends_nothing(harnes
     q = arm.home + 0.2
     said = good(arm, q, pixels)
     publishers = {
-        topic: harness.publisher(kind, topic, SENSOR if i < 3 else STATUS)
+        topic: harness.publisher(kind, topic, SENSOR_QOS if i < 3 else STATUS_QOS)
         for i, (topic, kind) in enumerate(zip(said, kinds, strict=True))
     }
     malformed, sent = bad(arm, pixels), []

@@ -1,4 +1,4 @@
-"""Who may do what on the live graph, who can be reached, and that security fails closed."""
+"""Security: the policy fits the live graph, discovery is limited, and bad keys stop a node."""
 
 import os
 import subprocess
@@ -7,44 +7,47 @@ from contextlib import suppress
 
 import pytest
 
-from jepa_arm.nodes.client import GraphClient
-from jepa_arm.nodes.description import CONTROLLERS, simulation
-from jepa_arm.nodes.graph import GraphError, Supervisor
+from jepa_arm.ros.client import GraphClient
+from jepa_arm.ros.graph.description import SimulationGraph
+from jepa_arm.ros.graph.supervisor import Supervisor
+from jepa_arm.ros.runtime.node_contract import CONTROLLERS, GraphError
 from policy import permissions
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
 ACTION_TOPICS = ('feedback', 'status')
 ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
-OF_A_WRIST_CAMERA = {'/wrist_camera/image_raw'}
-ONLY_SOMETIMES = {'/planner/status', *(f'/{topic}' for topic in CONTROLLERS.values())} - {COMMANDS}
-"""What the guard uses in lock-step alone, or with another controller."""
-ONLY_AT_FIRST = {'guard': {COMMANDS}, 'sim': {'/joint_states', '/clock'}}
-"""What they listen to for others before they publish it."""
+WRIST_CAMERA_TOPICS = {'/wrist_camera/image_raw'}
+OPTIONAL_TOPICS = {'/planner/status', *(f'/{topic}' for topic in CONTROLLERS.values())} - {
+    COMMANDS
+}
+"""Topics that the guard uses only in lock-step or with another controller."""
+STARTUP_SUBSCRIPTIONS = {'guard': {COMMANDS}, 'sim': {'/joint_states', '/clock'}}
+"""Topics that a node subscribes to only before it publishes them."""
 
 
 @pytest.fixture(scope='module')
 def graph(tmp_path_factory):
-    """Simulator, guard and planner."""
-    with Supervisor(simulation(), log_dir=tmp_path_factory.mktemp('graph')) as graph:
+    """Return a running simulator, guard and planner."""
+    with Supervisor(SimulationGraph().nodes, log_dir=tmp_path_factory.mktemp('graph')) as graph:
         graph.wait_ready(120.0)
         yield graph
 
 
 @pytest.fixture(scope='module')
-def onlooker(graph):
-    """A node that knows no other graph: of nodes that ended, one may list names for ever."""
-    client = GraphClient('onlooker')
+def observer(graph):
+    """Return a new client: an older one may list nodes that have ended."""
+    client = GraphClient('observer')
     node = client.node
 
-    def unseen():
+    def is_incomplete():
         if set(graph.processes) - set(node.get_node_names()):
             return True
         return '/move_to_goal/_action/send_goal' not in services(
             node, 'planner'
         ) or '/sim/inject_fault' not in services(node, 'sim')
 
-    client.wait(lambda: not unseen(), 'all nodes with their services')
+    client.wait(lambda: not is_incomplete(), 'all nodes with their services')
     yield client
     client.close()
 
@@ -54,10 +57,10 @@ def services(node, name):
 
 
 def used(node, name):
-    """(kind, right) -> full names of what the node ``name`` really has; actions as such."""
+    """Return the resolved names used by the node ``name``, by (kind, right)."""
     published = {t for t, _ in node.get_publisher_names_and_types_by_node(name, '/')}
     subscribed = {t for t, _ in node.get_subscriber_names_and_types_by_node(name, '/')}
-    served, asked = (
+    served, requested = (
         services(node, name),
         {s for s, _ in node.get_client_names_and_types_by_node(name, '/')},
     )
@@ -69,46 +72,47 @@ def used(node, name):
         ('topics', 'publish'): published,
         ('topics', 'subscribe'): subscribed,
         ('services', 'reply'): served,
-        ('services', 'request'): asked,
+        ('services', 'request'): requested,
         ('actions', 'execute'): actions,
     }
 
 
 def unused(name, right):
-    """Of the policy, what a node need not have now."""
-    sometimes = ONLY_SOMETIMES if name == 'guard' else OF_A_WRIST_CAMERA
-    return sometimes | (ONLY_AT_FIRST.get(name, set()) if right == 'subscribe' else set())
+    """Return the names in the policy that a node need not use at the moment."""
+    sometimes = OPTIONAL_TOPICS if name == 'guard' else WRIST_CAMERA_TOPICS
+    return sometimes | (STARTUP_SUBSCRIPTIONS.get(name, set()) if right == 'subscribe' else set())
 
 
 @pytest.mark.parametrize('name', ['sim', 'guard', 'planner'])
-def test_the_policy_allows_a_node_what_it_has_and_nothing_else(name, onlooker):
+def test_policy_allows_each_node_exactly_what_it_uses(name, observer):
     allowed = permissions()
 
-    def is_whole():
-        """What a node has becomes known piece by piece."""
+    def is_discovered():
         return all(
             allowed.get((name, kind, right), set()) - unused(name, right) <= names
-            for (kind, right), names in used(onlooker.node, name).items()
+            for (kind, right), names in used(observer.node, name).items()
         )
 
-    with suppress(GraphError):  # the assertions below say what is missing
-        onlooker.wait(is_whole, 'all of the node')
-    has = used(onlooker.node, name)
+    with suppress(GraphError):  # the assertions below name what is missing
+        observer.wait(is_discovered, 'all of the node')
+    has = used(observer.node, name)
     for (kind, right), names in has.items():
         may = allowed.get((name, kind, right), set())
-        assert names - may == set(), f'{name} has {kind} to {right} that the policy denies'
-        assert may - names <= unused(name, right), f'{name} may {right} {kind} it does not have'
+        assert names - may == set(), f'the policy denies {name} to {right} some {kind}'
+        assert may - names <= unused(name, right), (
+            f'the policy allows {name} to {right} unused {kind}'
+        )
 
 
-def test_nobody_but_the_guard_publishes_commands(onlooker):
-    infos = onlooker.node.get_publishers_info_by_topic(COMMANDS)
+def test_only_the_guard_publishes_commands(observer):
+    infos = observer.node.get_publishers_info_by_topic(COMMANDS)
     assert [info.node_name for info in infos] == ['guard']
 
 
 def start_guard(**environment):
-    """A guard with changed environment; its process."""
+    """Return the process of a guard with additional environment variables."""
     return subprocess.Popen(
-        [sys.executable, '-m', 'jepa_arm.nodes.guard'],
+        [sys.executable, '-m', 'jepa_arm.ros.guard.node'],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -116,8 +120,8 @@ def start_guard(**environment):
     )
 
 
-def test_with_security_enforced_and_no_good_keys_a_node_does_not_start(tmp_path):
-    """Neither with a middleware built without security nor with one that finds bad keys."""
+def test_node_with_enforced_security_and_bad_keys_does_not_start(tmp_path):
+    """Holds for a middleware with and without security support."""
     enclave = tmp_path / 'enclaves' / 'jepa_arm' / 'guard'
     enclave.mkdir(parents=True)
     for name in (
@@ -141,7 +145,7 @@ def test_with_security_enforced_and_no_good_keys_a_node_does_not_start(tmp_path)
 
 DISCOVERY = """
 import os, sys, time
-from jepa_arm.nodes.environment import discovery_range, prepare_ros
+from jepa_arm.ros.runtime.environment import discovery_range, prepare_ros
 
 def listeners():
     lines = open('/proc/net/igmp').read().splitlines()
@@ -152,37 +156,34 @@ import rclpy
 before = listeners()
 rclpy.init()
 node = rclpy.create_node('lonely')
-time.sleep(0.5)
+deadline = time.monotonic() + 5.0
+while listeners() <= before and time.monotonic() < deadline and 'joins' in sys.argv:
+    time.sleep(0.01)
 print('RANGE', discovery_range())
 print('JOINED', listeners() > before)
 print('SHARES', '/dev/shm/fastdds' in open('/proc/self/maps').read())
 """
-"""Prints whether a node listens to the multicast group by which machines find each other, and
-whether it shares memory with other nodes.
-"""
+"""Program that prints whether a node joins the multicast group of discovery and shares memory."""
 
 
-@pytest.mark.parametrize('shares', [True, False])
 @pytest.mark.parametrize(
-    ('set_before', 'expected'),
+    ('set_before', 'expected', 'shares'),
     [
-        ({}, 'LOCALHOST'),
-        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, 'SUBNET'),
-        ({'ROS_LOCALHOST_ONLY': '1'}, 'LOCALHOST'),
-        ({'ROS_LOCALHOST_ONLY': '0'}, 'unset'),
+        ({}, 'LOCALHOST', True),
+        ({}, 'LOCALHOST', False),
+        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, 'SUBNET', False),
+        ({'ROS_LOCALHOST_ONLY': '1'}, 'LOCALHOST', True),
+        ({'ROS_LOCALHOST_ONLY': '0'}, 'unset', False),
     ],
 )
-def test_nodes_are_found_on_this_machine_only_unless_somebody_says_so(
-    set_before, expected, shares
+def test_discovery_is_limited_to_this_machine_by_default(
+    shipped_environment, set_before, expected, shares
 ):
-    """By default no node joins the multicast group of discovery.
-
-    Once ROS_LOCALHOST_ONLY=1 opened what it should close: rclpy 9.1 ignores it.
-    """
-    names = ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY')
-    environment = {k: v for k, v in os.environ.items() if k not in names} | set_before
+    words = [*(['shares'] if shares else []), *(['joins'] if expected != 'LOCALHOST' else [])]
+    kept = {k: v for k, v in shipped_environment.items() if k != 'ROS_LOCALHOST_ONLY'}
+    environment = kept | set_before
     result = subprocess.run(
-        [sys.executable, '-c', DISCOVERY, 'shares' if shares else 'alone'],
+        [sys.executable, '-c', DISCOVERY, *words],
         env=environment,
         capture_output=True,
         text=True,

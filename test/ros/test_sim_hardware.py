@@ -9,17 +9,17 @@ import pytest
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.parameters import COMMAND, SENSOR
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.qos import COMMAND_QOS, SENSOR_QOS
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 
 
-def test_as_hardware_the_arm_goes_where_a_controller_manager_tells_it(harness, arm):
+def test_as_hardware_the_arm_follows_a_controller_manager(harness, arm):
     """What ros2_control's JointStateTopicSystem sends and wants; it sends nothing at rest."""
-    states = harness.record(JointState, 'robot_joint_states', SENSOR)
+    states = harness.record(JointState, 'robot_joint_states', SENSOR_QOS)
     graph = harness.start('sim', 'robot_joint_states', hardware=True)
-    commands = harness.publisher(JointState, 'robot_joint_commands', COMMAND)
+    commands = harness.publisher(JointState, 'robot_joint_commands', COMMAND_QOS)
     harness.wait(lambda: states, 'joint states')
     names = list(arm.joint_names)[::-1]
     start = convert.joints_from_msg(states[-1][1], arm.joint_names).position
@@ -35,7 +35,7 @@ def test_as_hardware_the_arm_goes_where_a_controller_manager_tells_it(harness, a
     harness.wait(lambda: np.abs(travel() - 0.2).max() < 0.01, 'the place told')
     time.sleep(0.5)
     assert np.abs(travel() - 0.2).max() < 0.01
-    assert graph.ended() is None and 'no command' not in graph.log_file('sim').read_text()
+    assert graph.poll_ended() is None and 'no command' not in graph.log_file('sim').read_text()
     assert harness.node.count_publishers('joint_states') == 0
     while np.any(travel() > 0.1):
         commands.publish(JointState(name=names, velocity=[-0.2] * len(names)))
@@ -43,10 +43,10 @@ def test_as_hardware_the_arm_goes_where_a_controller_manager_tells_it(harness, a
 
 
 @pytest.mark.parametrize('is_commanded', [True, False])
-def test_an_arm_ends_after_who_commands_it(harness, arm, is_commanded):
+def test_the_virtual_arm_ends_after_the_last_command(harness, arm, is_commanded):
     sim = harness.start('sim').processes['sim']
     commands = harness.publisher(
-        Float64MultiArray, 'forward_velocity_controller/commands', COMMAND
+        Float64MultiArray, 'forward_velocity_controller/commands', COMMAND_QOS
     )
     harness.wait(lambda: harness.node.count_subscribers(commands.topic_name), 'the arm')
     rest, began = Float64MultiArray(data=[0.0] * len(arm.joint_names)), time.monotonic()

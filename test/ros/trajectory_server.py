@@ -17,11 +17,12 @@ from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
-from jepa_arm.nodes import conversions as convert
-from jepa_arm.nodes.controller import CommandError, Controller
-from jepa_arm.nodes.parameters import SENSOR, STATUS, load_arm
-from jepa_arm.nodes.process import steady_timer
-from jepa_arm.types import JointSample
+from jepa_arm.core.types import JointSample
+from jepa_arm.ros.runtime import conversions as convert
+from jepa_arm.ros.runtime.parameters import load_arm
+from jepa_arm.ros.runtime.process import create_steady_timer
+from jepa_arm.ros.runtime.qos import SENSOR_QOS, STATUS_QOS
+from jepa_arm.ros.sim.controller import CommandError, JointController
 
 NAME = 'joint_trajectory_controller/follow_joint_trajectory'
 Result = FollowJointTrajectory.Result
@@ -35,11 +36,11 @@ class TrajectoryServer(Node):
         self.arm = load_arm('panda')
         start = self.declare_parameter('start', self.arm.home.tolist()).value
         self.measured = np.array(start)
-        self.controller = Controller(self.arm.velocity_limit, DT, timeout=1e9)
+        self.controller = JointController(self.arm.velocity_limit, DT, timeout=1e9)
         self.controller.reset(self.measured)
         self._running = None
-        self._commanded = self.create_publisher(JointState, 'commanded', STATUS)
-        self._states = self.create_publisher(JointState, 'joint_states', SENSOR)
+        self._commanded = self.create_publisher(JointState, 'commanded', STATUS_QOS)
+        self._states = self.create_publisher(JointState, 'joint_states', SENSOR_QOS)
         self._server = ActionServer(
             self,
             FollowJointTrajectory,
@@ -48,7 +49,7 @@ class TrajectoryServer(Node):
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
         )
-        steady_timer(self, DT, 0.0, self.tick)
+        create_steady_timer(self, DT, 0.0, self.tick)
 
     def now(self):
         return self.get_clock().now().nanoseconds / 1e9
@@ -92,7 +93,7 @@ class TrajectoryServer(Node):
 
     def tick(self):
         now = self.now()
-        position, velocity = self.controller.target(now, self.measured)
+        position, velocity = self.controller.next_target(now, self.measured)
         self.command(position, velocity, now)
         if self.fault('abort') and self._running is not None:
             self.controller.reset(self.measured)

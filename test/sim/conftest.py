@@ -10,11 +10,11 @@ import torch
 from filelock import FileLock
 
 import synthetic
-from jepa_arm.training.loop import train_world_model
+from jepa_arm.training.world_model import RunOptions, train_world_model
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """What ``make`` leaves under ``name``, made by the first of the processes that test."""
+    """Return the path ``name``, which the first of the test processes makes with ``make``."""
     base = factory.getbasetemp()
     shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
     path = shared / name
@@ -28,20 +28,20 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 @pytest.fixture(scope='session')
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Episodes of the toy world."""
-    return once(tmp_path_factory, 'toy.h5', lambda path: synthetic.write(path, [31] * 120))
+    """Return a file of episodes of the toy world."""
+    return once(tmp_path_factory, 'toy.h5', lambda path: synthetic.write(path, [31] * 140))
 
 
 @pytest.fixture(scope='session')
 def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Path:
-    """What a short training leaves, with ``checkpoint`` in it; copy it before changing it."""
+    """Return the output folder of a short training; copy its ``checkpoint`` before changing it."""
     return once(tmp_path_factory, 'toy_run', lambda out: train_toy(toy_data, out))
 
 
 def train_toy(toy_data: Path, out: Path) -> None:
-    train = replace(synthetic.TRAIN, steps=400, batch=64, probe_steps=120)
+    train = replace(synthetic.TRAIN, steps=320, batch=64, probe_steps=80, tip_probe_steps=80)
     config = replace(synthetic.TOY, train=train, predictor=synthetic.PREDICTOR)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the toy is too small for more
-    train_world_model(toy_data, out, config, seed=0, progress=False)
+    train_world_model(toy_data, out, config, RunOptions(seed=0))
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""An ablation from data to table, on a little real play."""
+"""An ablation from data to table, on a few real play episodes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,12 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa_arm.ablation import Scene, run_ablation
-from jepa_arm.ablation_table import format_table, read_results
-from jepa_arm.collection import play_episode
 from jepa_arm.config import (
-    AblationConfig,
-    AblationRow,
     ArmConfig,
     CollectConfig,
     ConfigError,
@@ -20,20 +15,31 @@ from jepa_arm.config import (
     SimConfig,
     load,
 )
-from jepa_arm.data.episodes import EpisodeWriter
-from jepa_arm.motion import make_contract
-from jepa_arm.resources import config_path
+from jepa_arm.core.files import config_path
+from jepa_arm.datasets.collection import play_episode
+from jepa_arm.datasets.episodes import EpisodeWriter
+from jepa_arm.evaluation.episode_runner import SimulationSetup
+from jepa_arm.robot.action_space import make_contract
+from jepa_arm_validation.ablation.ablation import (
+    AblationConfig,
+    AblationInputs,
+    AblationVariant,
+    format_ablation,
+    run_ablation,
+)
+from jepa_arm_validation.results import read_results
 
+pytestmark = [pytest.mark.sim, pytest.mark.extended]
 SMALL = (
-    'model.channels=[8]',
-    'model.image_width=16',
+    'model.conv_channels=[8]',
+    'model.image_features=16',
     'model.encoder_width=32',
-    'model.latent=16',
+    'model.latent_dim=16',
     'train.batch=16',
 )
 
 
-def test_a_stopped_ablation_goes_on_and_refuses_results_of_other_settings(
+def test_an_interrupted_ablation_resumes_and_refuses_results_of_other_settings(
     tmp_path: Path, world, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
     data, out = tmp_path / 'play.h5', tmp_path / 'ablation'
@@ -50,25 +56,28 @@ def test_a_stopped_ablation_goes_on_and_refuses_results_of_other_settings(
         heads_steps=2,
         reach=1,
         push=1,
-        rows=(AblationRow('small', SMALL),),
+        variants=(AblationVariant('small', SMALL),),
     )
-    scene = Scene(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
-    planner = replace(load(PlannerConfig, config_path('planner.yaml')), sweeps=1, candidates=16)
-    (out / 'small-0.work').mkdir(parents=True)  # what a killed run leaves behind
-    (out / 'small-0.json.partial').write_text('{"row": "sm')
+    setup = SimulationSetup(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
+    planner = replace(
+        load(PlannerConfig, config_path('planner.yaml')), iterations=1, candidates=16
+    )
+    (out / 'small-0.work').mkdir(parents=True)  # left behind by a killed run
+    (out / 'small-0.json.partial').write_text('{"sett')
+    inputs = AblationInputs(data, config, setup, planner)
     threads = torch.get_num_threads()
-    paths = run_ablation(data, out, config, scene, planner, only=['small'])
+    paths = run_ablation(inputs, out, only=['small'])
     torch.set_num_threads(threads)
     assert [path.name for path in paths] == [path.name for path in out.iterdir()]
     made = paths[0].read_bytes()
-    assert run_ablation(data, out, config, scene, planner, only=[]) == paths
+    assert run_ablation(inputs, out, only=[]) == paths
     assert paths[0].read_bytes() == made
     results = read_results(out)
-    assert set(results[0]['error_share']) == {'0.2', '0.4', '0.6', '1', '1.2', '2'}
-    assert results[0]['processor_s'].keys() == {'encode', 'probes', 'heads', 'reach', 'push'}
-    table = format_table(results).splitlines()
+    assert set(results[0]['error_share']) == {'1', '2', '3', '4', '5'}
+    table = format_ablation(results).splitlines()
     assert len(table) == 3 and '–' not in table[2]
     with pytest.raises(ConfigError, match='other settings'):
-        run_ablation(data, out, replace(config, minutes=1.0), scene, planner, only=[])
-    with pytest.raises(ConfigError, match="no rows .*; there are: .'small'"):
-        run_ablation(data, out, config, scene, planner, only=['gone'])
+        longer = replace(inputs, config=replace(config, minutes=1.0))
+        run_ablation(longer, out, only=[])
+    with pytest.raises(ConfigError, match='small.*gone'):
+        run_ablation(inputs, out, only=['gone'])

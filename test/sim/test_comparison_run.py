@@ -1,39 +1,49 @@
-"""A comparison of planners in the virtual arm's world, stopped and gone on with."""
+"""Planner comparison in the simulated world: it resumes, and judges yaw goals."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from jepa_arm.comparison import OURS, Contender, Run, Scene, run_comparison
-from jepa_arm.comparison_table import summarise
 from jepa_arm.config import ArmConfig, ConfigError, GuardConfig, PlannerConfig, SimConfig, load
-from jepa_arm.evaluator import Evaluator
+from jepa_arm.core.files import checkpoint_path, config_path
+from jepa_arm.evaluation.episode_runner import EpisodeRunner, SimulationSetup
 from jepa_arm.model.checkpoint import load_checkpoint
-from jepa_arm.planning.pose import PoseDynamics
-from jepa_arm.planning.sampling import CEM
-from jepa_arm.planning.search import Dynamics, Optimizer
-from jepa_arm.resources import checkpoint_path, config_path
+from jepa_arm.planning.pose_dynamics import PoseDynamics
+from jepa_arm.planning.search.problem import PlanningProblem, Solution
+from jepa_arm.planning.search.sampling import CEM
+from jepa_arm_validation.peers.comparison import (
+    OWN_PLANNERS,
+    ComparedPlanner,
+    ComparisonInputs,
+    PlannerRun,
+    run_comparison,
+)
+from jepa_arm_validation.peers.table import summarise
 
+pytestmark = [pytest.mark.sim, pytest.mark.extended]
 SEED = 50_000
 
 
-def test_a_stopped_comparison_goes_on_as_if_it_had_not_been_stopped(
+def test_an_interrupted_comparison_resumes_with_the_same_results(
     tmp_path: Path, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
     checkpoint = load_checkpoint(checkpoint_path('compact'))
-    scene = Scene(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
+    setup = SimulationSetup(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
     planner = load(PlannerConfig, config_path('planner.yaml'))
-    small = replace(planner, candidates=16, elites=4, sweeps=1)
-    ours = [c for c in OURS if c.name == 'local']
+    small = replace(planner, candidates=16, elites=4, iterations=1)
+    planners = [p for p in OWN_PLANNERS if p.name == 'local']
     threads = torch.get_num_threads()
 
     def run(folder: str, episodes: int, config: PlannerConfig = small) -> dict[str, dict]:
         out = tmp_path / folder
-        run_comparison(checkpoint, scene, config, ours, ['reach'], episodes, SEED, out, False)
+        inputs = ComparisonInputs(checkpoint, setup, config)
+        seeds = range(SEED, SEED + episodes)
+        run_comparison(inputs, planners, ['reach'], seeds, out, progress=False)
         return {p.name: json.loads(p.read_text()) for p in out.glob('*')}
 
     run('stopped', 1)
@@ -55,33 +65,36 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not_been_stopped(
     with pytest.raises(ConfigError, match='other settings'):
         run('stopped', 2, replace(small, horizon=4))
     with pytest.raises(ConfigError, match='reach.*push.*got juggle'):
-        run_comparison(checkpoint, scene, small, ours, ['juggle'], 1, SEED, tmp_path, False)
+        inputs = ComparisonInputs(checkpoint, setup, small)
+        run_comparison(inputs, planners, ['juggle'], range(1), tmp_path, progress=False)
 
 
 @pytest.mark.usefixtures('one_thread')
-def test_another_search_plans_for_yaws_too_and_a_place_without_its_yaw_is_not_held(
+def test_a_replaced_search_plans_for_yaw_goals_and_a_wrong_yaw_is_not_held(
     arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
-    scene = Scene(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
+    setup = SimulationSetup(arm_config, sim_config, load(GuardConfig, config_path('guard.yaml')))
     loaded = load(PlannerConfig, config_path('planner.yaml'))
-    few = replace(loaded.cem, candidates=16, elites=4, sweeps=1)
-    planner = replace(loaded, runtime='torch', cem=few)
-    asked = []
+    few = replace(loaded.cem, candidates=16, elites=4, iterations=1)
+    planner = replace(loaded, backend='torch', cem=few)
+    used_dynamics = []
 
-    def make(dynamics: Dynamics, *others: PlannerConfig | int) -> Optimizer:
-        asked.append(dynamics)
-        return CEM(dynamics, *others)
+    class RecordingCEM(CEM):
+        def solve(self, problem: PlanningProblem, *args: Any) -> Solution:
+            used_dynamics.append(problem.objective.model.dynamics)
+            return super().solve(problem, *args)
 
-    contender = Contender('other', 'other', 'place and yaw', make)
-    run = Run(load_checkpoint(checkpoint_path('compact')), scene, planner, contender, 'push_yaw')
+    inputs = ComparisonInputs(load_checkpoint(checkpoint_path('compact')), setup, planner)
+    other = ComparedPlanner('other', 'other', 'position and yaw', RecordingCEM)
+    run = PlannerRun(inputs, other, 'push_yaw')
     assert run.gflop_per_decision() > 0.0
-    assert any(isinstance(dynamics, PoseDynamics) for dynamics in asked)
+    assert any(isinstance(dynamics, PoseDynamics) for dynamics in used_dynamics)
 
-    evaluator = Evaluator(arm_config, sim_config, scene.guard, 'push_yaw')
+    evaluator = EpisodeRunner(SimulationSetup(arm_config, sim_config, setup.guard), 'push_yaw')
     result = evaluator.run_policy('scripted', SEED)
-    told = run.told(result)
-    assert told['held_s']['2'] == pytest.approx(result.time_s)
+    figures = run.summarise_episode(result)
+    assert figures['held_s']['2'] == pytest.approx(result.time_s)
     turned = replace(result, yaw_errors=np.radians(10.1) + 0.0 * result.yaw_errors)
-    assert set(run.told(turned)['held_s'].values()) == {None}
+    assert set(run.summarise_episode(turned)['held_s'].values()) == {None}
     run.close()
     evaluator.world.close()

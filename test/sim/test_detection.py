@@ -1,4 +1,4 @@
-"""What the shipped belief notices when the virtual world is not what it was."""
+"""The shipped belief is surprised by anomalies in the simulated world."""
 
 from collections.abc import Iterator
 
@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 
 from jepa_arm.config import ArmConfig, CollectConfig, SimConfig, load
-from jepa_arm.detection import FRAMES, WARM_UP, WINDOW, Detector
+from jepa_arm.core.files import CHECKPOINTS, config_path
 from jepa_arm.model.checkpoint import load_checkpoint
-from jepa_arm.resources import CHECKPOINTS, config_path
-from jepa_arm.sim.anomalies import ANOMALIES
+from jepa_arm_validation.surprise.anomalies import ANOMALIES
+from jepa_arm_validation.surprise.benchmark import FRAMES, WARM_UP, WINDOW, SurpriseBenchmark
 
 pytestmark = [pytest.mark.sim, pytest.mark.usefixtures('one_thread')]
 SEEDS = 1_070_000, 1_070_001
-NAMED = {anomaly.name: anomaly for anomaly in ANOMALIES}
+BY_NAME = {anomaly.name: anomaly for anomaly in ANOMALIES}
 
 
 @pytest.fixture(scope='module')
-def detector() -> Iterator[Detector]:
-    detector = Detector(
+def benchmark() -> Iterator[SurpriseBenchmark]:
+    benchmark = SurpriseBenchmark(
         load_checkpoint(CHECKPOINTS / 'compact'),
         load(ArmConfig, config_path('arms/panda.yaml')),
         load(SimConfig, config_path('sim.yaml')),
         load(CollectConfig, config_path('collect.yaml')),
     )
-    yield detector
-    detector.close()
+    yield benchmark
+    benchmark.close()
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,14 @@ def detector() -> Iterator[Detector]:
         'arm_blocked',
     ],
 )
-def test_what_changes_at_once_surprises_within_six_images(detector: Detector, name: str) -> None:
-    for seed in SEEDS:
-        watched = detector.watch(seed, NAMED[name])
-        assert watched.onset + WINDOW <= FRAMES
-        assert watched.surprise[watched.onset : watched.onset + WINDOW].max() > 1.0
+def test_an_abrupt_anomaly_raises_an_alarm_within_six_images(
+    benchmark: SurpriseBenchmark, name: str
+) -> None:
+    trace = benchmark.run_episode(SEEDS[0], BY_NAME[name])
+    assert trace.onset + WINDOW <= FRAMES
+    assert trace.surprise[trace.onset : trace.onset + WINDOW].max() > 1.0
 
 
-def test_play_without_an_anomaly_surprises_seldom(detector: Detector) -> None:
-    surprise = np.concatenate([detector.watch(seed, None).surprise[WARM_UP:] for seed in SEEDS])
+def test_play_without_an_anomaly_rarely_raises_an_alarm(benchmark: SurpriseBenchmark) -> None:
+    surprise = np.concatenate([benchmark.run_episode(seed).surprise[WARM_UP:] for seed in SEEDS])
     assert np.isfinite(surprise).all() and (surprise > 1.0).sum() <= 1

@@ -1,20 +1,20 @@
-"""Things of several shapes and obstacles: built as declared, felt, seen, and got round."""
+"""Obstacles and objects of several shapes: built as declared, touched, seen, and avoided."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from jepa_arm.arm import Arm
-from jepa_arm.collision import Scene as Shapes
 from jepa_arm.config import ArmConfig, GuardConfig, ObstacleConfig, SimConfig
-from jepa_arm.evaluation_report import summarise
-from jepa_arm.evaluator import Evaluator
-from jepa_arm.routes import distance, is_blocked
+from jepa_arm.evaluation.episode_runner import EpisodeRunner, SimulationSetup
+from jepa_arm.evaluation.report import summarise
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.collision import CollisionModel
+from jepa_arm.robot.routes import is_blocked, obstacle_distance
 from jepa_arm.sim.bullet import BulletWorld
-from jepa_arm.sim.obstacles import PEG_RADIUS
+from jepa_arm.sim.scene import Scene, SceneObject, with_obstacles
+from jepa_arm.sim.scene_sampling import PEG_RADIUS
 from jepa_arm.sim.tasks import load_task
-from jepa_arm.sim.world import Scene, Thing, with_obstacles
 
 AVOIDING = ('avoid_reach', 'avoid_push')
 BALL = ObstacleConfig('ball', 'sphere', (0.04,), (0.45, 0.10, 0.04))
@@ -37,30 +37,30 @@ def settle(world: BulletWorld, scene: Scene, ticks: int = 60) -> np.ndarray:
 
 
 @pytest.mark.parametrize('shape', ['box', 'cylinder'])
-def test_a_thing_stands_at_its_height_and_as_heavy_as_declared(
+def test_an_object_stands_at_its_height_with_its_mass(
     world: BulletWorld, scene: Scene, shape: str
 ) -> None:
-    thing = Thing(shape, 0.06, 0.04, 0.3, 0.5)
-    place = settle(world, replace(scene, thing=thing))
+    thing = SceneObject(shape, 0.06, 0.04, 0.3, 0.5)
+    place = settle(world, replace(scene, scene_object=thing))
     np.testing.assert_allclose(place, [*scene.object_position, 0.02], atol=1e-3)
-    assert world.thing is thing
+    assert world.scene_object is thing
     settle(world, scene)
-    assert world.thing.height == world.config.object_size
+    assert world.scene_object.height == world.config.object_size
 
 
-def test_a_thing_of_another_size_is_seen_as_such(world: BulletWorld, scene: Scene) -> None:
+def test_the_size_of_an_object_shows_in_the_image(world: BulletWorld, scene: Scene) -> None:
     seen = []
     for size in (0.04, 0.06):
-        world.reset(replace(scene, thing=Thing('cylinder', size, size, 0.1, 0.8)))
+        world.reset(replace(scene, scene_object=SceneObject('cylinder', size, size, 0.1, 0.8)))
         images = []
         for colour in ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]):
-            world.colour_object(np.array(colour))
+            world.set_object_colour(np.array(colour))
             images.append(world.image().astype(int))
         seen.append(int((np.abs(images[0] - images[1]).sum(2) > 40).sum()))
     assert 1.5 < seen[1] / seen[0] < 3.5
 
 
-def test_obstacles_of_every_shape_stand_where_the_guard_thinks(
+def test_obstacles_of_every_shape_are_where_the_guard_expects_them(
     world: BulletWorld, scene: Scene
 ) -> None:
     """The object, put where one stands, touches it; where the declared shape ends, it does not."""
@@ -75,27 +75,27 @@ def test_obstacles_of_every_shape_stand_where_the_guard_thinks(
             world.move_object(place + (apart + gap) * way, obstacle.rpy[2])
             world.step()
             assert world.state().object_touches_obstacle is touches, (obstacle.name, gap)
-        assert not world.has_touched
+        assert not world.has_touched_obstacle
 
 
-def test_an_arm_that_strikes_an_obstacle_has_touched_it(world: BulletWorld, scene: Scene) -> None:
+def test_a_collision_with_an_obstacle_is_recorded(world: BulletWorld, scene: Scene) -> None:
     tip = world.arm.tip_position(scene.joints)
     post = ObstacleConfig('post', 'box', (0.04, 0.04, 0.3), (tip[0], tip[1] + 0.06, 0.15))
     world.reset(replace(scene, obstacles=(post,)))
-    assert not world.has_touched
+    assert not world.has_touched_obstacle
     target = scene.joints.copy()
     target[0] += 0.25
     for _ in range(60):
         world.command(target, np.zeros_like(target))
         world.step()
-    assert world.has_touched and world.state().touches_obstacle
+    assert world.has_touched_obstacle
     world.reset(scene)
-    assert not world.has_touched and not world.state().touches_obstacle
+    assert not world.has_touched_obstacle
 
 
 def test_the_goal_image_shows_the_obstacles(world: BulletWorld, scene: Scene) -> None:
-    bare = world.image_of(scene, 'object').image.astype(int)
-    shown = world.image_of(with_obstacles(scene, (WALL, BALL, PILLAR)), 'object').image
+    bare = world.render_goal(scene, 'object').image.astype(int)
+    shown = world.render_goal(with_obstacles(scene, (WALL, BALL, PILLAR)), 'object').image
     assert (np.abs(bare - shown).sum(2) > 40).sum() > 60
 
 
@@ -121,11 +121,11 @@ def test_the_straight_way_is_blocked_and_the_ends_are_clear(
             start, goal = scene.object_position, scene.goal[:2]
             margin = sim_config.object_size / 2.0
         assert is_blocked(start, goal, scene.obstacles, margin)
-        shapes = Shapes(arm, scene.obstacles)
+        shapes = CollisionModel(arm, scene.obstacles)
         for joints in (scene.joints, scene.goal_joints):
-            apart = shapes.at(joints).distances[shapes.is_obstacle].min()
+            apart = shapes.evaluate(joints).distances[shapes.is_obstacle].min()
             assert apart > 2 * guard_config.obstacle_clearance
-        assert distance(scene.object_position, scene.obstacles) > 0.08
+        assert obstacle_distance(scene.object_position, scene.obstacles) > 0.08
         length = float(np.linalg.norm(goal - start))
         assert task.config.distance_min - 1e-3 < length < task.config.distance_max + 1e-3
 
@@ -138,24 +138,24 @@ def test_same_seed_gives_the_same_obstacle(arm: Arm, sim_config: SimConfig, name
 
 
 @pytest.mark.parametrize('name', AVOIDING)
-def test_the_scripted_ceiling_gets_round_and_touches_nothing(
+def test_the_scripted_policy_gets_round_obstacles_without_touching_them(
     arm_config: ArmConfig, sim_config: SimConfig, guard_config: GuardConfig, name: str
 ) -> None:
-    evaluator = Evaluator(arm_config, sim_config, guard_config, name)
+    evaluator = EpisodeRunner(SimulationSetup(arm_config, sim_config, guard_config), name)
     results = [evaluator.run_policy('scripted', seed) for seed in range(50_000, 50_003)]
     assert all(r.success and not r.touched for r in results)
     assert [o.name for o in evaluator.guard.config.obstacles] == ['obstacle']
-    results[0] = replace(results[0], touched=True)
-    report = summarise(results, evaluator.task, 'scripted', 3, 0)
+    results[0].touched = True
+    report = summarise(results, evaluator.task, 'scripted', 0)
     assert report['untouched_rate'] == pytest.approx(2 / 3) and report['success_rate'] == 1.0
     evaluator.world.close()
 
 
-def test_the_guard_of_a_scene_knows_what_is_declared_as_well(
+def test_the_guard_of_a_scene_knows_its_and_the_declared_obstacles(
     arm_config: ArmConfig, sim_config: SimConfig, guard_config: GuardConfig
 ) -> None:
     declared = replace(guard_config, obstacles=(replace(BALL, xyz=(0.45, 0.6, 0.04)),))
-    evaluator = Evaluator(arm_config, sim_config, declared, 'avoid_reach')
+    evaluator = EpisodeRunner(SimulationSetup(arm_config, sim_config, declared), 'avoid_reach')
     first = evaluator.prepare(50_000)
     assert [o.name for o in first.obstacles] == ['ball', 'obstacle']
     assert evaluator.guard.config.obstacles == first.obstacles

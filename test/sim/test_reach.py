@@ -3,7 +3,8 @@
 import pytest
 
 from jepa_arm.config import ArmConfig, GuardConfig, SimConfig
-from jepa_arm.evaluation import evaluate_policy
+from jepa_arm.evaluation.episode_runner import SimulationSetup
+from jepa_arm.evaluation.protocol import EvaluationSettings, evaluate_policy
 
 pytestmark = pytest.mark.sim
 
@@ -12,7 +13,9 @@ def test_the_scripted_planner_reaches_every_goal_within_the_limits(
     each_arm_config: ArmConfig, sim_config: SimConfig, guard_config: GuardConfig
 ) -> None:
     report, results = evaluate_policy(
-        'scripted', each_arm_config, sim_config, guard_config, 'reach', 3, 50_000, progress=False
+        'scripted',
+        SimulationSetup(each_arm_config, sim_config, guard_config),
+        EvaluationSettings('reach', 3, 50_000),
     )
     assert report['success_rate'] == 1.0
     assert all(result.distance <= 0.01 for result in results)

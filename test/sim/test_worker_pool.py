@@ -1,4 +1,4 @@
-"""Processes that train beside another one end with it, however it ends."""
+"""Worker processes exit with their parent, even if it is killed."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ pool = worker_pool(2)
 pool.submit(os.getpid).result()
 for _ in range(2):
     pool.submit(time.sleep, 600.0)
-print('they work', flush=True)
+print('workers started', flush=True)
 time.sleep(600.0)
 """
 
 
-def test_workers_of_a_training_that_is_killed_end_with_it() -> None:
+def test_training_workers_exit_if_their_parent_is_killed() -> None:
     with subprocess.Popen([sys.executable, '-c', PARENT], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None and parent.stdout.readline() == b'they work\n'
+        assert parent.stdout is not None and parent.stdout.readline() == b'workers started\n'
         parent.kill()
-        parent.communicate(timeout=30.0)  # ends when nobody has the other end of the pipe
+        parent.communicate(timeout=30.0)  # returns when no process holds the pipe

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepa_arm.arm import Arm
 from jepa_arm.config import ConfigError, SimConfig
-from jepa_arm.motion import JointStreamer, TipMotion
+from jepa_arm.robot.action_space import TipMotion
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.camera import intrinsics, optical_pose, project
+from jepa_arm.robot.trajectory import JointStreamer
 from jepa_arm.sim.bullet import BulletWorld
-from jepa_arm.sim.camera import intrinsics, optical_pose, project
 from jepa_arm.sim.policies import ScriptedPush
 from jepa_arm.sim.tasks import Task, load_task
 
@@ -50,7 +51,7 @@ def test_same_seed_gives_the_same_trajectory(
     other.close()
 
 
-def test_an_arm_in_free_motion_follows_its_commands(
+def test_the_arm_follows_its_commands_in_free_motion(
     world: BulletWorld, arm: Arm, sim_config: SimConfig
 ) -> None:
     """A first link that touched the table for ever let the wrist give way by half a degree."""
@@ -85,9 +86,7 @@ def test_a_servo_that_catches_up_keeps_the_velocity_limits(
     np.testing.assert_allclose(world.joints()[0], target, atol=0.01)
 
 
-def test_scenes_that_are_over_keep_no_memory(
-    world: BulletWorld, arm: Arm, sim_config: SimConfig
-) -> None:
+def test_resets_leak_no_memory(world: BulletWorld, arm: Arm, sim_config: SimConfig) -> None:
     """PyBullet's resetSimulation kept 11 kB of every world for ever."""
     scene = load_task('push', arm, sim_config).sample(0)
     for _ in range(20):
@@ -127,16 +126,16 @@ def test_observation_matches_its_camera_and_shares_no_memory(world: BulletWorld,
     assert first.image.std() > 5.0
 
 
-def test_the_object_is_seen_where_the_camera_model_says(
+def test_the_object_appears_where_the_camera_model_says(
     world: BulletWorld, arm: Arm, sim_config: SimConfig
 ) -> None:
     scene = load_task('push', arm, sim_config).sample(0)
     world.reset(scene)
     for place in ([0.40, -0.15], [0.60, 0.15], [0.5, 0.0]):
         world.move_object(np.array(place), 0.3)
-        world.colour_object(np.array([1.0, 0.0, 0.0]))
+        world.set_object_colour(np.array([1.0, 0.0, 0.0]))
         with_red = world.image().astype(int)
-        world.colour_object(np.array([0.0, 0.0, 1.0]))
+        world.set_object_colour(np.array([0.0, 0.0, 1.0]))
         rows, columns = np.nonzero(np.abs(with_red - world.image()).sum(2) > 40)
         if len(rows) < 10:  # hidden by the arm in this scene
             continue
@@ -158,24 +157,22 @@ def test_goal_image_shows_the_object_at_the_goal(
     world: BulletWorld, arm: Arm, sim_config: SimConfig
 ) -> None:
     scene = load_task('push', arm, sim_config).sample(5)
-    shown = world.image_of(scene, 'object')
+    shown = world.render_goal(scene, 'object')
     np.testing.assert_allclose(world.state().object_position[:2], scene.goal[:2], atol=1e-6)
     np.testing.assert_allclose(shown.joints, scene.goal_joints, atol=1e-6)
 
 
-def test_unknown_task_lists_those_there(arm: Arm, sim_config: SimConfig) -> None:
+def test_an_unknown_task_is_refused_with_the_known_ones(arm: Arm, sim_config: SimConfig) -> None:
     with pytest.raises((ConfigError, FileNotFoundError), match=r'push\.yaml'):
         load_task('juggle', arm, sim_config)
 
 
-def test_a_tolerance_that_solves_starts_is_refused(arm: Arm, sim_config: SimConfig) -> None:
+def test_a_tolerance_that_would_solve_starts_is_refused(arm: Arm, sim_config: SimConfig) -> None:
     with pytest.raises(ConfigError, match='twice the tolerance'):
         load_task('push', arm, sim_config, tolerance=0.05)
 
 
-def test_pushes_longer_than_the_region_of_objects_are_refused(
-    arm: Arm, sim_config: SimConfig
-) -> None:
+def test_pushes_longer_than_the_object_region_are_refused(arm: Arm, sim_config: SimConfig) -> None:
     """No scene has them: they would be looked for for ever."""
     config = load_task('push_long', arm, sim_config).config
     with pytest.raises(ConfigError, match='distance_min: expected less than the 0.48 m'):

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepa_arm.arm import Arm
-from jepa_arm.collection import collect
 from jepa_arm.config import (
     ArmConfig,
     CollectConfig,
@@ -18,15 +16,18 @@ from jepa_arm.config import (
     WristCameraConfig,
     load,
 )
-from jepa_arm.data.episodes import EpisodeFile
-from jepa_arm.model.checkpoint import CheckpointError, check_contract
+from jepa_arm.core.files import config_path
+from jepa_arm.datasets.collection import collect
+from jepa_arm.datasets.episodes import EpisodeFile
+from jepa_arm.model.checkpoint import check_contract
+from jepa_arm.model.checkpoint_files import CheckpointError
 from jepa_arm.model.world_model import Normaliser, WorldModel
-from jepa_arm.motion import make_contract
-from jepa_arm.resources import config_path
+from jepa_arm.robot.action_space import make_contract
+from jepa_arm.robot.arm import Arm
+from jepa_arm.robot.camera import optical_pose
 from jepa_arm.sim.bullet import BulletWorld
-from jepa_arm.sim.camera import optical_pose
 from jepa_arm.sim.tasks import load_task
-from jepa_arm.training.pointer import Pointer
+from jepa_arm.training.object_localiser import ObjectLocaliser
 
 WRIST = WristCameraConfig(32, 55.0, (-0.07, 0.0, -0.16), (0.02, 0.0, 0.0), 'wrist')
 
@@ -36,13 +37,13 @@ def config(arm_config: ArmConfig) -> ArmConfig:
     return replace(arm_config, camera=replace(arm_config.camera, wrist=WRIST))
 
 
-def test_it_sees_the_object_from_the_tip_and_moves_with_the_arm(
+def test_the_wrist_camera_moves_with_the_tip(
     config: ArmConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
     arm, one = Arm(config), BulletWorld(Arm(arm_config), sim_config)
     both = BulletWorld(arm, sim_config)
     scene = load_task('push', arm, sim_config).sample(0)
-    height, width, _ = config.camera.shape
+    height, width, _ = config.camera.image_shape
     place, middle = np.array([0.5, 0.05]), []
     for aside in (-0.05, 0.05):
         tip = np.array([*place, 0.05]) + [0.0, aside, 0.0]
@@ -63,7 +64,7 @@ def test_it_sees_the_object_from_the_tip_and_moves_with_the_arm(
     both.close()
 
 
-def test_it_sees_from_its_frame_at_the_tip_however_that_is_turned(
+def test_the_wrist_camera_follows_the_orientation_of_the_tip(
     config: ArmConfig, sim_config: SimConfig
 ) -> None:
     arm = Arm(config)
@@ -87,41 +88,39 @@ def test_it_sees_from_its_frame_at_the_tip_however_that_is_turned(
     world.close()
 
 
-def test_what_is_collected_a_model_can_be_taught_by(
+def test_a_model_trains_on_data_with_a_wrist_camera(
     tmp_path: Path, config: ArmConfig, arm_config: ArmConfig, sim_config: SimConfig
 ) -> None:
     play = replace(load(CollectConfig, config_path('collect.yaml')), episodes=2, frames=5)
-    episodes = EpisodeFile(
-        collect(tmp_path / 'play.h5', config, sim_config, play, 1, progress=False)
-    )
-    height, width, _ = config.camera.shape
+    episodes = EpisodeFile(collect(tmp_path / 'play.h5', config, sim_config, play, 1))
+    height, width, _ = config.camera.image_shape
     assert episodes.contract.camera.wrist == WRIST
     assert episodes.pixels.shape[1:] == (height, width, 3)
     settings, contract = (
         load(ModelFile, config_path('model/compact.yaml')).model,
         episodes.contract,
     )
-    felt = contract.proprio_width
-    normaliser = Normaliser(0.5, 0.2, (0.0,) * felt, (1.0,) * felt)
-    proprio = np.zeros((5, felt), dtype=np.float32)
+    proprio_width = contract.proprio_width
+    normaliser = Normaliser(0.5, 0.2, (0.0,) * proprio_width, (1.0,) * proprio_width)
+    proprio = np.zeros((5, proprio_width), dtype=np.float32)
     assert isinstance(settings, ModelConfig)
     model = WorldModel(settings, contract, normaliser).eval()
-    assert model.encode(episodes.pixels[:5], proprio).shape == (5, model.latent)
+    assert model.encode(episodes.pixels[:5], proprio).shape == (5, model.latent_dim)
     with pytest.raises(ValueError, match=f'{height}, {width}, 3'):
         model.encode(episodes.pixels[:5, : config.camera.height], proprio)
-    pointer = Pointer(config.camera).eval()  # of the camera whose place is known
+    localiser = ObjectLocaliser(config.camera).eval()  # uses the fixed camera only
     np.testing.assert_array_equal(
-        pointer.point(episodes.pixels[:5]),
-        pointer.point(episodes.pixels[:5, : config.camera.height]),
+        localiser.locate(episodes.pixels[:5]),
+        localiser.locate(episodes.pixels[:5, : config.camera.height]),
     )
     plain = make_contract(arm_config, sim_config.time)
     with pytest.raises(CheckpointError, match='wrist'):
         check_contract(contract, plain)
 
 
-def test_a_camera_that_cannot_be_is_refused(config: ArmConfig) -> None:
+def test_an_invalid_wrist_camera_is_refused(config: ArmConfig) -> None:
     along = replace(WRIST, look_at=(-0.07, 0.0, 0.0))
-    with pytest.raises(ConfigError, match='beside the tool axis'):
+    with pytest.raises(ConfigError, match='along the tool axis'):
         replace(config, camera=replace(config.camera, wrist=along))
-    with pytest.raises(ConfigError, match='wrist camera fov_deg'):
+    with pytest.raises(ConfigError, match='fov_deg: expected 1 to 170 degrees'):
         replace(WRIST, fov_deg=0.5)

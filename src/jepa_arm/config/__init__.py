@@ -4,13 +4,13 @@
 type, is an error that names the file, what was expected and what came.
 """
 
-from .ablation import AblationConfig, AblationRow
+from .datasets import CollectConfig, RenderedScenesConfig
 from .guard import GuardConfig, ObstacleConfig
-from .loading import ConfigError, from_dict, load, read_plain, to_dict
+from .loading import from_dict, load, read_plain, to_dict
 from .model import (
+    ActorCriticConfig,
     BeliefConfig,
     DecoderConfig,
-    HeadsConfig,
     LewmConfig,
     ModelConfig,
     ModelFile,
@@ -20,19 +20,11 @@ from .model import (
     model_config,
 )
 from .planning import OPTIMIZERS, ActorConfig, CemConfig, MppiConfig, PlannerConfig
-from .robot import (
-    ArmConfig,
-    CameraConfig,
-    Contract,
-    TimeConfig,
-    WristCameraConfig,
-    steps_per,
-)
-from .world import CollectConfig, SimConfig, StillsConfig, TaskConfig
+from .robot import ArmConfig, CameraConfig, Contract, TimeConfig, WristCameraConfig, steps_per
+from .rules import ConfigError
+from .simulation import SimConfig, TaskConfig
 
 __all__ = [
-    'AblationConfig',
-    'AblationRow',
     'ActorConfig',
     'ArmConfig',
     'BeliefConfig',
@@ -43,7 +35,7 @@ __all__ = [
     'Contract',
     'DecoderConfig',
     'GuardConfig',
-    'HeadsConfig',
+    'ActorCriticConfig',
     'LewmConfig',
     'ModelConfig',
     'ModelFile',
@@ -53,8 +45,8 @@ __all__ = [
     'PlannerConfig',
     'PoseConfig',
     'PredictorConfig',
+    'RenderedScenesConfig',
     'SimConfig',
-    'StillsConfig',
     'TaskConfig',
     'TimeConfig',
     'TrainConfig',

@@ -1,4 +1,7 @@
-"""Strict reading of YAML into dataclasses: unknown, missing or of another type is an error."""
+"""Strict loading of YAML into dataclasses.
+
+A key that is unknown or missing and a value of the wrong type are errors.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,19 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..resources import FileError, read_text
+from jepa_arm.core.files import FileError, read_text
+
+from .rules import ConfigError
 
 T = TypeVar('T')
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says what to change and where."""
-
-
 def load(cls: type[T], path: Path) -> T:
-    """Reads ``path`` into the dataclass ``cls``.
+    """Load the YAML file ``path`` into the dataclass ``cls``.
 
     Raises:
         ConfigError: file missing or too large, not YAML, unknown or missing key, wrong type or
-            value. Aliases (``*name``) are refused: a few of them can stand for gigabytes.
+            value. YAML aliases are refused because a few of them can expand to gigabytes.
     """
     values = read_plain(path)
     try:
@@ -34,7 +35,7 @@ def load(cls: type[T], path: Path) -> T:
 
 
 def read_plain(path: Path) -> Any:
-    """The plain values in the YAML file ``path``.
+    """Return the plain values (mappings, lists, scalars) in the YAML file ``path``.
 
     Raises:
         ConfigError: file missing or too large, or not YAML; see ``load``.
@@ -49,7 +50,7 @@ def read_plain(path: Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain values only: no tags that make objects (SafeLoader), no aliases."""
+    """YAML loader for plain values: no tags that construct objects, no aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -58,7 +59,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def from_dict(cls: type[T], values: Any, where: str = '') -> T:
-    """Builds the dataclass ``cls`` from plain values, strictly; see ``load``."""
+    """Build the dataclass ``cls`` from plain values, as strictly as ``load``."""
     if not isinstance(values, dict):
         raise ConfigError(f'{where or cls.__name__}: expected a mapping, got {values!r}')
     kinds = typing.get_type_hints(cls)
@@ -75,16 +76,20 @@ def from_dict(cls: type[T], values: Any, where: str = '') -> T:
     ]
     if missing:
         raise ConfigError(f'missing key {where}{missing[0]}')
-    return cls(**{k: convert(kinds[k], v, f'{where}{k}') for k, v in values.items()})
+    converted = {k: convert(kinds[k], v, f'{where}{k}') for k, v in values.items()}
+    try:
+        return cls(**converted)
+    except ConfigError as error:
+        raise ConfigError(f'{where.rstrip(".")}: {error}' if where else str(error)) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values of a configuration, ready for YAML or JSON."""
+    """Return a configuration as plain values for YAML or JSON."""
     return dataclasses.asdict(config)
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``kind``; an error names the place ``where``."""
+    """Convert ``value`` to the type ``kind``; errors name its key ``where``."""
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, f'{where}.')
     if isinstance(kind, types.UnionType):
@@ -101,9 +106,10 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def _best_match(kind: types.UnionType, value: Any) -> Any:
-    """The dataclass of a union that shares most keys with ``value``; errors then speak of it.
+    """Return the dataclass of a union that shares most keys with ``value``.
 
-    The first type of a union without dataclasses, such as ``float | None``.
+    Error messages then refer to the intended class. For a union without dataclasses, such as
+    ``float | None``, return its first type.
     """
     keys = set(value) if isinstance(value, dict) else set()
     classes = [c for c in kind.__args__ if dataclasses.is_dataclass(c)]

@@ -1,125 +1,125 @@
-"""How plans are searched for."""
+"""Planner configuration: the search, its cost weights, its budget and its backend."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from .loading import ConfigError
+from .rules import Checked, Count, Positive, Rule, at_least, one_of, require
 
 OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
-"""Searches of the planner; the first two need heads."""
-RUNTIMES = ('openvino', 'torch', 'cuda')
-"""What can run the networks of a plan."""
+"""Names of the searches. The first two need an actor-critic for the kind of goal."""
+BACKENDS = ('openvino', 'torch')
+"""Names of the libraries that can run the networks of a plan."""
 
 
 @dataclass(frozen=True)
-class ActorConfig:
-    """The actor alone.
+class ActorConfig(Checked):
+    """Settings of the search that follows the actor without refining its proposal.
 
     Attributes:
-        steps: control steps in which it is told to be at the goal.
+        steps: remaining control steps that the actor is conditioned on.
     """
 
-    steps: int
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f'actor.steps: expected >= 1, got {self.steps}')
+    steps: Count
 
 
 @dataclass(frozen=True)
-class CemConfig:
-    """The cross-entropy method.
+class CemConfig(Checked):
+    """Settings of the cross-entropy method.
 
     Attributes:
-        candidates: priced in a sweep; sweeps: how many at most; elites: that form the next.
-        std: of the first sweep's noise.
+        candidates: action sequences per iteration.
+        iterations: maximum number of iterations.
+        elites: best candidates, from which the next mean and std are computed.
+        std: standard deviation of the actions in the first iteration.
     """
 
     candidates: int
-    sweeps: int
+    iterations: Count
     elites: int
-    std: float
+    std: Positive
 
     def __post_init__(self) -> None:
-        if self.sweeps < 1 or not 2 <= self.elites < self.candidates or not self.std > 0.0:
-            raise ConfigError(
-                f'cem: expected sweeps >= 1, 2 <= elites < candidates and std > 0, got {self}'
-            )
+        super().__post_init__()
+        is_allowed = 2 <= self.elites < self.candidates
+        require(is_allowed, 'elites', f'2 or more, fewer than {self.candidates}', self.elites)
 
 
 @dataclass(frozen=True)
-class MppiConfig:
-    """Model predictive path integral control.
+class MppiConfig(Checked):
+    """Settings of model predictive path integral control.
 
     Attributes:
-        candidates: priced in a sweep; sweeps: how many at most.
-        temperature: cost by which a candidate may be worse and still has 1/e of the weight.
-        std: of the noise on actions; noise_exponent: of its power spectrum, 0 for white.
+        candidates: action sequences per iteration.
+        iterations: maximum number of iterations.
+        temperature: excess cost at which a candidate's weight falls to 1/e of the best one's.
+        std: standard deviation of the noise on actions.
+        noise_exponent: exponent of the noise's power spectrum 1/f^exponent; 0 is white noise.
     """
 
-    candidates: int
-    sweeps: int
-    temperature: float
-    std: float
+    candidates: Annotated[int, at_least(2)]
+    iterations: Count
+    temperature: Positive
+    std: Positive
     noise_exponent: float
 
-    def __post_init__(self) -> None:
-        if self.sweeps < 1 or self.candidates < 2 or not min(self.temperature, self.std) > 0.0:
-            raise ConfigError(
-                f'mppi: expected sweeps >= 1, candidates >= 2, temperature and std > 0, got {self}'
-            )
-
 
 @dataclass(frozen=True)
-class PlannerConfig:
-    """How a plan is searched for.
+class PlannerConfig(Checked):
+    """Settings of the planner; the shipped values are in ``config/planner.yaml``.
 
     Attributes:
-        optimizer: 'local' (actor proposals and local search), 'actor' alone, 'icem', 'cem' or
-            'mppi'. Where goal or model have no heads, the first two give way to iCEM.
-        horizon: H, model steps looked ahead.
-        candidates: action sequences priced in a sweep; sweeps: how many at most.
-        fewest_candidates: that a planner node may price in a sweep instead, where a search of all
-            sweeps would outlast the deadline on its machine; 0: ``candidates``, whatever it takes.
-        elites: the best, around which the next sweep searches.
-        noise_min, noise_std: finest and coarsest strength of the coloured noise on actions;
-            noise_exponent: of its power spectrum.
-        temperature: of the actor's samples.
-        icem_std, icem_sweeps: start spread and sweeps of iCEM.
-        actor, cem, mppi: of those searches.
-        value_weight: per model step of value; distance_weight: per m of read distance;
-            latent_weight: per mean square of the way to a goal latent, beside a value of it.
-        turn_weight: per rad between the yaw of the object and that of its goal.
-        press_weight: per m that the tip would be inside the object, taken for an upright cylinder
-            of press_radius, press_height (m).
-        away_weight: per m that the object would be nearer than edge_room (m) to the edge of the
-            tip's workspace, or beyond.
-        tip_margin, object_margin: m, how far tip and object's middle keep from declared
-            obstacles. obstacle_weight: per m that they would be nearer, the mean over the path;
-            obstacle_slack: m nearer that the tip may be, more only where nothing else is found.
-        lead: m that the tip or the object is at least planned for on its way round obstacles.
-        deadline_ms: a new sweep starts only if it will end by then; infinite: all are made.
-        max_goal_spread: m, rms error to be expected of a goal read from an image, at most.
-        valid_for: s after its observation that a proposal may be followed.
+        optimizer: 'local' (actor proposals refined by a local search), 'actor' (no refinement),
+            'icem', 'cem' or 'mppi'. Without an actor-critic for the kind of goal, the first two
+            are replaced by iCEM.
+        horizon: H, model steps in a plan.
+        candidates: action sequences evaluated per iteration.
+        iterations: maximum number of iterations.
+        min_candidates: smallest number of candidates per iteration that a planner node may choose
+            on a machine too slow to finish all iterations before the deadline; 0 disables the
+            choice.
+        elites: best candidates, around which the next iteration samples.
+        noise_min, noise_std: standard deviations of the finest and the coarsest noise on actions.
+        noise_exponent: exponent of the noise's power spectrum 1/f^exponent.
+        temperature: factor on the standard deviation of the actor's samples.
+        icem_std, icem_iterations: initial standard deviation and number of iterations of iCEM.
+        actor, cem, mppi: settings of these searches.
+        value_weight: cost per model step of the value estimate.
+        distance_weight: cost per m between the goal's subject and the goal.
+        latent_weight: cost of the mean squared distance to a goal latent, next to its value.
+        yaw_weight: cost per rad between the yaw of the object and that of the goal.
+        press_weight: cost per m that the tip is inside the object, modelled as an upright cylinder
+            of press_radius and press_height (m).
+        region_weight: cost per m that the object is outside the region where the tip can push it
+            from every side.
+        edge_margin: m between the edges of that region and of the tip's workspace.
+        tip_margin, object_margin: m, clearance of the tip and of the object's centre from declared
+            obstacles.
+        obstacle_weight: cost per m of missing clearance, averaged over the path.
+        obstacle_slack: m of clearance that the tip may lack before its path counts as blocked.
+        min_subgoal_distance: m, least distance to a subgoal on the way around obstacles.
+        deadline_ms: an iteration starts only if it is expected to end by then; infinity runs all
+            iterations.
+        max_goal_std: m, largest predicted rms error of a goal position read from an image.
+        valid_for: s after its observation for which a proposal may be followed.
         waypoints: control steps handed to the guard at once.
-        threads: of the planner's networks.
-        runtime: what runs the networks of a plan: 'openvino', compiled for the processor,
-            'torch', or 'cuda', graphs on a GPU.
-        timeout: s for a goal without one of its own.
+        threads: CPU threads of the planner's networks.
+        backend: 'openvino' (networks compiled for the CPU) or 'torch'.
+        timeout: s, time limit of a goal that does not set one.
     """
 
-    optimizer: str
-    horizon: int
-    candidates: int
-    sweeps: int
-    elites: int
+    optimizer: Annotated[str, one_of(*OPTIMIZERS)]
+    horizon: Count
+    candidates: Count
+    iterations: Count
+    elites: Count
     noise_min: float
     noise_std: float
     noise_exponent: float
     temperature: float
     icem_std: float
-    icem_sweeps: int
+    icem_iterations: Count
     actor: ActorConfig
     cem: CemConfig
     mppi: MppiConfig
@@ -128,52 +128,35 @@ class PlannerConfig:
     press_weight: float
     press_radius: float
     press_height: float
-    away_weight: float
-    edge_room: float
+    region_weight: float
+    edge_margin: float
     tip_margin: float
     object_margin: float
     obstacle_weight: float
     obstacle_slack: float
-    lead: float
-    deadline_ms: float
-    max_goal_spread: float
-    valid_for: float
-    waypoints: int
+    min_subgoal_distance: float
+    deadline_ms: Annotated[float, Rule('positive', lambda value: value > 0.0)]
+    max_goal_std: Positive
+    valid_for: Positive
+    waypoints: Count
     threads: int
     timeout: float
     latent_weight: float = 1.0
-    turn_weight: float = 2.0
-    runtime: str = 'openvino'
-    fewest_candidates: int = 0
+    yaw_weight: float = 2.0
+    backend: Annotated[str, one_of(*BACKENDS)] = 'openvino'
+    min_candidates: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(
-                f'optimizer: expected one of {", ".join(OPTIMIZERS)}, got {self.optimizer!r}'
-            )
-        if self.runtime not in RUNTIMES:
-            raise ConfigError(
-                f'runtime: expected one of {", ".join(RUNTIMES)}, got {self.runtime!r}'
-            )
-        for key in ('horizon', 'candidates', 'sweeps', 'elites', 'icem_sweeps', 'waypoints'):
-            if getattr(self, key) < 1:
-                raise ConfigError(f'{key}: expected >= 1, got {getattr(self, key)}')
-        if self.elites > self.candidates // 2:
-            raise ConfigError(
-                f'elites: expected at most half of the {self.candidates} candidates, got '
-                f'{self.elites}'
-            )
-        fewest = self.fewest_candidates or self.candidates
-        if not 2 * self.elites <= fewest <= self.candidates:
-            raise ConfigError(
-                f'fewest_candidates: expected 0, or {2 * self.elites} (twice the elites) to '
-                f'{self.candidates} (the candidates), got {self.fewest_candidates}'
-            )
-        if min(self.deadline_ms, self.valid_for, self.max_goal_spread) <= 0:
-            raise ConfigError('deadline_ms, valid_for, max_goal_spread: expected positive numbers')
+        super().__post_init__()
+        half = f'at most half of the {self.candidates} candidates'
+        require(self.elites <= self.candidates // 2, 'elites', half, self.elites)
+        fewest, least = self.min_candidates or self.candidates, 2 * self.elites
+        is_allowed = least <= fewest <= self.candidates
+        expected = f'0, or {least} (twice the elites) to {self.candidates} (the candidates)'
+        require(is_allowed, 'min_candidates', expected, self.min_candidates)
 
     @property
-    def sweep_sizes(self) -> range:
-        """Numbers of candidates in a sweep that are left to choose from on the machine."""
-        is_open = self.fewest_candidates and self.optimizer == 'local'
-        return range(self.fewest_candidates if is_open else self.candidates, self.candidates + 1)
+    def candidate_range(self) -> range:
+        """Numbers of candidates per iteration that a planner node may choose from."""
+        has_choice = self.min_candidates and self.optimizer == 'local'
+        return range(self.min_candidates if has_choice else self.candidates, self.candidates + 1)

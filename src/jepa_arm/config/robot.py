@@ -1,21 +1,24 @@
-"""The robot: arm, camera, time chain, and the contract that binds data, model and robot."""
+"""Robot configuration: arm, cameras, time chain, and the contract of data, model and robot."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from .loading import ConfigError
+from .rules import FINITE, POSITIVE, Checked, ConfigError, Count, Fraction, between, require
 
-LARGEST = 8192
-"""Of any size in a model's configuration, and pixels of an image's side."""
+MAX_SIZE = 8192
+"""Largest size in a model's configuration, and largest side of an image in pixels."""
+Pixels = Annotated[int, between(16, MAX_SIZE, 'px')]
+FieldOfView = Annotated[float, between(1.0, 170.0, 'degrees')]
 
 
 def steps_per(outer_s: float, inner_s: float, what: str) -> int:
-    """Whole number of ``inner_s`` periods in ``outer_s``.
+    """Return the number of periods ``inner_s`` in ``outer_s``, a whole number >= 1.
 
     Raises:
-        ConfigError: if the ratio is not a whole number >= 1.
+        ConfigError: the ratio is not whole.
     """
     ratio = outer_s / inner_s
     steps = round(ratio)
@@ -28,70 +31,64 @@ def steps_per(outer_s: float, inner_s: float, what: str) -> int:
 
 
 @dataclass(frozen=True)
-class TimeConfig:
-    """The explicit time chain, in seconds.
+class TimeConfig(Checked):
+    """The time chain, in seconds.
 
-    ``physics_dt`` x substeps = ``stream_dt`` x ticks = ``control_dt`` x ``frame_skip``
-    = ``model_dt``. Ratios that are not whole numbers are refused.
+    ``stream_dt`` = ``physics_dt`` x substeps; ``control_dt`` = ``stream_dt`` x ticks;
+    ``model_dt`` = ``control_dt`` x ``frame_skip``. Ratios must be whole numbers.
+
+    Attributes:
+        physics_dt: s, step of the physics engine.
+        stream_dt: s, tick: period of the commands to the robot.
+        control_dt: s, control step: period of the planner's actions.
+        frame_skip: control steps in one step of the world model.
     """
 
     physics_dt: float
     stream_dt: float
     control_dt: float
-    frame_skip: int
+    frame_skip: Count
 
     def __post_init__(self) -> None:
-        if self.frame_skip < 1:
-            raise ConfigError(f'frame_skip: expected >= 1, got {self.frame_skip}')
+        super().__post_init__()
         _ = self.substeps, self.ticks
 
     @property
     def substeps(self) -> int:
-        """Physics steps in one stream tick."""
+        """Physics steps in one tick."""
         return steps_per(self.stream_dt, self.physics_dt, 'stream_dt / physics_dt')
 
     @property
     def ticks(self) -> int:
-        """Stream ticks in one control step."""
+        """Ticks in one control step."""
         return steps_per(self.control_dt, self.stream_dt, 'control_dt / stream_dt')
 
     @property
     def model_dt(self) -> float:
-        """Seconds in one step of the world model."""
+        """Duration of one step of the world model (s)."""
         return self.control_dt * self.frame_skip
 
 
 @dataclass(frozen=True)
-class WristCameraConfig:
-    """A second pinhole camera, mounted at the arm's tip; as wide an image as the first one's.
+class WristCameraConfig(Checked):
+    """A second pinhole camera, mounted at the tip, with an image as wide as the first one's.
 
     Attributes:
         height: pixels.
         fov_deg: vertical field of view, degrees.
-        position, look_at: (x, y, z) m in the tip frame; image up is where the tool comes from.
+        position, look_at: (x, y, z) m in the tip frame; the tool comes from above in the image.
         frame_id: name of the optical frame.
     """
 
-    height: int
-    fov_deg: float
+    height: Pixels
+    fov_deg: FieldOfView
     position: tuple[float, float, float]
     look_at: tuple[float, float, float]
     frame_id: str
 
-    def __post_init__(self) -> None:
-        check_lens('wrist camera', self.height, self.fov_deg)
-
-
-def check_lens(what: str, size: int, fov_deg: float) -> None:
-    """Raises ``ConfigError`` for a side of ``size`` pixels or an angle that no camera has."""
-    if not 16 <= size <= LARGEST:
-        raise ConfigError(f'{what} size: expected 16..{LARGEST} px, got {size}')
-    if not 1.0 <= fov_deg <= 170.0:
-        raise ConfigError(f'{what} fov_deg: expected 1..170 degrees, got {fov_deg}')
-
 
 @dataclass(frozen=True)
-class CameraConfig:
+class CameraConfig(Checked):
     """A pinhole camera without distortion, posed in the arm's base frame.
 
     Attributes:
@@ -99,52 +96,48 @@ class CameraConfig:
         fov_deg: vertical field of view, degrees.
         position, look_at: (x, y, z) m in the base frame; image up is base +z.
         frame_id: name of the optical frame.
-        wrist: a second camera at the tip, or None. Its image is put below the first one's: what
-            a model sees are both, as one image of ``shape``.
+        wrist: a second camera at the tip, or None. A model receives its image below the first
+            one's, as one image of ``image_shape``.
     """
 
-    width: int
-    height: int
-    fov_deg: float
+    width: Pixels
+    height: Pixels
+    fov_deg: FieldOfView
     position: tuple[float, float, float]
     look_at: tuple[float, float, float]
     frame_id: str
     wrist: WristCameraConfig | None = None
 
-    def __post_init__(self) -> None:
-        check_lens('camera', self.width, self.fov_deg)
-        check_lens('camera', self.height, self.fov_deg)
-
     @property
-    def seen(self) -> tuple[int, int]:
-        """(h, w) of what a model sees, the wrist camera's image below this one's."""
+    def image_size(self) -> tuple[int, int]:
+        """(h, w) of the image a model receives, the wrist camera's image included."""
         return self.height + (self.wrist.height if self.wrist else 0), self.width
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(h, w, 3) of the same."""
-        return *self.seen, 3
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, 3) of the image a model receives."""
+        return *self.image_size, 3
 
 
 @dataclass(frozen=True)
-class ArmConfig:
-    """One arm: where its URDF is, which joints move, how fast, and where its tip may go.
+class ArmConfig(Checked):
+    """One arm: URDF, joints, limits, workspace and camera.
 
-    Joint position, velocity and effort limits come from the URDF; the values below may tighten
-    them, never widen.
+    Limits of position, velocity and effort come from the URDF; the values below may only tighten
+    them.
 
     Attributes:
         urdf: file name in ``urdf/`` or an absolute path; ``.xacro`` is expanded in ``urdf/`` only.
         joints: names in command order (J,).
         base_link, tip_link: frames of the URDF; tip poses are given in ``base_link``.
-        controller: name of the trajectory controller that the arm's driver starts.
+        controller: name of the trajectory controller in the arm's driver.
         home: (J,) rad.
-        acceleration: (J,) rad/s^2, the maker's limits.
-        jerk: (J,) rad/s^3, the maker's limits.
-        velocity_scale, acceleration_scale, jerk_scale: share of the limits used, in (0, 1].
-        workspace_min, workspace_max: (x, y, z) m, box in which the tip may be, base frame.
+        acceleration: (J,) rad/s^2, limits of the manufacturer.
+        jerk: (J,) rad/s^3, limits of the manufacturer.
+        velocity_scale, acceleration_scale, jerk_scale: fraction of the limits used, in (0, 1].
+        workspace_min, workspace_max: (x, y, z) m, workspace box of the tip, base frame.
         tool_axis: unit vector of the tip frame that is kept pointing down (base -z).
-        allowed_contacts: pairs of links that always touch and are not self-collisions.
+        allowed_contacts: pairs of links whose contact is no self-collision.
         position_min, position_max: (J,) rad, velocity_max: (J,) rad/s; empty: the URDF's.
     """
 
@@ -156,61 +149,47 @@ class ArmConfig:
     home: tuple[float, ...]
     acceleration: tuple[float, ...]
     jerk: tuple[float, ...]
-    velocity_scale: float
-    acceleration_scale: float
-    jerk_scale: float
+    velocity_scale: Fraction
+    acceleration_scale: Fraction
+    jerk_scale: Fraction
     workspace_min: tuple[float, float, float]
     workspace_max: tuple[float, float, float]
     tool_axis: tuple[float, float, float]
     camera: CameraConfig
     allowed_contacts: tuple[tuple[str, str], ...] = ()
-    position_min: tuple[float, ...] = ()
-    position_max: tuple[float, ...] = ()
-    velocity_max: tuple[float, ...] = ()
+    position_min: Annotated[tuple[float, ...], FINITE] = ()
+    position_max: Annotated[tuple[float, ...], FINITE] = ()
+    velocity_max: Annotated[tuple[float, ...], POSITIVE] = ()
     controller: str = 'joint_trajectory_controller'
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         n = len(self.joints)
-        for key in ('position_min', 'position_max', 'velocity_max'):
-            values = getattr(self, key)
-            if values and len(values) != n:
-                raise ConfigError(
-                    f'{self.name}.{key}: expected {n} values (joints) or none, got {len(values)}'
-                )
-            if not all(map(math.isfinite, values)):
-                raise ConfigError(f'{self.name}.{key}: expected finite values, got {values}')
-        if any(v <= 0.0 for v in self.velocity_max):
-            raise ConfigError(
-                f'{self.name}.velocity_max: expected positive values, got {self.velocity_max}'
-            )
-        for key in ('home', 'acceleration', 'jerk'):
-            got = len(getattr(self, key))
-            if got != n:
-                raise ConfigError(f'{self.name}.{key}: expected {n} values (joints), got {got}')
-        for key in ('velocity_scale', 'acceleration_scale', 'jerk_scale'):
-            value = getattr(self, key)
-            if not 0.0 < value <= 1.0:
-                raise ConfigError(f'{self.name}.{key}: expected a share in (0, 1], got {value}')
+        optional = 'position_min', 'position_max', 'velocity_max'
+        for key in ('home', 'acceleration', 'jerk', *optional):
+            values, or_none = getattr(self, key), ' or none' if key in optional else ''
+            is_allowed = len(values) == n or (key in optional and not values)
+            expected = f'{n} values (joints){or_none}'
+            require(is_allowed, f'{self.name}.{key}', expected, len(values))
         wrist = self.camera.wrist
-        if wrist is not None and not self._looks_aside(wrist):
+        if wrist is not None and not self._has_image_up(wrist):
             raise ConfigError(
-                f'{self.name}.camera.wrist: expected a place to look at beside the tool axis '
-                f'{self.tool_axis} through its position {wrist.position}, got {wrist.look_at}'
+                f'{self.name}.camera.wrist: expected a look_at beside the line through its '
+                f'position {wrist.position} along the tool axis {self.tool_axis}, got '
+                f'{wrist.look_at}'
             )
-        if any(lo >= hi for lo, hi in zip(self.workspace_min, self.workspace_max, strict=True)):
-            raise ConfigError(
-                f'{self.name}.workspace: expected min < max on each axis, got '
-                f'{self.workspace_min} .. {self.workspace_max}'
-            )
+        low, high = self.workspace_min, self.workspace_max
+        is_box = all(a < b for a, b in zip(low, high, strict=True))
+        require(is_box, f'{self.name}.workspace', 'min < max on each axis', (low, high))
 
     @property
     def tool_from(self) -> tuple[float, float, float]:
-        """Unit vector of the tip frame towards where the tool comes from."""
+        """Unit vector of the tip frame against the tool axis, towards the arm."""
         x, y, z = self.tool_axis
         return -x, -y, -z
 
-    def _looks_aside(self, wrist: WristCameraConfig) -> bool:
-        """Whether it does not look along the tool axis, where no side of its image is up."""
+    def _has_image_up(self, wrist: WristCameraConfig) -> bool:
+        """Return whether the camera does not look along the tool axis, where up is undefined."""
         (x, y, z), (a, b, c) = (
             [end - begin for begin, end in zip(wrist.position, wrist.look_at, strict=True)],
             self.tool_axis,
@@ -221,14 +200,16 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class Contract:
-    """What data was recorded with and a model was trained for; checked against the live robot.
+    """Properties that data, model and live robot must share.
 
     Attributes:
-        arm: name of the arm; joints: their names, in the order of every joint vector.
-        camera: size and pose of the camera, and of the one at the wrist if there is one.
-        action_space: name of the meaning of an action; action_width: A, its number of values.
-        action_scale: what an action of 1 does in one control step, m or rad.
-        time: the time chain; ``frame_skip`` control steps are one model step.
+        arm: name of the arm.
+        joints: names in the order of every joint vector (J,).
+        camera: size and pose of the camera, and of the wrist camera if there is one.
+        action_space: name of the action space.
+        action_width: A, values of one action.
+        action_scale: m or rad, effect of an action of 1 in one control step.
+        time: the time chain.
     """
 
     arm: str
@@ -241,10 +222,10 @@ class Contract:
 
     @property
     def proprio_width(self) -> int:
-        """P: joint positions, tip position, and how far the tip target leads the tip."""
+        """P: joint positions, tip position, and lead of the tip target over the tip."""
         return len(self.joints) + 6
 
     @property
     def block_width(self) -> int:
-        """Values of one model action: the actions of ``frame_skip`` control steps."""
+        """Values of one model action, which holds the actions of ``frame_skip`` control steps."""
         return self.action_width * self.time.frame_skip

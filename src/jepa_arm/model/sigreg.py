@@ -1,12 +1,12 @@
-"""SIGReg: keeps latents from collapsing by making them look like a standard Gaussian.
+"""SIGReg: regulariser that prevents collapse by making latents standard Gaussian.
 
 LeJEPA, arXiv:2511.08544: the Epps-Pulley test of normality on random one-dimensional
-projections, in the form LeWorldModel (arXiv:2603.19312) uses it:
+projections, in the form used by LeWorldModel (arXiv:2603.19312):
 
     EP = B * integral |phi_hat(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt
 
-with phi_hat the empirical characteristic function of B projected latents. The integrand is
-even in t, so the integral is twice the trapezoid sum over [0, 3].
+with phi_hat the empirical characteristic function of B projected latents. The integrand is even
+in t, so the integral is approximated by twice the trapezoid sum over [0, 3].
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ T_MAX = 3.0
 
 
 def sigreg(z: Tensor, projections: int, knots: int, generator: torch.Generator) -> Tensor:
-    """Mean Epps-Pulley statistic; 0 for an infinite standard Gaussian sample.
+    """Return the mean Epps-Pulley statistic; 0 for an infinite standard Gaussian sample.
 
     Args:
-        z: (T, B, D) latents; the statistic is taken over B for each T apart.
+        z: (T, B, D) latents; the statistic is computed over B for each T.
         projections: number of random directions.
         knots: points of the trapezoid rule in [0, 3].
-        generator: draws the directions.
+        generator: source of the random directions.
     """
     directions = torch.randn(z.shape[-1], projections, generator=generator)
     directions = directions / directions.norm(dim=0)
@@ -32,7 +32,7 @@ def sigreg(z: Tensor, projections: int, knots: int, generator: torch.Generator) 
 
 
 def trapezoid(knots: int) -> tuple[Tensor, Tensor]:
-    """Points t (knots,) in [0, 3] and weights of the two-sided trapezoid rule."""
+    """Return points t (knots,) in [0, 3] and weights of the two-sided trapezoid rule."""
     t = torch.linspace(0.0, T_MAX, knots)
     step = T_MAX / (knots - 1)
     weights = torch.full((knots,), 2.0 * step)
@@ -41,9 +41,10 @@ def trapezoid(knots: int) -> tuple[Tensor, Tensor]:
 
 
 class _EppsPulley(torch.autograd.Function):
-    """Value and gradient in one pass over the knots, with everything in the cache.
+    """Statistic and its gradient, computed in one pass over the knots.
 
-    Autograd over the (T, B, projections, knots) arrays is several times slower.
+    All arrays stay in the processor's cache; autograd over (T, B, projections, knots) is several
+    times slower.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Planning in latent space: costs, optimizers, goal-conditioned heads, and the planner."""
+"""Planning: search for control actions whose predicted latents reach a goal at the least cost."""

@@ -1,4 +1,4 @@
-"""The planner: from a latent and a goal to control actions, within a deadline."""
+"""Planner: from a start state and a goal to control actions, within a deadline."""
 
 from __future__ import annotations
 
@@ -7,61 +7,64 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Contract, PlannerConfig
-from ..goals import SUBJECTS, Goal, PositionGoal
-from .costs import ReadOut, Stages, Task
-from .heads import Heads
-from .local_search import ActorAlone, LocalSearch
-from .obstacles import BARRED, KeepOut
-from .pose import PoseTask
-from .pose_heads import PoseHeads
-from .sampling import CEM, ICEM, MPPI
-from .search import Dynamics, MakeOptimizer, Optimizer, Solution, Start
+from jepa_arm.config import PlannerConfig
+from jepa_arm.core.errors import JepaArmError
+from jepa_arm.core.goals import SUBJECTS, Goal, LatentGoal
+from jepa_arm.model.heads.pose_actor_critic import PoseActorCritic
 
-SEARCHES = {'local': LocalSearch, 'actor': ActorAlone, 'icem': ICEM, 'cem': CEM, 'mppi': MPPI}
-NEED_HEADS = ('local', 'actor')
+from .costs.obstacle import BLOCKED_COST, ObstacleCost
+from .model import PlanningModel
+from .objective import (
+    LatentObjective,
+    Objective,
+    PoseObjective,
+    PositionObjective,
+    Stages,
+    torch_stages,
+)
+from .obstacles.constraints import ObstacleConstraints
+from .rollout import StartState
+from .search.local_search import ActorOnly, LocalSearch
+from .search.problem import MakeOptimizer, PlanningProblem, SearchBudget, Solution
+from .search.sampling import CEM, ICEM, MPPI
+
+SEARCHES: dict[str, MakeOptimizer] = {
+    'local': LocalSearch,
+    'actor': ActorOnly,
+    'icem': ICEM,
+    'cem': CEM,
+    'mppi': MPPI,
+}
+NEED_ACTOR = ('local', 'actor')
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A plan and how it came about.
+class Plan(Solution):
+    """Solution of a planning problem, with the time that it took.
 
     Attributes:
-        actions: (T, A) control actions in [-1, 1], T = horizon * frame_skip.
-        latents: (H, D) predicted, one a model step.
-        cost: of the plan; terms: each cost term's share.
-        source: 'actor', 'warm_start' or 'search'.
-        candidates, sweeps: sequences priced, in how many sweeps.
-        latency_ms: wall-clock time the plan took.
-        others: (N, H, D) predicted under the next best ones.
+        is_continued: whether the search began with the rest of the last plan.
+        latency_ms: wall-clock time of the call.
     """
 
-    actions: Tensor
-    latents: Tensor
-    cost: float
-    terms: dict[str, float]
-    source: str
-    candidates: int
-    sweeps: int
+    is_continued: bool
     latency_ms: float
-    others: Tensor
 
     @property
-    def is_barred(self) -> bool:
-        """Whether it leads the tip into an obstacle: no other was found."""
-        return self.terms.get('obstacle', 0.0) >= BARRED
+    def is_blocked(self) -> bool:
+        """True if the plan leads the tip into an obstacle, because no other was found."""
+        return self.terms.get('obstacle', 0.0) >= BLOCKED_COST
 
 
 @contextmanager
 def fast_matmul() -> Iterator[None]:
-    """Lets torch multiply float32 matrices as fast as 16 bits of precision allow.
+    """Let torch multiply float32 matrices as fast as 16 bits of precision allow.
 
-    On CPUs oneDNN then does it in place of MKL, in full precision where the processor has no
-    matrix unit for bfloat16; in bfloat16 where it has one, as the model was trained.
+    On CPUs oneDNN is then used instead of MKL. It computes in bfloat16, as in training, where the
+    processor has a matrix unit for it, and in full precision elsewhere.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('medium')
@@ -71,145 +74,115 @@ def fast_matmul() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class PlanningError(RuntimeError):
+class PlanningError(JepaArmError, RuntimeError):
     """No usable plan; the caller must hold the arm."""
 
 
 class Planner:
-    """Plans towards one goal at a time; keeps a warm start between calls.
+    """Plans towards one goal at a time and keeps a warm start between calls.
 
-    The same seed, goal and latents give the same plans, as long as no sweep is cut short by
-    the deadline.
+    The same seed, goals and start states give the same plans, unless the deadline cuts a search
+    short.
 
     Attributes:
-        deadline_ms: of each plan.
-        keep_out: what tip and object must not enter, or None.
+        config: of the search.
+        deadline_ms: of each plan; not to be set while a plan is made.
+        constraints: obstacles that tip and object avoid, or None.
     """
 
     def __init__(
         self,
-        dynamics: Dynamics,
-        read: ReadOut,
-        heads: Heads | PoseHeads | None,
-        contract: Contract,
+        model: PlanningModel,
         config: PlannerConfig,
         seed: int = 0,
         optimizer: MakeOptimizer | None = None,
-        spread: ReadOut | None = None,
-        reach: Tensor | None = None,
-        compile_stages: Callable[[Task], Stages] | None = None,
+        region: Tensor | None = None,
+        compile_stages: Callable[[Objective], Stages] | None = None,
     ) -> None:
-        """``optimizer`` makes what takes the configured one's place; the rest is as in ``Task``.
+        """Prepare the search for every kind of goal.
 
-        ``compile_stages`` makes the stages of tasks that are alike but for goal and start.
+        Args:
+            model: world model, probes and actor-critic.
+            config: of the search.
+            seed: of the random numbers.
+            optimizer: makes the search; None: the configured one.
+            region: (2, 2) m, lowest and highest (x, y) where the tip can push the object from
+                every side, or None.
+            compile_stages: compiles the stages of position and pose goals; None: torch runs them.
         """
         self.config, self.deadline_ms = config, config.deadline_ms
-        self._read, self._heads, self._spread, self._reach = read, heads, spread, reach
-        skip, width = contract.time.frame_skip, contract.action_width
-        self._lag = 1.0 / skip  # a control step
+        self.constraints: ObstacleConstraints | None = None
         make = optimizer or SEARCHES[config.optimizer]
-        self._search: Optimizer = make(dynamics, config, skip, width)
-        self._needs_heads = optimizer is None and config.optimizer in NEED_HEADS
-        self._icem = ICEM(dynamics, config, skip, width)
+        self._optimizer = make(config, model.contract)
+        self._needs_actor = optimizer is None and config.optimizer in NEED_ACTOR
+        self._fallback = ICEM(config, model.contract)
+        self._objectives: dict[str, Objective]
+        if isinstance(model.actor_critic, PoseActorCritic):
+            self._objectives = {'object': PoseObjective('pose', model, config, region)}
+        else:
+            positions = {s: PositionObjective(s, model, config, region) for s in SUBJECTS}
+            self._objectives = {**positions, 'latent': LatentObjective('latent', model, config)}
+        self._stages = {
+            kind: torch_stages(objective)
+            if compile_stages is None or kind == 'latent'
+            else compile_stages(objective)
+            for kind, objective in self._objectives.items()
+        }
         self._seed = seed
-        self.keep_out: KeepOut | None = None
-        self._stages: dict[str, Stages] = {}
-        if compile_stages is not None:
-            anywhere = [PositionGoal(subject, np.zeros(3)) for subject in SUBJECTS]
-            if isinstance(heads, PoseHeads):
-                anywhere = [PositionGoal('object', np.zeros(3), yaw=0.0)]
-            self._stages = {g.subject: compile_stages(self._task(g)) for g in anywhere}
-        self.reset()
+        self._generator = torch.Generator().manual_seed(seed)
+        self._warm_start: Tensor | None = None
 
     def reset(self) -> None:
-        """Forgets the warm start and starts the random numbers anew."""
+        """Discard the warm start and reseed the random numbers."""
         self._generator = torch.Generator().manual_seed(self._seed)
-        self._warm: Tensor | None = None
-
-    @property
-    def sweep_sizes(self) -> range:
-        """Numbers of candidates in a sweep that it could be made for as well, see the config.
-
-        Without heads for places, or with another optimizer than that, there is no choice.
-        """
-        heads = self._heads
-        is_open = self._needs_heads and heads is not None and not heads.of_latents
-        return self.config.sweep_sizes if is_open else range(0)
-
-    @property
-    def has_warm_start(self) -> bool:
-        """Whether the next plan goes on from one before."""
-        return self._warm is not None
+        self._warm_start = None
 
     @torch.inference_mode()
-    def plan(
-        self,
-        z: Tensor,
-        z_prev: Tensor,
-        goal: Goal,
-        room: Tensor | None = None,
-        late: float = 0.0,
-        before: Tensor | None = None,
-        speed: float = 1.0,
-        most: int | None = None,
-        told: Tensor | None = None,
-    ) -> Plan:
-        """The best plan from ``z`` with ``z_prev`` before it, (1, D) and (1, past*D).
+    def plan(self, start: StartState, goal: Goal, max_candidates: int | None = None) -> Plan:
+        """Return the cheapest plan found from ``start`` towards ``goal``.
 
-        The other arguments are those of ``Start``, and ``told`` of ``Task``.
+        Args:
+            start: latents, limits and setpoint.
+            goal: position, pose or latent.
+            max_candidates: replaces the deadline, see ``SearchBudget``.
 
         Raises:
-            PlanningError: the latent is not finite, or no candidate has a finite cost.
+            PlanningError: a start latent is not finite, or no candidate has a finite cost.
         """
-        if not (torch.isfinite(z).all() and torch.isfinite(z_prev).all()):
-            self._warm = None
+        warm_start, self._warm_start = self._warm_start, None
+        if not (torch.isfinite(start.z).all() and torch.isfinite(start.z_prev).all()):
             raise PlanningError('the latent to plan from is not finite')
         began = time.perf_counter()
-        deadline = began + self.deadline_ms / 1000.0
-        task = self._task(goal, z, told)
-        start = Start(z, z_prev, self._warm, room, late, before, speed, most)
+        budget = SearchBudget(began + self.deadline_ms / 1000.0, max_candidates)
+        problem = self._problem(start, goal, warm_start)
+        is_unknown = self._needs_actor and problem.objective.actor_critic is None
+        optimizer = self._fallback if is_unknown else self._optimizer
         with fast_matmul():
-            found = self._optimizer(goal).solve(start, task, deadline, self._generator)
-        self._check(found)
-        self._warm = torch.cat([found.actions[1:], found.actions[-1:]])
-        latency = (time.perf_counter() - began) * 1000.0
-        return Plan(
-            found.actions,
-            found.latents,
-            found.cost,
-            found.terms,
-            found.source,
-            found.candidates,
-            found.sweeps,
-            latency,
-            found.others,
-        )
-
-    def _task(self, goal: Goal, z: Tensor | None = None, told: Tensor | None = None) -> Task:
-        kind = PoseTask if isinstance(self._heads, PoseHeads) else Task
-        return kind(
-            goal,
-            torch.zeros(1, 0) if z is None else z,
-            self._read,
-            self._heads,
-            self.config,
-            self._lag,
-            self._spread,
-            self._reach,
-            self.keep_out,
-            told,
-            self._stages.get(goal.subject) if isinstance(goal, PositionGoal) else None,
-        )
-
-    def _optimizer(self, goal: Goal) -> Optimizer:
-        can_propose = self._heads is not None and self._heads.know(goal)
-        return self._icem if self._needs_heads and not can_propose else self._search
-
-    def _check(self, found: Solution) -> None:
-        finite = torch.isfinite(found.actions).all() and found.cost < float('inf')
-        if not finite:
-            self._warm = None
+            solution = optimizer.solve(problem, budget, self._generator)
+        if not (torch.isfinite(solution.actions).all() and solution.cost < float('inf')):
             raise PlanningError(
-                f'none of {found.candidates} candidates has a finite cost: the model or its '
-                'heads are not finite'
+                f'none of {solution.candidates} candidates has a finite cost: the model or its '
+                'actor-critic is not finite'
             )
+        self._warm_start = torch.cat([solution.actions[1:], solution.actions[-1:]])
+        latency_ms = (time.perf_counter() - began) * 1000.0
+        return Plan(**vars(solution), is_continued=warm_start is not None, latency_ms=latency_ms)
+
+    def _problem(
+        self, start: StartState, goal: Goal, warm_start: Tensor | None
+    ) -> PlanningProblem:
+        kind = 'latent' if isinstance(goal, LatentGoal) else goal.subject
+        objective, obstacle_cost = self._objectives[kind], None
+        if self.constraints is not None:
+            assert start.tip_setpoint is not None
+            weight, slack = self.config.obstacle_weight, self.config.obstacle_slack
+            setpoint, moves_object = start.tip_setpoint, kind == 'object'
+            obstacle_cost = ObstacleCost(weight, slack, self.constraints, setpoint, moves_object)
+        return PlanningProblem(
+            start,
+            objective.goal_tensor(goal),
+            objective,
+            self._stages[kind],
+            warm_start,
+            obstacle_cost,
+        )

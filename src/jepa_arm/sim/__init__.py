@@ -1,1 +1,1 @@
-"""The virtual arm: a world of physics and a camera, and tasks that ask something of it."""
+"""Simulation: the PyBullet world, the tasks with their scenes, and policies that see the truth."""

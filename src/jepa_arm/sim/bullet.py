@@ -1,111 +1,130 @@
-"""The virtual arm in PyBullet: physics, joint servo and camera. No task, no reward."""
+"""PyBullet world: physics, joint servo and cameras of the virtual arm. No task, no reward."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..arm import Arm
-from ..config import CameraConfig, ObstacleConfig, SimConfig, WristCameraConfig
-from ..types import FloatArray, ImageArray, Observation
-from .world import OBSTACLE_RGB, Scene, Thing, WorldState
+from jepa_arm.config import CameraConfig, ObstacleConfig, SimConfig, WristCameraConfig
+from jepa_arm.core.types import FloatArray, ImageArray, Observation
+from jepa_arm.robot.arm import Arm
+
+from .scene import DEFAULT_OBSTACLE_RGB, Scene, SceneObject, WorldState
 
 try:
     import pybullet
+    from pybullet_utils.bullet_client import BulletClient
 except ImportError as error:
     raise ImportError(
         'the virtual arm needs PyBullet, which has wheels for Python 3.10 to 3.13: '
         'pip install pybullet (3.10, 3.11) or pip install pybullet-arm64 (3.12, 3.13)'
     ) from error
 
-TABLE_HALF = (0.5, 0.6, 0.05)
+TABLE_SIZE = (1.0, 1.2, 0.1)
 TABLE_CENTRE = (0.45, 0.0, -0.05)
-TABLE_RGBA = (0.62, 0.56, 0.48, 1.0)
+TABLE_RGB = (0.62, 0.56, 0.48)
+DEFAULT_OBJECT_POSITION, DEFAULT_OBJECT_RGB = (0.5, 0.0), (0.8, 0.1, 0.1)
 STILL_JOINTS, STILL_OBJECT = 1e-6, 1e-3
-"""rad/s, and m/s or rad/s, below which nothing moves; a cube at rest seems to, by 2e-4 rad/s."""
-TOUCHING = 5e-4
-"""m, nearer than this two bodies touch; PyBullet reports contacts before they do."""
-ROLLING = 0.002
-"""m, PyBullet's rolling friction of cylinders."""
-NEAR, FAR = 0.05, 4.0
+"""rad/s, and m/s or rad/s, below which nothing moves; a cube at rest is reported at 2e-4 rad/s."""
+CONTACT_DISTANCE = 5e-4
+"""m, closer than this two bodies touch; PyBullet reports contacts before they do."""
+CYLINDER_ROLLING_FRICTION = 0.002
+"""m; without it a cylinder that was knocked over would roll off the table."""
+NEAR_PLANE, FAR_PLANE = 0.05, 4.0
+"""m, of the cameras."""
 
 
 class BulletWorld:
     """One arm, one table, one object, fixed obstacles and one fixed camera.
 
-    The same scene and the same commands give the same trajectory every time. The base frame
-    of the arm is the world frame.
+    The same scene and the same commands give the same trajectory every time. The world frame is
+    the base frame of the arm.
 
     Attributes:
-        thing: the object. has_touched: whether the arm has touched an obstacle since the reset.
+        arm: kinematics and limits.
+        config: physics and time chain.
+        scene_object: the object.
+        time: s since the reset.
+        has_touched_obstacle: the arm has touched an obstacle since the reset.
     """
 
     def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
+        """Connect to a physics server and build the world without obstacles.
+
+        Args:
+            arm: kinematics, limits and cameras.
+            config: physics and time chain.
+            gui: show the physics engine in a window.
+        """
         self.arm = arm
         self.config = config
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
-        self._client = pybullet.connect(self._mode)
-        self._build(self._standard(), (), None)
+        self._bullet = BulletClient(self._mode)
+        self.scene_object = self._cube()
+        self.time, self.has_touched_obstacle = 0.0, False
+        self._robot = self._table = self._object = -1
+        self._obstacles: list[int] = []
+        self._joints: list[int] = []
+        self._max_efforts, self._max_velocities = arm.effort_limit.tolist(), arm.fastest.tolist()
+        self._camera_offset = np.zeros(3)
+        self._light: dict[str, list[float]] = {}
+        self._build(self.scene_object, (), None)
 
     def close(self) -> None:
-        """Frees the physics server."""
-        if self._client >= 0:
-            pybullet.disconnect(self._client)
-            self._client = -1
+        """Free the physics server."""
+        if self._bullet.isConnected():
+            self._bullet.disconnect()
 
     def reset(self, scene: Scene) -> WorldState:
-        """Builds the world anew as ``scene`` says, at time 0 and at rest."""
+        """Build the world of ``scene`` anew, at time 0 and at rest."""
         if self._mode == pybullet.GUI:
-            pybullet.resetSimulation(physicsClientId=self._client)
-        else:  # resetSimulation keeps 11 kB of every world for ever
-            pybullet.disconnect(self._client)
-            self._client = pybullet.connect(self._mode)
-        self._build(scene.thing or self._standard(), scene.obstacles, scene.obstacle_rgb)
+            self._bullet.resetSimulation()
+        else:  # resetSimulation leaks 11 kB per world
+            self._bullet.disconnect()
+            self._bullet = BulletClient(self._mode)
+        self._build(scene.scene_object or self._cube(), scene.obstacles, scene.obstacle_rgb)
         self.place_arm(scene.joints)
         self.move_object(scene.object_position, scene.object_yaw)
-        self.colour_object(scene.object_rgb)
+        self.set_object_colour(scene.object_rgb)
         return self.state()
 
     def command(self, position: FloatArray, velocity: FloatArray) -> None:
-        """Sets the joint servo's target: (J,) rad and (J,) rad/s.
+        """Set the target of the joint servo, which keeps the arm's velocity limits.
 
-        As a drive does, it catches up no faster than the velocity limits of the arm.
+        Args:
+            position: (J,) rad.
+            velocity: (J,) rad/s.
         """
-        targets = zip(self._joints, position, velocity, self._efforts, self._fastest, strict=True)
-        for joint, angle, speed, effort, fastest in targets:
-            pybullet.setJointMotorControl2(
+        limits = self._max_efforts, self._max_velocities
+        targets = zip(self._joints, position, velocity, *limits, strict=True)
+        for joint, angle, speed, effort, max_velocity in targets:
+            self._bullet.setJointMotorControl2(
                 self._robot,
                 joint,
                 pybullet.POSITION_CONTROL,
                 targetPosition=angle,
                 targetVelocity=speed,
                 force=effort,
-                maxVelocity=fastest,
+                maxVelocity=max_velocity,
                 positionGain=self.config.position_gain,
                 velocityGain=self.config.velocity_gain,
-                physicsClientId=self._client,
             )
 
     def step(self) -> None:
-        """Advances by one stream tick (``stream_dt``)."""
+        """Advance by one tick (``stream_dt``)."""
         for _ in range(self.config.time.substeps):
-            pybullet.stepSimulation(physicsClientId=self._client)
+            self._bullet.stepSimulation()
         self.time += self.config.time.stream_dt
-        self.has_touched = self.has_touched or self._touches_obstacle(self._robot)
+        self.has_touched_obstacle |= self._touches_obstacle(self._robot)
 
     def state(self) -> WorldState:
-        """Ground truth now."""
+        """Return the ground truth now."""
         joints, velocity = self.joints()
-        position, quaternion = pybullet.getBasePositionAndOrientation(
-            self._object, physicsClientId=self._client
-        )
-        contacts = pybullet.getContactPoints(
-            self._robot, self._object, physicsClientId=self._client
-        )
+        position, quaternion = self._bullet.getBasePositionAndOrientation(self._object)
+        contacts = self._bullet.getContactPoints(self._robot, self._object)
         return WorldState(
             joints=joints,
             joint_velocity=velocity,
@@ -114,110 +133,43 @@ class BulletWorld:
             object_quaternion=np.array(quaternion),
             contact=bool(contacts),
             time=self.time,
-            touches_obstacle=self._touches_obstacle(self._robot),
             object_touches_obstacle=self._touches_obstacle(self._object),
         )
 
     def joints(self) -> tuple[FloatArray, FloatArray]:
-        """Measured joint positions (J,) rad and velocities (J,) rad/s."""
-        states = pybullet.getJointStates(self._robot, self._joints, physicsClientId=self._client)
+        """Return the measured joint positions (J,) rad and velocities (J,) rad/s."""
+        states = self._bullet.getJointStates(self._robot, self._joints)
         return np.array([s[0] for s in states]), np.array([s[1] for s in states])
 
     def is_still(self) -> bool:
-        """Whether neither the arm nor the object moves."""
-        velocity = pybullet.getBaseVelocity(self._object, physicsClientId=self._client)
+        """Return whether neither the arm nor the object moves."""
+        velocity = self._bullet.getBaseVelocity(self._object)
         is_object_still = bool(np.abs(velocity).max() < STILL_OBJECT)
         return is_object_still and bool(np.abs(self.joints()[1]).max() < STILL_JOINTS)
 
     def image(self) -> ImageArray:
-        """(h, w, 3) uint8 RGB as the camera sees it now, and what a wrist camera sees below it."""
+        """Return the camera image now, (h, w, 3) uint8 RGB, the wrist camera's image below it."""
         camera = self.arm.config.camera
-        places = np.array([camera.position, camera.look_at]) + self._bump
-        image = self._picture(camera, places)
+        eye_and_target = np.array([camera.position, camera.look_at]) + self._camera_offset
+        image = self._render(camera, eye_and_target)
         if camera.wrist is None:
             return image
         tip = self.arm.tip_pose(self.joints()[0])
-        places = np.array([camera.wrist.position, camera.wrist.look_at]) @ tip[:3, :3].T
+        in_tip_frame = np.array([camera.wrist.position, camera.wrist.look_at])
+        eye_and_target = in_tip_frame @ tip[:3, :3].T + tip[:3, 3]
         up = (tip[:3, :3] @ self.arm.config.tool_from).tolist()
-        return np.concatenate([image, self._picture(camera.wrist, places + tip[:3, 3], up)])
-
-    def _picture(
-        self,
-        camera: CameraConfig | WristCameraConfig,
-        places: FloatArray,
-        up: Sequence[float] = (0.0, 0.0, 1.0),
-    ) -> ImageArray:
-        """What a camera sees from ``places[0]`` towards ``places[1]``, (2, 3) m; ``up``: (3,)."""
-        width, height = self.arm.config.camera.width, camera.height
-        _, _, rgba, _, _ = pybullet.getCameraImage(
-            width,
-            height,
-            pybullet.computeViewMatrix(*places.tolist(), up),
-            pybullet.computeProjectionMatrixFOV(camera.fov_deg, width / height, NEAR, FAR),
-            shadow=0,
-            renderer=pybullet.ER_TINY_RENDERER,
-            flags=pybullet.ER_NO_SEGMENTATION_MASK,
-            physicsClientId=self._client,
-            **self._light,
-        )
-        # a tuple of ints, or an array: bytes take a quarter of the time that numpy takes for one
-        image = np.frombuffer(bytes(rgba), dtype=np.uint8).reshape(height, width, 4)
-        return image[:, :, :3].copy()
+        return np.concatenate([image, self._render(camera.wrist, eye_and_target, up)])
 
     def observe(self) -> Observation:
-        """Camera image and joints now; the stamp is the time since reset."""
+        """Return image and joints now; the stamp is the time since the reset."""
         return Observation(image=self.image(), joints=self.joints()[0], stamp=self.time)
 
-    def move_object(self, position: FloatArray, yaw: float) -> None:
-        """Puts the object at rest at ``position`` (2,) m on the table."""
-        height = self.thing.height / 2.0
-        pybullet.resetBasePositionAndOrientation(
-            self._object,
-            (float(position[0]), float(position[1]), height),
-            pybullet.getQuaternionFromEuler((0.0, 0.0, yaw)),
-            physicsClientId=self._client,
-        )
-        pybullet.resetBaseVelocity(
-            self._object, (0, 0, 0), (0, 0, 0), physicsClientId=self._client
-        )
+    def render_goal(self, scene: Scene, subject: str) -> Observation:
+        """Return the observation at the goal of ``scene``; resets the world.
 
-    def colour_object(self, rgb: FloatArray) -> None:
-        """Paints the object: (3,) in [0, 1]."""
-        pybullet.changeVisualShape(
-            self._object, -1, rgbaColor=[*map(float, rgb), 1.0], physicsClientId=self._client
-        )
-
-    def drag_object(self, factor: float) -> None:
-        """Multiplies the object's friction by ``factor`` until the next reset."""
-        pybullet.changeDynamics(
-            self._object,
-            -1,
-            lateralFriction=self.thing.friction * factor,
-            physicsClientId=self._client,
-        )
-
-    def add_object(self, position: FloatArray, rgb: FloatArray) -> None:
-        """Adds a second object, the standard cube, at ``position`` (2,) m until the reset."""
-        cube = self._standard()
-        centre = (float(position[0]), float(position[1]), cube.height / 2.0)
-        red, green, blue = map(float, rgb)
-        self._add_thing(cube, centre, (red, green, blue, 1.0))
-
-    def bump_camera(self, offset: FloatArray) -> None:
-        """Moves camera and what it looks at by ``offset`` (3,) m until the next reset."""
-        self._bump = offset
-
-    def relight(self, direction: FloatArray, colour: FloatArray) -> None:
-        """Lights the scene from ``direction`` (3,) in ``colour`` (3,) until the next reset."""
-        self._light = {
-            'lightDirection': [*map(float, direction)],
-            'lightColor': [*map(float, colour)],
-        }
-
-    def image_of(self, scene: Scene, subject: str) -> Observation:
-        """What camera and joints give with ``subject`` ('object' or 'tip') at the scene's goal.
-
-        The arm stands at ``scene.goal_joints``. Resets the world; used to make goal images.
+        Args:
+            scene: the arm is placed at its ``goal_joints``.
+            subject: 'object': the object is moved to the goal; 'tip': it stays.
         """
         self.reset(scene)
         self.place_arm(scene.goal_joints)
@@ -226,146 +178,178 @@ class BulletWorld:
             self.move_object(scene.goal[:2], yaw)
         return self.observe()
 
-    def _standard(self) -> Thing:
-        """The cube of the configuration."""
+    def place_arm(self, q: FloatArray) -> None:
+        """Put the arm at rest at ``q`` (J,) rad, and command it to stay there."""
+        for joint, value in zip(self._joints, q, strict=True):
+            self._bullet.resetJointState(self._robot, joint, float(value), 0.0)
+        self.command(np.asarray(q, dtype=float), np.zeros(len(self._joints)))
+
+    def move_object(self, position: FloatArray, yaw: float) -> None:
+        """Put the object at rest at ``position`` (2,) m on the table, at ``yaw`` (rad)."""
+        centre = (*position[:2], self.scene_object.height / 2.0)
+        quaternion = pybullet.getQuaternionFromEuler((0.0, 0.0, yaw))
+        self._bullet.resetBasePositionAndOrientation(self._object, centre, quaternion)
+        self._bullet.resetBaseVelocity(self._object, (0, 0, 0), (0, 0, 0))
+
+    def set_object_colour(self, rgb: FloatArray) -> None:
+        """Paint the object: (3,) in [0, 1]."""
+        self._bullet.changeVisualShape(self._object, -1, rgbaColor=[*rgb, 1.0])
+
+    def scale_object_friction(self, factor: float) -> None:
+        """Multiply the object's friction by ``factor`` until the next reset."""
+        friction = self.scene_object.friction * factor
+        self._bullet.changeDynamics(self._object, -1, lateralFriction=friction)
+
+    def add_object(self, position: FloatArray, rgb: FloatArray) -> None:
+        """Add a second object, the standard cube, at ``position`` (2,) m until the next reset."""
+        cube = self._cube()
+        self._add_object(cube, (*position[:2], cube.height / 2.0), rgb)
+
+    def offset_camera(self, offset: FloatArray) -> None:
+        """Move the camera and the point it looks at by ``offset`` (3,) m until the next reset."""
+        self._camera_offset = offset
+
+    def set_light(self, direction: FloatArray, colour: FloatArray) -> None:
+        """Light the scene from ``direction`` (3,) in ``colour`` (3,) until the next reset."""
+        self._light = {'lightDirection': direction.tolist(), 'lightColor': colour.tolist()}
+
+    def _render(
+        self,
+        camera: CameraConfig | WristCameraConfig,
+        eye_and_target: FloatArray,
+        up: Sequence[float] = (0.0, 0.0, 1.0),
+    ) -> ImageArray:
+        """Return the image (h, w, 3) uint8 RGB of a camera.
+
+        Args:
+            camera: height and field of view.
+            eye_and_target: (2, 3) m, positions of the camera and of the point it looks at.
+            up: (3,) direction that is up in the image.
+        """
+        width, height = self.arm.config.camera.width, camera.height
+        _, _, rgba, _, _ = self._bullet.getCameraImage(
+            width,
+            height,
+            pybullet.computeViewMatrix(*eye_and_target.tolist(), up),
+            pybullet.computeProjectionMatrixFOV(
+                camera.fov_deg, width / height, NEAR_PLANE, FAR_PLANE
+            ),
+            shadow=0,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+            **self._light,
+        )
+        # PyBullet gives a tuple of ints or an array; bytes take a quarter of numpy's time for it.
+        image = np.frombuffer(bytes(rgba), dtype=np.uint8).reshape(height, width, 4)
+        return image[:, :, :3].copy()
+
+    def _cube(self) -> SceneObject:
+        """Return the cube of the configuration."""
         size, config = self.config.object_size, self.config
-        return Thing('box', size, size, config.object_mass, config.friction)
+        return SceneObject('box', size, size, config.object_mass, config.friction)
 
     def _build(
         self,
-        thing: Thing,
+        scene_object: SceneObject,
         obstacles: tuple[ObstacleConfig, ...],
         obstacle_rgb: FloatArray | None,
     ) -> None:
-        client = self._client
-        pybullet.setGravity(0, 0, -self.config.gravity, physicsClientId=client)
-        pybullet.setPhysicsEngineParameter(
+        self._bullet.setGravity(0, 0, -self.config.gravity)
+        self._bullet.setPhysicsEngineParameter(
             fixedTimeStep=self.config.time.physics_dt,
             numSolverIterations=self.config.solver_iterations,
             deterministicOverlappingPairs=1,
-            physicsClientId=client,
         )
         self._robot = self._load_arm()
         self._joints = self._joint_indices()
-        self._efforts = self.arm.effort_limit.tolist()
-        self._fastest = self.arm.fastest.tolist()
-        self._table = self._add_box(TABLE_HALF, TABLE_CENTRE, TABLE_RGBA, mass=0.0)
-        self.thing = thing
-        self._object = self._add_thing(thing, (0.5, 0.0, thing.height / 2), (0.8, 0.1, 0.1, 1.0))
-        colours = [OBSTACLE_RGB] * len(obstacles) if obstacle_rgb is None else obstacle_rgb
+        self._table = self._add_body('box', TABLE_SIZE, TABLE_CENTRE, TABLE_RGB)
+        self.scene_object = scene_object
+        centre = (*DEFAULT_OBJECT_POSITION, scene_object.height / 2)
+        self._object = self._add_object(scene_object, centre, DEFAULT_OBJECT_RGB)
+        colours = obstacle_rgb
+        if colours is None:
+            colours = np.tile(DEFAULT_OBSTACLE_RGB, (len(obstacles), 1))
         self._obstacles = [
-            self._add_obstacle(obstacle, colour)
-            for obstacle, colour in zip(obstacles, colours, strict=True)
+            self._add_body(each.shape, each.size, each.xyz, rgb, rpy=each.rpy)
+            for each, rgb in zip(obstacles, colours, strict=True)
         ]
-        for link in range(-1, pybullet.getNumJoints(self._robot, physicsClientId=client)):
-            pybullet.changeDynamics(
-                self._robot, link, lateralFriction=self.config.friction, physicsClientId=client
+        for link in range(-1, self._bullet.getNumJoints(self._robot)):
+            self._bullet.changeDynamics(self._robot, link, lateralFriction=self.config.friction)
+        for link in range(-1, self._joints[0] + 1):  # the base always touches the table
+            self._bullet.setCollisionFilterPair(
+                self._robot, self._table, link, -1, enableCollision=0
             )
-        for link in range(-1, self._joints[0] + 1):  # what stands on the table touches it always
-            pybullet.setCollisionFilterPair(
-                self._robot, self._table, link, -1, enableCollision=0, physicsClientId=client
-            )
-        self._bump = np.zeros(3)
-        self._light: dict[str, list[float]] = {}
-        self.time, self.has_touched = 0.0, False
+        self._camera_offset, self._light = np.zeros(3), {}
+        self.time, self.has_touched_obstacle = 0.0, False
         self.place_arm(self.arm.home)
 
     def _load_arm(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'arm.urdf'
             path.write_text(self.arm.urdf)
-            return pybullet.loadURDF(
-                str(path),
-                useFixedBase=True,
-                physicsClientId=self._client,
-            )
+            return self._bullet.loadURDF(str(path), useFixedBase=True)
 
     def _joint_indices(self) -> list[int]:
-        count = pybullet.getNumJoints(self._robot, physicsClientId=self._client)
-        index = {
-            pybullet.getJointInfo(self._robot, i, physicsClientId=self._client)[1].decode(): i
-            for i in range(count)
-        }
+        count = self._bullet.getNumJoints(self._robot)
+        index = {self._bullet.getJointInfo(self._robot, i)[1].decode(): i for i in range(count)}
         return [index[name] for name in self.arm.joint_names]
 
-    def _add_box(
+    def _add_object(
         self,
-        half: tuple[float, float, float],
-        centre: tuple[float, float, float],
-        rgba: tuple[float, float, float, float],
-        mass: float,
+        scene_object: SceneObject,
+        centre: Sequence[float],
+        rgb: Sequence[float] | FloatArray,
     ) -> int:
-        shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': half}
-        return self._add_body(shape, {}, centre, rgba, mass, self.config.friction)
-
-    def _add_thing(
-        self,
-        thing: Thing,
-        centre: tuple[float, float, float],
-        rgba: tuple[float, float, float, float],
-    ) -> int:
-        half = thing.size / 2.0
-        shape, height = {'shapeType': pybullet.GEOM_CYLINDER, 'radius': half}, thing.height
-        if thing.shape == 'box':
-            shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': (half, half, height / 2.0)}
-            return self._add_body(shape, {}, centre, rgba, thing.mass, thing.friction)
-        length = {'height': height}
-        body = self._add_body(shape, length, centre, rgba, thing.mass, thing.friction)
-        pybullet.changeDynamics(
-            body, -1, rollingFriction=ROLLING, physicsClientId=self._client
-        )  # one that was knocked over would roll off the table
+        side, height = scene_object.size, scene_object.height
+        is_box = scene_object.shape == 'box'
+        size = (side, side, height) if is_box else (side / 2.0, height)
+        body = self._add_body(scene_object.shape, size, centre, rgb, scene_object.mass)
+        self._bullet.changeDynamics(body, -1, lateralFriction=scene_object.friction)
+        if not is_box:
+            self._bullet.changeDynamics(body, -1, rollingFriction=CYLINDER_ROLLING_FRICTION)
         return body
-
-    def _add_obstacle(self, obstacle: ObstacleConfig, rgb: Sequence[float] | FloatArray) -> int:
-        """A fixed body where ``obstacle`` stands, in the colour ``rgb``."""
-        red, green, blue = map(float, rgb)
-        size, length = obstacle.size, {}
-        if obstacle.shape == 'box':
-            half = [side / 2.0 for side in size]
-            shape = {'shapeType': pybullet.GEOM_BOX, 'halfExtents': half}
-        elif obstacle.shape == 'sphere':
-            shape = {'shapeType': pybullet.GEOM_SPHERE, 'radius': size[0]}
-        else:
-            shape = {'shapeType': pybullet.GEOM_CAPSULE, 'radius': size[0]}
-            length = {'height': size[1]}
-        rgba, friction = (red, green, blue, 1.0), self.config.friction
-        return self._add_body(shape, length, obstacle.xyz, rgba, 0.0, friction, obstacle.rpy)
 
     def _add_body(
         self,
-        shape: dict[str, Any],
-        height: dict[str, float],
+        shape: str,
+        size: Sequence[float],
         centre: Sequence[float],
-        rgba: Sequence[float],
-        mass: float,
-        friction: float,
+        rgb: Sequence[float] | FloatArray,
+        mass: float = 0.0,
         rpy: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> int:
-        """``height`` is that of round shapes, which PyBullet calls by two names."""
-        client = self._client
-        collision = pybullet.createCollisionShape(**shape, **height, physicsClientId=client)
-        length = {'length': height['height']} if height else {}
-        visual = pybullet.createVisualShape(
-            **shape, **length, rgbaColor=rgba, physicsClientId=client
-        )
-        turn = pybullet.getQuaternionFromEuler(rpy)
-        body = pybullet.createMultiBody(
-            mass, collision, visual, centre, turn, physicsClientId=client
-        )
-        pybullet.changeDynamics(body, -1, lateralFriction=friction, physicsClientId=client)
+        """Add a body of one primitive shape with the friction of the configuration.
+
+        Args:
+            shape: 'box' (size: x, y, z), 'sphere' (radius), 'capsule' or 'cylinder' (radius, and
+                length along z, of a capsule without its ends).
+            size: m, see ``shape``.
+            centre: (x, y, z) m.
+            rgb: in [0, 1].
+            mass: kg; 0: fixed.
+            rpy: rad, rotations about the fixed axes x, y and z.
+
+        Returns:
+            index of the body.
+        """
+        bullet, kind = self._bullet, getattr(pybullet, f'GEOM_{shape.upper()}')
+        height, length = {}, {}  # PyBullet has two names for the length of a capsule or cylinder
+        if shape == 'box':
+            extent = {'halfExtents': [side / 2.0 for side in size]}
+        else:
+            extent = {'radius': size[0]}
+            if len(size) == 2:
+                height, length = {'height': size[1]}, {'length': size[1]}
+        collision = bullet.createCollisionShape(kind, **extent, **height)
+        visual = bullet.createVisualShape(kind, **extent, **length, rgbaColor=(*rgb, 1.0))
+        orientation = pybullet.getQuaternionFromEuler(rpy)
+        body = bullet.createMultiBody(mass, collision, visual, centre, orientation)
+        bullet.changeDynamics(body, -1, lateralFriction=self.config.friction)
         return body
 
     def _touches_obstacle(self, body: int) -> bool:
         return any(
-            point[8] < TOUCHING
+            point[8] < CONTACT_DISTANCE
             for obstacle in self._obstacles
-            for point in pybullet.getContactPoints(body, obstacle, physicsClientId=self._client)
+            for point in self._bullet.getContactPoints(body, obstacle)
         )
-
-    def place_arm(self, q: FloatArray) -> None:
-        """Puts the arm at rest at ``q`` (J,) rad, where it is told to stay."""
-        for joint, value in zip(self._joints, q, strict=True):
-            pybullet.resetJointState(
-                self._robot, joint, float(value), 0.0, physicsClientId=self._client
-            )
-        self.command(np.asarray(q, dtype=float), np.zeros(len(self._joints)))

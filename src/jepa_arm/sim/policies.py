@@ -1,7 +1,7 @@
-"""Policies that see ground truth: the scripted ceiling, the random floor, and play for data.
+"""Scripted policies that see ground truth: reaching and pushing, and the random baseline.
 
-Each maps (state, tip target) to an action of ``motion.TipMotion``. The tip target is where the
-arm was last told to go; the tip itself follows about a control step behind.
+Each maps the state and the tip target to an action of ``TipMotion``. The tip target is the
+position last commanded; the tip follows it about a control step later.
 """
 
 from __future__ import annotations
@@ -11,194 +11,180 @@ from typing import Protocol
 
 import numpy as np
 
-from ..arm import Arm
-from ..config import ObstacleConfig
-from ..motion import ACTION_METRES
-from ..types import FloatArray
-from .surroundings import Surroundings
-from .tasks import sample_tip
-from .world import Scene, Thing, WorldState
+from jepa_arm.config import ObstacleConfig
+from jepa_arm.core.types import FloatArray
+from jepa_arm.robot.action_space import ACTION_METRES
 
-CONTACT = 0.042
-"""m between tip and object centres when the tip touches a face of the object."""
+from .obstacle_routes import ObstacleRoutes
+from .scene import SceneObject, WorldState
+
+CONTACT_DISTANCE = 0.042
+"""m between tip and object centre when the tip touches a face of the object."""
 STAND_OFF, NEAR_STAND_OFF = 0.075, 0.060
-ORBIT = 0.088
+"""m from the object's centre to the tip before a push; the second one in narrow places."""
+ORBIT_RADIUS, ORBIT_STEP = 0.088, 0.28
+"""m and rad per control step, of the way round the object."""
 SAFE_HEIGHT = 0.085
 PUSH_HEIGHT = 0.018
-STANDARD_HALF, STANDARD_REACH = 0.025, 0.0354
-"""m, half the side and half the diagonal of the cube that the above are for."""
-PRESSING = 0.03
-"""m, by which the tip lags behind its target where it does not come on."""
-TURNS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
-"""rad, by which a push may deviate from its way."""
+"""m, heights of the tip."""
+CUBE_HALF, CUBE_FOOTPRINT_RADIUS = 0.025, 0.0354
+"""m, half the side and half the diagonal of the cube that the constants above are for."""
+PUSH_YAWS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
+"""rad by which a push may deviate from its route, in the order they are tried."""
 
 
 class Policy(Protocol):
-    """Anything that acts on ground truth."""
+    """A policy that acts on ground truth."""
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
-        """Action (3,) in [-1, 1] from the state and the tip target (3,) m."""
+        """Return an action (3,) in [-1, 1] for the state and the tip target (3,) m."""
         ...
+
+
+def to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
+    """Return the action (3,) from the tip target (3,) m towards ``xy`` (2,) and ``z`` (m)."""
+    return np.clip((np.array([*xy, z]) - target) / ACTION_METRES, -1.0, 1.0)
 
 
 @dataclass
 class ScriptedReach:
-    """Moves the tip to ``goal`` (3,) m, straight or round what is ``around``."""
+    """Moves the tip to a goal.
+
+    Attributes:
+        goal: (3,) m.
+        routes: obstacles to avoid; None: the tip moves straight.
+    """
 
     goal: FloatArray
-    around: Surroundings | None = None
+    routes: ObstacleRoutes | None = None
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
-        """Action towards the goal."""
-        place = self.around.tip_towards(target, self.goal) if self.around else self.goal
+        """Return the action towards the goal."""
+        place = self.routes.next_tip_position(target, self.goal) if self.routes else self.goal
         return np.clip((place - target) / ACTION_METRES, -1.0, 1.0)
 
 
 @dataclass
 class ScriptedPush:
-    """Goes round the object, behind it as seen from ``goal`` (2,) m, and pushes it there.
+    """Pushes the object to a goal from behind.
 
     Attributes:
-        goal: (2,) m. done_within: m.
-        around: what neither the object nor the tip may strike.
-        thing: the object; None: a cube of 5 cm.
+        goal: (2,) m.
+        tolerance: m within which the object is left alone.
+        routes: obstacles that neither the object nor the tip may touch.
+        scene_object: the object; None: a cube of 5 cm.
     """
 
     goal: FloatArray
-    done_within: float = 0.006
-    around: Surroundings | None = None
-    thing: Thing | None = None
+    tolerance: float = 0.006
+    routes: ObstacleRoutes | None = None
+    scene_object: SceneObject | None = None
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
-        """Action of the current phase: wait, go round, or push."""
+        """Return the action of the current phase: wait, go behind the object, or push."""
         centre = state.object_position[:2]
         to_goal = self.goal[:2] - centre
         distance = float(np.linalg.norm(to_goal))
-        if distance < self.done_within:
+        if distance < self.tolerance:
             return np.zeros(3)
         heading = to_goal / distance
-        if self.around:
-            heading, distance = self._heading_round(self.around, centre)
+        if self.routes:
+            heading, distance = self._heading_on_route(self.routes, centre)
         tip = state.tip_position[:2]
         along = float((tip - centre) @ heading)
         across = (tip - centre) - along * heading
         is_low = state.tip_position[2] < PUSH_HEIGHT + 0.012
         if is_low and along < -0.02 and np.linalg.norm(across) < 0.012:
-            action = self._push(state, target, heading, distance, along, across)
-            if self.around is None:
-                return action
-            return self.around.kept_out(state.tip_position, target, action)
-        if self.around:
-            action = self._go_behind_round(self.around, state, target, heading)
-            return self.around.kept_out(state.tip_position, target, action)
-        return self._go_behind(state, target, centre, heading)
+            gap = max(0.0, -along - CONTACT_DISTANCE - self._extra)
+            lead = float((target[:2] - tip) @ heading)
+            advance = min(gap + distance - lead, ACTION_METRES)
+            step = advance * heading - across
+            action = to_action(target, target[:2] + step, PUSH_HEIGHT)
+        elif self.routes:
+            action = self._go_behind_on_route(self.routes, state, target, heading)
+        else:
+            action = self._go_behind(target, centre, heading)
+        if self.routes is None:
+            return action
+        return self.routes.deflect(state.tip_position, target, action)
 
     @property
     def _extra(self) -> float:
-        """m, by which half the object is wider than half the standard cube."""
-        return 0.0 if self.thing is None else self.thing.size / 2.0 - STANDARD_HALF
-
-    def _push(
-        self,
-        state: WorldState,
-        target: FloatArray,
-        heading: FloatArray,
-        distance: float,
-        along: float,
-        across: FloatArray,
-    ) -> FloatArray:
-        gap = max(0.0, -along - CONTACT - self._extra)
-        lead = float((target[:2] - state.tip_position[:2]) @ heading)
-        advance = min(gap + distance - lead, ACTION_METRES)
-        step = advance * heading - across
-        return self._to_action(target, target[:2] + step, PUSH_HEIGHT)
+        """Half the object's width minus that of the standard cube (m)."""
+        return 0.0 if self.scene_object is None else self.scene_object.size / 2.0 - CUBE_HALF
 
     def _go_behind(
-        self, state: WorldState, target: FloatArray, centre: FloatArray, heading: FloatArray
+        self, target: FloatArray, centre: FloatArray, heading: FloatArray
     ) -> FloatArray:
+        """Return the action towards the place behind the object, on an orbit round it."""
         stand_off = STAND_OFF + self._extra
         behind = centre - stand_off * heading
         offset = target[:2] - centre
         radius = float(np.linalg.norm(offset))
         if target[2] > SAFE_HEIGHT:
-            low = radius > stand_off - 0.012 and np.linalg.norm(target[:2] - behind) < 0.05
-            return self._to_action(target, behind, PUSH_HEIGHT if low else target[2])
+            may_descend = radius > stand_off - 0.012 and np.linalg.norm(target[:2] - behind) < 0.05
+            return to_action(target, behind, PUSH_HEIGHT if may_descend else target[2])
         if radius < stand_off - 0.02:
             outward = offset / max(radius, 1e-6)
-            return self._to_action(target, target[:2] + 0.025 * outward, target[2])
+            return to_action(target, target[:2] + 0.025 * outward, target[2])
         way = behind - target[:2]
         if distance_to_segment(centre, target[:2], behind) < stand_off - 0.012:
             angle = np.arctan2(offset[1], offset[0])
             goal_angle = np.arctan2(-heading[1], -heading[0])
-            turn = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
-            angle += np.clip(turn, -0.28, 0.28)
-            orbit = ORBIT + self._extra
+            rotation = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
+            angle += np.clip(rotation, -ORBIT_STEP, ORBIT_STEP)
+            orbit = ORBIT_RADIUS + self._extra
             way = centre + orbit * np.array([np.cos(angle), np.sin(angle)]) - target[:2]
-        return self._to_action(target, target[:2] + way, PUSH_HEIGHT)
+        return to_action(target, target[:2] + way, PUSH_HEIGHT)
 
-    def _heading_round(self, around: Surroundings, centre: FloatArray) -> tuple[FloatArray, float]:
-        """Unit vector (2,) along which the object is pushed now, and m that are left to push it.
+    def _heading_on_route(
+        self, routes: ObstacleRoutes, centre: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """Return the direction (2,) of the next push, and the length (m) of the object's route.
 
-        Turned where there is no room for the tip near behind the object.
+        The direction is turned if there is no room for the tip behind the object.
         """
-        reach = 0.0 if self.thing is None else self.thing.reach - STANDARD_REACH
-        there, length = around.object_towards(centre, self.goal[:2], reach)
-        straight = (there - centre) / max(float(np.linalg.norm(there - centre)), 1e-9)
-        for turn in TURNS:
-            heading = _turned(straight, turn)
-            if self._behind(around, centre, heading) is not None:
+        extra = 0.0
+        if self.scene_object is not None:
+            extra = self.scene_object.footprint_radius - CUBE_FOOTPRINT_RADIUS
+        place, length = routes.next_object_position(centre, self.goal[:2], extra)
+        straight = (place - centre) / max(float(np.linalg.norm(place - centre)), 1e-9)
+        for yaw in PUSH_YAWS:
+            heading = _rotated(straight, yaw)
+            if self._place_behind(routes, centre, heading) is not None:
                 return heading, length
         return straight, length
 
-    def _behind(
-        self, around: Surroundings, centre: FloatArray, heading: FloatArray
+    def _place_behind(
+        self, routes: ObstacleRoutes, centre: FloatArray, heading: FloatArray
     ) -> FloatArray | None:
-        """(3,) m, a free place for the tip behind the object, with a clear way to it."""
+        """Return a free place (3,) m for the tip behind the object with a clear path to it."""
         middle = np.array([*centre, PUSH_HEIGHT])
         for stand_off in (STAND_OFF, NEAR_STAND_OFF):
             place = np.array([*centre - (stand_off + self._extra) * heading, PUSH_HEIGHT])
-            if around.is_free(place) and around.is_clear(place, middle):
+            if routes.is_tip_free(place) and routes.is_tip_path_clear(place, middle):
                 return place
         return None
 
-    def _go_behind_round(
-        self,
-        around: Surroundings,
-        state: WorldState,
-        target: FloatArray,
-        heading: FloatArray,
+    def _go_behind_on_route(
+        self, routes: ObstacleRoutes, state: WorldState, target: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        """The shortest way behind the object, which is then an obstacle too."""
-        size = 2.0 * (STANDARD_HALF + self._extra)
-        height = size if self.thing is None else self.thing.height
+        """Return the action on the shortest route behind the object, itself an obstacle then."""
+        size = 2.0 * (CUBE_HALF + self._extra)
+        height = size if self.scene_object is None else self.scene_object.height
         x, y = map(float, state.object_position[:2])
         itself = ObstacleConfig(
             'object', 'box', (size, size, height), (x, y, height / 2.0), (0, 0, state.object_yaw)
         )
         centre = state.object_position[:2]
-        behind = self._behind(around, centre, heading)
+        behind = self._place_behind(routes, centre, heading)
         if behind is None:
             behind = np.array([*centre - STAND_OFF * heading, PUSH_HEIGHT])
-        place = around.tip_towards(target, behind, (itself,))
-        return self._to_action(target, place[:2], float(place[2]))
-
-    @staticmethod
-    def _to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
-        return np.clip((np.array([*xy, z]) - target) / ACTION_METRES, -1.0, 1.0)
+        place = routes.next_tip_position(target, behind, (itself,))
+        return to_action(target, place[:2], float(place[2]))
 
 
-class RandomWalk:
-    """The floor: smooth random actions (Ornstein-Uhlenbeck), blind to the goal."""
-
-    def __init__(self, rng: np.random.Generator, sigma: float = 0.6) -> None:
-        self._noise = OrnsteinUhlenbeck(rng, sigma)
-
-    def act(self, state: WorldState, target: FloatArray) -> FloatArray:
-        """The next random action."""
-        return np.clip(self._noise.next(), -1.0, 1.0)
-
-
-class OrnsteinUhlenbeck:
+class OrnsteinUhlenbeckNoise:
     """Correlated noise (3,) with stationary standard deviation ``sigma``."""
 
     def __init__(self, rng: np.random.Generator, sigma: float, decay: float = 0.8) -> None:
@@ -206,137 +192,30 @@ class OrnsteinUhlenbeck:
         self._value = rng.normal(0.0, sigma, 3)
 
     def next(self) -> FloatArray:
-        """The next value."""
+        """Return the next value."""
         kick = self._sigma * np.sqrt(1.0 - self._decay**2)
         self._value = self._decay * self._value + self._rng.normal(0.0, kick, 3)
         return self._value
 
 
-class Play:
-    """Play data: one of three behaviours per episode, with noise of a random strength.
+class RandomWalk:
+    """Smooth random actions, blind to the goal: the lower bound of every comparison."""
 
-    5 % reaching through 3-D space, 80 % pushing the object about, 15 % random planar motion
-    drawn to the object. Between pushes the tip now and then goes elsewhere first, over the
-    object too, and in all of them it rests at any time: what is seen only after a success looks
-    like success. Most pushes go on roughly as the tip already stands, so that the object
-    moves often. The tip keeps off obstacles and goes and pushes round them; now and then an object
-    is pushed against one.
-    """
-
-    ELSEWHERE = 0.2
-    """Share of a pusher's goals that are places for the tip."""
-    OVER = 0.25
-    """Share of the tip's places that are on or over the object."""
-    REST = 0.015
-    """Chance of a rest to begin at a control step."""
-    CARELESS = 0.3
-    """Share of the pushes whose goals may lie at or in an obstacle."""
-
-    def __init__(
-        self, arm: Arm, rng: np.random.Generator, object_region: FloatArray, scene: Scene
-    ) -> None:
-        self._arm, self._rng, self._region = arm, rng, object_region
-        self._thing = scene.thing
-        workspace = np.array([arm.workspace_min, arm.workspace_max])
-        has_any = bool(scene.obstacles)
-        self._around = Surroundings(scene.obstacles, workspace, object_region) if has_any else None
-        self._mode = rng.choice(['reach', 'push', 'roam'], p=[0.05, 0.80, 0.15])
-        sigma = 0.7 if self._mode == 'roam' else float(rng.choice([0.1, 0.25, 0.5]))
-        self._noise = OrnsteinUhlenbeck(rng, sigma)
-        self._inner: ScriptedReach | ScriptedPush | None = None
-        self._rest = 0
-        self._steps_left = 0
+    def __init__(self, rng: np.random.Generator, sigma: float = 0.6) -> None:
+        self._noise = OrnsteinUhlenbeckNoise(rng, sigma)
 
     def act(self, state: WorldState, target: FloatArray) -> FloatArray:
-        """The next action of play."""
-        action = self._wanted(state, target)
-        if self._around is None:
-            return action
-        return self._around.kept_out(state.tip_position, target, action)
-
-    def _wanted(self, state: WorldState, target: FloatArray) -> FloatArray:
-        if self._rest == 0 and self._rng.random() < self.REST:
-            self._rest = int(self._rng.integers(2, 12))
-        if self._rest > 0:
-            self._rest -= 1
-            return np.zeros(3)
-        if self._mode == 'roam':
-            return self._roam(state, target)
-        if self._inner is None or self._steps_left == 0 or self._is_over(state, target):
-            if self._inner is not None and self._rng.random() < 0.3:
-                self._rest = int(self._rng.integers(2, 8))
-            self._inner = self._new_goal(state)
-            self._steps_left = 60
-        self._steps_left -= 1
-        return np.clip(self._inner.act(state, target) + self._noise.next(), -1.0, 1.0)
-
-    def _roam(self, state: WorldState, target: FloatArray) -> FloatArray:
-        pull = np.clip((state.object_position - target) / ACTION_METRES, -1.0, 1.0) * 0.5
-        pull[2] = np.clip((PUSH_HEIGHT - target[2]) / ACTION_METRES, -1.0, 1.0)
-        noise = self._noise.next() * (1.0, 1.0, 0.1)
-        return np.clip(pull + noise, -1.0, 1.0)
-
-    def _new_goal(self, state: WorldState) -> ScriptedReach | ScriptedPush:
-        if self._mode == 'reach' or self._rng.random() < self.ELSEWHERE:
-            return ScriptedReach(self._place(state), self._around)
-        return ScriptedPush(self._push_goal(state), around=self._around, thing=self._thing)
-
-    def _place(self, state: WorldState) -> FloatArray:
-        """(3,) m for the tip, clear of the object or over it."""
-        place = self._any_place(state)
-        for _ in range(20):
-            if self._around is None or self._around.is_free(place):
-                break
-            place = self._any_place(state)
-        return place
-
-    def _any_place(self, state: WorldState) -> FloatArray:
-        centre = state.object_position[:2]
-        if self._rng.random() > self.OVER:
-            return sample_tip(self._arm, self._rng, centre)
-        height = self._rng.uniform(0.045, 0.11)
-        height += 0.0 if self._thing is None else self._thing.height - 2 * STANDARD_HALF
-        return np.array([*self._rng.normal(centre, 0.02), height])
-
-    def _push_goal(self, state: WorldState) -> FloatArray:
-        """(2,) m, at least 5 cm from the object; most of them ahead of the tip, if any are."""
-        low, high = self._region
-        centre = state.object_position[:2]
-        ahead = centre - state.tip_position[:2]
-        ahead /= np.linalg.norm(ahead) + 1e-9
-        wants_ahead = self._rng.random() < 0.85
-        around = self._around
-        if around is not None and self._rng.random() < self.CARELESS:
-            around = None
-        for _ in range(30):
-            goal = self._rng.uniform(low, high)
-            way = goal - centre
-            length = float(np.linalg.norm(way))
-            has_room = around is None or around.has_room(goal)
-            is_ahead = not wants_ahead or way @ ahead > 0.7 * length
-            if length > 0.05 and has_room and is_ahead:
-                break
-        return goal
-
-    def _is_over(self, state: WorldState, target: FloatArray) -> bool:
-        """Whether the goal is reached, or pushing on would only press against an obstacle."""
-        lead = float(np.linalg.norm(target - state.tip_position))
-        return self._is_reached(state) or (state.object_touches_obstacle and lead > PRESSING)
-
-    def _is_reached(self, state: WorldState) -> bool:
-        if isinstance(self._inner, ScriptedReach):
-            return bool(np.linalg.norm(state.tip_position - self._inner.goal) < 0.015)
-        assert self._inner is not None
-        return bool(np.linalg.norm(state.object_position[:2] - self._inner.goal) < 0.015)
-
-
-def _turned(way: FloatArray, angle: float) -> FloatArray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([cos * way[0] - sin * way[1], sin * way[0] + cos * way[1]])
+        """Return the next random action."""
+        return np.clip(self._noise.next(), -1.0, 1.0)
 
 
 def distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
-    """m from ``point`` to the line from ``start`` to ``end``, (2,) m each."""
+    """Return the distance (m) from ``point`` to the segment ``start`` to ``end``, (2,) m each."""
     way = end - start
-    share = np.clip((point - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
-    return float(np.linalg.norm(point - start - share * way))
+    fraction = np.clip((point - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
+    return float(np.linalg.norm(point - start - fraction * way))
+
+
+def _rotated(vector: FloatArray, angle: float) -> FloatArray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([cos * vector[0] - sin * vector[1], sin * vector[0] + cos * vector[1]])

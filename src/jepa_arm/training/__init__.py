@@ -1,1 +1,1 @@
-"""Teaches the networks: the world model, and what is read of its frozen latents."""
+"""Training: one loop for the world model and for the networks on its frozen latents."""

@@ -1,24 +1,57 @@
-"""Settings of a process that trains on a CPU."""
+"""Training on CPUs: settings of a process, and worker processes that train parts of a network."""
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
-from ..data.workers import end_with_parent
+from jepa_arm.datasets.worker_pool import exit_with_parent
+
+Weights = dict[str, NDArray]
+"""State of a network as arrays, which can be sent to another process."""
+TrainedParts = tuple[dict[str, Weights], dict[str, Any]]
+"""Weights of some parts of a network by name, and the entries of the report on them."""
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """Return the state of ``module`` as arrays."""
+    return {key: value.numpy() for key, value in module.state_dict().items()}
+
+
+def parts_of(networks: nn.Module, *names: str, **report: Any) -> TrainedParts:
+    """Return the trained parts ``names`` of ``networks`` and the entries ``report``."""
+    return {name: weights_of(getattr(networks, name)) for name in names}, report
+
+
+def load_parts(networks: nn.Module, results: Iterable[TrainedParts]) -> dict[str, Any]:
+    """Set the parts of ``networks`` that other processes trained; return the whole report."""
+    report: dict[str, Any] = {}
+    for parts, figures in results:
+        report |= figures
+        for name, weights in parts.items():
+            state = {key: torch.from_numpy(value) for key, value in weights.items()}
+            getattr(networks, name).load_state_dict(state)
+    return report
 
 
 def prepare_cpu(threads: int | None = None) -> None:
-    """Sets this process up for training on a CPU; call it before the first large tensor.
+    """Set this process up for training on a CPU; call it before the first large tensor.
 
-    Keeps freed memory instead of returning it to the system at every step: the page faults
-    cost 2 to 5 times the step. No effect where the C library is not glibc. Progress bars get a
-    lock of this process: tqdm's own is a semaphore of the system, which workers leave behind.
+    Freed memory is kept instead of being returned to the system at every step, where page faults
+    would cost 2 to 5 times the step (glibc only). Progress bars get a lock of this process, since
+    tqdm's own is a system semaphore that workers leave behind.
+
+    Args:
+        threads: of torch; None: unchanged.
     """
     tqdm.set_lock(threading.RLock())
     torch.set_flush_denormal(True)
@@ -33,10 +66,10 @@ def prepare_cpu(threads: int | None = None) -> None:
 
 
 def worker_pool(count: int) -> ProcessPoolExecutor:
-    """Processes that train beside this one, of one thread each; they end with it."""
-    return ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _begin)
+    """Return a pool of worker processes of one thread each, which end with this process."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _start_worker)
 
 
-def _begin() -> None:
-    end_with_parent()
+def _start_worker() -> None:
+    exit_with_parent()
     prepare_cpu(1)

@@ -1,301 +1,231 @@
-"""Trains pictures of latents on frozen latents, and measures them; see ``model.decoder``.
+"""Training of the decoder on frozen latents, its errors on held-out windows, and film strips.
 
-Nothing of it reaches the world model, planner or guard: it is for people to look at.
+The decoder is for people to look at: it does not affect world model, planner or guard.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import html
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from ..config import DecoderConfig, to_dict
-from ..data.augment import one_hue
-from ..data.episodes import EpisodeFile
-from ..data.windows import WindowSampler
-from ..model.belief_heads import load_belief_heads
-from ..model.checkpoint import (
-    Checkpoint,
-    add_module,
-    check_contract,
-    fingerprint,
-    git_hash,
-    load_checkpoint,
-    round_weights,
-)
-from ..model.decoder import WEIGHTS, Decoder, new_decoder
-from ..model.gates import HeldOut, windows_of
-from ..model.precision import mixed_precision
-from ..model.world_model import WorldModel, encode_all
-from ..sim.camera import project
-from .decoder_report import Strip, write_decoder_report
-from .encoding import Encoded, encode_frames, split_of
+from jepa_arm.config import DecoderConfig, to_dict
+from jepa_arm.core.files import git_hash
+from jepa_arm.datasets.augmentation import unify_hues
+from jepa_arm.model.checkpoint import FINGERPRINT_KEY, Checkpoint, load_checkpoint, new_decoder
+from jepa_arm.model.checkpoint_files import add_module, fingerprint, round_weights
+from jepa_arm.model.heads.decoder import Decoder
+from jepa_arm.model.numerics import mixed_precision
+from jepa_arm.robot.camera import project
 
-AHEAD = 10
-"""Model steps of the open-loop predictions that are drawn and measured."""
-REPORTED = (1, 3, 5, 10)
-MEASURED = 2000
-"""Held-out windows, at most."""
+from .encoding import EncodedEpisodes, HeadTraining, encode_frames
+from .fit import adamw_one_cycle, fit
+from .gates import RolloutWindows, held_out_windows
+from .report import html_figure, html_page, rank_windows
+
+HORIZON = 10
+"""Model steps of the open-loop predictions that are decoded and measured."""
+REPORTED_STEPS = (0, 1, 3, 5, 10)
+MAX_WINDOWS = 2000
+"""Largest number of held-out windows that are measured."""
 MEAN_FRAMES = 4000
-"""Training frames that the mean image is taken from, at most."""
-AROUND_PX = 6
-"""Half the side of the square round the object in which errors are measured apart."""
+"""Largest number of training frames that the mean image is computed from."""
+OBJECT_RADIUS_PX = 6
+"""Half the side of the square around the object in which errors are also measured."""
 STRIPS = 8
-"""Film strips of the worst windows, and as many of ordinary ones."""
+"""Film strips of the windows with the largest errors, and as many of typical ones."""
+GAP_PX = 1
+"""White pixels between the images of a film strip."""
+TEXT = """Upper rows: camera images, one model step ({model_dt:g} s) apart. Lower rows: decoded
+latents, first that of the first image, then those that the world model predicts from it and the
+actions alone (open loop). All hues are mapped to one, since the latent is trained to ignore them.
+The decoder is for people to look at: it takes no part in the training of the model or in
+planning."""
+WORST_TEXT = 'Windows with the largest error of the latent at their end, one per episode.'
+TYPICAL_TEXT = 'From the middle of that ranking.'
 Images = NDArray[np.uint8]
 
 
 def train_decoder(
-    folder: Path,
-    data: Path,
-    config: DecoderConfig,
-    seed: int,
-    progress: bool,
-    page: Path | None = None,
-    encoded: Encoded | None = None,
+    inputs: HeadTraining, config: DecoderConfig, page: Path | None = None
 ) -> dict[str, Any]:
-    """Trains the decoder of the checkpoint in ``folder``, measures and adds it.
+    """Train the decoder, measure it and add it to the checkpoint as ``decoder.safetensors``.
 
     Args:
-        folder: checkpoint with a world model; gets ``decoder.safetensors``.
-        data: the episode file it was trained on.
-        config: of the training. seed: of weights and of what is drawn.
-        progress: whether to show a progress bar.
-        page: HTML file for film strips of held-out windows, imagined under real.
-        encoded: all frames of ``data``; None: they are encoded first.
+        inputs: checkpoint and episodes.
+        config: of the training.
+        page: HTML file for film strips of held-out windows.
 
     Returns:
-        The report that ``config.json`` keeps under ``decoder``.
+        The report, which ``config.json`` holds under ``decoder``.
 
     Raises:
-        CheckpointError, DataError: what is there cannot be used, or they do not belong together.
+        CheckpointError, DataError: a file cannot be used.
+        TrainingError: a loss that is not finite.
     """
-    checkpoint, episodes = load_checkpoint(folder), EpisodeFile(data)
-    check_contract(checkpoint.contract, episodes.contract)
-    training, held_out = split_of(checkpoint, episodes)
-    frames = _Frames(checkpoint, episodes, encoded or encode_frames(checkpoint.model, episodes))
-    windows = frames.windows(held_out, seed)
+    checkpoint, encoded, seed = load_checkpoint(inputs.folder), inputs.encoded, inputs.seed
+    windows = held_out_windows(checkpoint.model, encoded, HORIZON, seed, MAX_WINDOWS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder = new_decoder(checkpoint, config)
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rows = np.flatnonzero(np.isin(episodes.episode_of_frames(), training))
-    _fit(decoder, frames, rows, config, np.random.default_rng(seed), progress)
+    _fit(decoder, inputs, config)
     round_weights(decoder)
-    decoder.eval().requires_grad_(False)
-    report = {
-        'config': to_dict(config),
-        'seed': seed,
-        'git': git_hash(),
-        **_measure(decoder, frames, windows),
-    }
-    add_module(folder, 'decoder', decoder, report, {WEIGHTS: fingerprint(checkpoint.model)})
+    evaluation = _DecoderEvaluation(checkpoint, decoder, encoded, windows)
+    report = {'config': to_dict(config), 'seed': seed, 'git': git_hash(), **evaluation.report()}
+    metadata = {FINGERPRINT_KEY: fingerprint(checkpoint.model)}
+    add_module(inputs.folder, 'decoder', decoder, report, metadata)
     if page is not None:
-        write_decoder_report(
-            page,
-            f'What {folder.name} imagines, held-out episodes of {data.name}',
-            format_decoder(report),
-            *_strips(decoder, frames, windows),
-            checkpoint.contract.time.model_dt,
-        )
+        data, table = encoded.episodes.path.name, html.escape(format_decoder(report))
+        title = f'Predictions of {inputs.folder.name}, held-out episodes of {data}'
+        text = TEXT.format(model_dt=checkpoint.contract.time.model_dt)
+        worst, typical = evaluation.strips()
+        sections = [
+            ('Errors', text, f'<pre>{table}</pre>'),
+            ('Largest errors', WORST_TEXT, worst),
+            ('Typical errors', TYPICAL_TEXT, typical),
+        ]
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(html_page(title, sections, width_rem=112))
     return report
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """Held-out windows rolled out open loop; W windows, ``AHEAD`` model steps.
+def _fit(decoder: Decoder, inputs: HeadTraining, config: DecoderConfig) -> None:
+    """Fit ``decoder`` to the pixels of the training split by least squares."""
+    encoded, rng = inputs.encoded, np.random.default_rng(inputs.seed)
+    rows = np.flatnonzero(encoded.frames_of(encoded.training))
+    pixels = encoded.episodes.pixels
+    mean = unify_hues(np.asarray(pixels[rng.permutation(rows)[:MEAN_FRAMES]]))
+    mean = mean.mean(0, dtype=np.float64) / 255.0
+    decoder.mean.copy_(torch.from_numpy(mean).permute(2, 0, 1).half())
+    needed = config.steps * config.batch
+    # every frame is used once before any is used again
+    order = np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])
+    batches = order[:needed].reshape(config.steps, -1)
+
+    def loss(step: int) -> Tensor:
+        images = unify_hues(np.asarray(pixels[batches[step]]))
+        target = torch.from_numpy(images).permute(0, 3, 1, 2)
+        with mixed_precision():
+            decoded = decoder(torch.from_numpy(encoded.z[batches[step]]))
+        return (decoded.float() - target / 255.0).square().mean()
+
+    optimizer = adamw_one_cycle(decoder, config.steps, config.learning_rate)
+    fit(decoder, loss, optimizer, 'decoder')
+
+
+class _DecoderEvaluation:
+    """Decoded predictions of held-out windows, compared with camera images.
 
     Attributes:
-        frames: (W, AHEAD + 1) rows of the episode file.
-        latents: (W, AHEAD + 1, D), the first as seen, the others imagined.
+        latents: (W, HORIZON + 1, D), the first recorded, the others predicted open loop.
         error: (W,) mean squared error of the last latent.
     """
 
-    frames: NDArray[np.int64]
-    latents: Tensor
-    error: NDArray[np.float32]
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        decoder: Decoder,
+        encoded: EncodedEpisodes,
+        windows: RolloutWindows,
+    ) -> None:
+        self._checkpoint, self._decoder = checkpoint, decoder
+        self._episodes, self._frames = encoded.episodes, windows.frames
+        self._proprio = encoded.episodes.proprioception()
+        predicted = windows.rollout(checkpoint.model)
+        self.latents = torch.cat([windows.z[:, None], predicted], 1)
+        self.error = (predicted[:, -1] - windows.targets[:, -1]).square().mean(1).numpy()
+
+    def report(self) -> dict[str, Any]:
+        """Return the errors of the images decoded from recorded and predicted latents."""
+        mean = self._decoder.mean.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        steps: dict[str, Any] = {}
+        for step in REPORTED_STEPS:
+            rows = self._frames[:, step]
+            real = unify_hues(self._images(rows))
+            decoded = self._decoder.decode(self.latents[:, step])
+            near = self._pixels_near_object(rows)
+            means = np.broadcast_to(mean, real.shape)
+            steps[str(step)] = {
+                'psnr_db': psnr_db(decoded, real),
+                'mean_image_psnr_db': psnr_db(mean, real),
+                'object_psnr_db': psnr_db(decoded[near], real[near]),
+                'object_mean_image_psnr_db': psnr_db(means[near], real[near]),
+                'object_cm': self._object_error_cm(rows, decoded),
+            }
+        first = self._frames[:, 0]
+        return {
+            'windows': len(self._frames),
+            'steps': steps,
+            'real': {'object_cm': self._object_error_cm(first, self._images(first))},
+        }
+
+    def strips(self) -> tuple[str, str]:
+        """Return film strips of the windows with the largest errors and of typical ones: HTML."""
+        ranked = rank_windows(self.error, self._frames, self._episodes, STRIPS)
+        worst, typical = ('\n'.join(self._strip(int(w)) for w in kind) for kind in ranked)
+        return worst, typical
+
+    def _strip(self, window: int) -> str:
+        """Return the camera images of a window above the decoded ones, as an HTML figure."""
+        rows = self._frames[window]
+        frames = np.stack([self._images(rows), self._decoder.decode(self.latents[window])])
+        gaps = [(0, 0), (0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)]
+        frames = np.pad(frames, gaps, constant_values=255)
+        image = np.vstack([np.hstack(list(row)) for row in frames])
+        episode = int(self._episodes.episode_of_frames()[rows[0]])
+        error = self.error[window]
+        caption = f'episode {episode}, frame {int(rows[0])}: error {error:.4f} at the end'
+        return html_figure(image, caption)
+
+    def _images(self, rows: NDArray[np.int64]) -> Images:
+        """Return the images (B, h, w, 3) of frames ``rows`` (B,)."""
+        return np.asarray(self._episodes.pixels[rows])
+
+    def _pixels_near_object(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return the index of the pixels around the object, clipped at the image's edge."""
+        camera = self._episodes.contract.camera
+        position = self._episodes.object_position[rows].astype(float)
+        centre = np.rint(project(camera, position)).astype(np.int64)
+        offsets = np.arange(-OBJECT_RADIUS_PX, OBJECT_RADIUS_PX + 1)
+        x = (centre[:, :1] + offsets).clip(0, camera.width - 1)
+        y = (centre[:, 1:] + offsets).clip(0, camera.height - 1)
+        return np.arange(len(rows))[:, None, None], y[:, :, None], x[:, None, :]
+
+    @torch.inference_mode()
+    def _object_error_cm(self, rows: NDArray[np.int64], images: Images) -> float:
+        """Return the median error (cm) of the object's probe on ``images`` and true joints."""
+        latents, _ = encode_frames(self._checkpoint.model, images, self._proprio[rows])
+        position = self._checkpoint.probes.read('object', torch.from_numpy(latents)).numpy()
+        error = np.linalg.norm(position - self._episodes.object_position[rows], axis=-1)
+        return float(np.median(error)) * 100.0
 
 
-class _Frames:
-    """Frames of the episodes, their latents (N, D), and what is to be drawn of these."""
-
-    def __init__(self, checkpoint: Checkpoint, episodes: EpisodeFile, encoded: Encoded) -> None:
-        self.checkpoint, self.episodes, self.latents = checkpoint, episodes, encoded.z
-        self.proprio = episodes.proprioception(checkpoint.model.sees_velocity)
-
-    def images(self, rows: NDArray[np.int64]) -> Images:
-        """(B, h, w, 3) of frames ``rows`` (B,)."""
-        return np.asarray(self.episodes.pixels[rows])
-
-    def windows(self, held_out: NDArray[np.int64], seed: int) -> _Windows:
-        """Windows drawn from the episodes ``held_out``.
-
-        Raises:
-            DataError: no episode is long enough.
-        """
-        model, episodes = self.checkpoint.model, self.episodes
-        skip, past = model.contract.time.frame_skip, model.past
-        length = AHEAD + 1 + past
-        starts = WindowSampler(
-            episodes, held_out, length, skip, seed, with_velocity=model.sees_velocity
-        ).starts
-        starts = np.random.default_rng(seed).permutation(starts)[:MEASURED]
-        now, z_prev, actions, after = windows_of(
-            model, HeldOut(self.latents, np.asarray(episodes.action), starts), AHEAD
-        )
-        with torch.inference_mode():
-            ahead = model.rollout(now, z_prev, actions)
-        frames = np.add.outer(starts, (past + np.arange(AHEAD + 1)) * skip)
-        error = (ahead[:, -1] - after[:, -1]).square().mean(1).numpy()
-        return _Windows(frames, torch.cat([now[:, None], ahead], 1), error)
-
-
-def _fit(
-    decoder: Decoder,
-    frames: _Frames,
-    rows: NDArray[np.int64],
-    config: DecoderConfig,
-    rng: np.random.Generator,
-    progress: bool,
-) -> None:
-    """Least squares on the pixels of frames ``rows`` (N,), all of them before any comes again."""
-    some = rng.permutation(rows)[:MEAN_FRAMES]
-    mean = one_hue(frames.images(some)).mean(0, dtype=np.float64) / 255.0
-    decoder.mean.copy_(torch.from_numpy(mean).permute(2, 0, 1).half())
-    optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, config.steps, pct_start=0.1
-    )
-    needed = config.steps * config.batch
-    order = np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])
-    bar = tqdm(order[:needed].reshape(config.steps, -1), desc='decoder', disable=not progress)
-    for i, batch in enumerate(bar):
-        z = torch.from_numpy(frames.latents[batch])
-        target = torch.from_numpy(one_hue(frames.images(batch))).permute(0, 3, 1, 2)
-        with mixed_precision():
-            drawn = decoder(z)
-        error = (drawn.float() - target / 255.0).square().mean()
-        optimizer.zero_grad()
-        error.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if i % 20 == 0:
-            bar.set_postfix(psnr=f'{decibel(error.item()):.1f} dB')
-
-
-def decibel(mse: float) -> float:
-    """Peak signal-to-noise ratio of a mean squared error, of values in [0, 1]."""
+def psnr_db(decoded: Images, real: Images) -> float:
+    """Return the peak signal-to-noise ratio of decoded images, dB, at most 100."""
+    error = decoded.astype(np.float32) - real
+    mse = float(np.square(error).mean(dtype=np.float64)) / 255.0**2
     return float(-10.0 * np.log10(max(mse, 1e-10)))
 
 
-def _measure(decoder: Decoder, frames: _Frames, windows: _Windows) -> dict[str, Any]:
-    """Errors of pictures of what was seen and of what was imagined, on held-out windows."""
-    mean = decoder.mean.mul(255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    report: dict[str, Any] = {'windows': len(windows.frames), 'steps': {}}
-    for step in (0, *(s for s in REPORTED if s <= AHEAD)):
-        rows = windows.frames[:, step]
-        real = one_hue(frames.images(rows))
-        drawn = decoder.pictures(windows.latents[:, step])
-        around = _around_object(frames, rows)
-        report['steps'][str(step)] = {
-            'psnr_db': decibel(_mse(drawn, real)),
-            'mean_image_psnr_db': decibel(_mse(mean, real)),
-            'object_psnr_db': decibel(_mse(drawn[around], real[around])),
-            'object_mean_image_psnr_db': decibel(
-                _mse(np.broadcast_to(mean, real.shape)[around], real[around])
-            ),
-            **_misread_cm(frames, rows, drawn),
-        }
-    rows = windows.frames[:, 0]
-    report['real'] = _misread_cm(frames, rows, frames.images(rows))
-    return report
-
-
-def _mse(drawn: Images, real: Images) -> float:
-    """Of values in [0, 1]."""
-    error = drawn.astype(np.float32) - real
-    return float(np.square(error).mean(dtype=np.float64)) / 255.0**2
-
-
-def _around_object(frames: _Frames, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Index of the pixels round the object, at the edge as near as there are."""
-    camera = frames.checkpoint.contract.camera
-    place = frames.episodes.object_position[rows].astype(float)
-    centre = np.rint(project(camera, place)).astype(np.int64)
-    offsets = np.arange(-AROUND_PX, AROUND_PX + 1)
-    x = (centre[:, :1] + offsets).clip(0, camera.width - 1)
-    y = (centre[:, 1:] + offsets).clip(0, camera.height - 1)
-    return np.arange(len(rows))[:, None, None], y[:, :, None], x[:, None, :]
-
-
-@torch.inference_mode()
-def _misread_cm(frames: _Frames, rows: NDArray[np.int64], images: Images) -> dict[str, float]:
-    """Median cm by which object and tip are misread in ``images`` of frames ``rows``.
-
-    The object by its probe from the latent of the image, with the true joints; the tip by what
-    the belief's heads see in the image alone, if there are any.
-    """
-    checkpoint, episodes = frames.checkpoint, frames.episodes
-    z = torch.from_numpy(encode_all(checkpoint.model, images, frames.proprio[rows]))
-    read = checkpoint.probes.read('object', z).numpy()
-    found = {'object_cm': _median_cm(read, episodes.object_position[rows])}
-    heads, model = load_belief_heads(checkpoint), checkpoint.model
-    if heads is not None and isinstance(model, WorldModel):
-        features = model.encode_parts(images, frames.proprio[rows])[1]
-        found['tip_cm'] = _median_cm(heads.sight(features)[0].numpy(), episodes.tip_position[rows])
-    return found
-
-
-def _median_cm(read: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    return float(np.median(np.linalg.norm(read - truth, axis=-1))) * 100.0
-
-
-def _strips(
-    decoder: Decoder, frames: _Frames, windows: _Windows
-) -> tuple[list[Strip], list[Strip]]:
-    """The worst windows, one an episode, and ordinary ones."""
-    ranking = np.argsort(-windows.error, kind='stable')
-    of_window = frames.episodes.episode_of_frames()[windows.frames[ranking, 0]]
-    worst = ranking[np.sort(np.unique(of_window, return_index=True)[1])][:STRIPS]
-    ordinary = ranking[len(ranking) // 2 :][:STRIPS]
-
-    def strip(window: int) -> Strip:
-        rows = windows.frames[window]
-        episode = int(frames.episodes.episode_of_frames()[rows[0]])
-        return Strip(
-            frames.images(rows),
-            decoder.pictures(windows.latents[window]),
-            f'episode {episode}, frame {int(rows[0])}: '
-            f'error {windows.error[window]:.4f} at the end',
-        )
-
-    return [strip(int(w)) for w in worst], [strip(int(w)) for w in ordinary]
-
-
 def format_decoder(report: dict[str, Any]) -> str:
-    """The report as a table for people."""
+    """Return the report of ``train_decoder`` as a table."""
     lines = [
-        'PSNR, dB            whole image (mean image)   round the object (mean image)   '
-        'misread in it: object, tip'
+        'PSNR, dB            whole image (mean image)   around the object (mean image)   '
+        'error of the object'
     ]
     for step, row in report['steps'].items():
-        name = 'seen' if step == '0' else f'{step} model steps on'
+        name = 'recorded' if step == '0' else f'{step} model steps ahead'
         lines.append(
             f'{name:20s}{row["psnr_db"]:11.1f} ({row["mean_image_psnr_db"]:.1f})'
             f'{row["object_psnr_db"]:24.1f} ({row["object_mean_image_psnr_db"]:.1f})'
-            f'{"":14s}{_centimetres(row)}'
+            f'{"":14s}{row["object_cm"]:.2f} cm'
         )
-    lines.append(f'{"the real images":75s}{_centimetres(report["real"])}')
+    lines.append(f'{"camera images":75s}{report["real"]["object_cm"]:.2f} cm')
     lines.append(f'held-out windows: {report["windows"]}')
     return '\n'.join(lines)
-
-
-def _centimetres(row: dict[str, float]) -> str:
-    return ', '.join(f'{row[k]:.2f} cm' for k in ('object_cm', 'tip_cm') if k in row)

@@ -1,104 +1,162 @@
-"""All frames of an episode file as a world model sees them, for what is taught on them."""
+"""Encoded episodes: frozen latents of all frames of an episode file, for training on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.episodes import DataError, EpisodeFile
-from ..model.architectures import AnyWorldModel
-from ..model.checkpoint import Checkpoint, check_contract
-from ..model.precision import mixed_precision
-from ..model.world_model import WorldModel, encode_all
+from jepa_arm.config import to_dict
+from jepa_arm.core.files import git_hash
+from jepa_arm.datasets.episodes import DataError, EpisodeFile
+from jepa_arm.model.checkpoint import AnyWorldModel, Checkpoint, check_contract
+from jepa_arm.model.numerics import mixed_precision
+from jepa_arm.model.world_model import WorldModel
 
 BATCH = 512
 """Frames encoded at once."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Frozen latents of N frames.
+class EncodedEpisodes:
+    """Episodes with the frozen latents of their N frames, split into training and held-out ones.
 
     Attributes:
-        z: (N, D). features: (N, F) of the images alone; F is 0 where the model has none.
+        episodes: the episode file.
+        z: (N, D) latents.
+        features: (N, F) of the images alone; F is 0 for models without such features.
+        training, held_out: indices of episodes.
     """
 
+    episodes: EpisodeFile
     z: NDArray[np.float32]
     features: NDArray[np.float16]
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+    def frames_of(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which frames (N,) belong to the episodes ``indices``."""
+        return np.isin(self.episodes.episode_of_frames(), indices)
 
 
-Labelled = tuple[NDArray[np.float32], NDArray[np.float32]]
+@dataclass(frozen=True)
+class HeadTraining:
+    """Inputs of the training of a head, whatever the head.
+
+    Attributes:
+        folder: checkpoint with a world model and probes, to which the head is added.
+        encoded: the episodes it was trained on, see ``encode_for``.
+        seed: of weights and batches.
+    """
+
+    folder: Path
+    encoded: EncodedEpisodes
+    seed: int
+
+    def describe(self, config: Any) -> dict[str, Any]:
+        """Return the entries of a report on how the head was trained."""
+        return {**to_dict(config), 'seed': self.seed, 'git': git_hash()}
+
+
+LabelledLatents = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Latents (N, D) of frames, and positions (N, 3) m of the object in them."""
 
 
-def check_play(episodes: EpisodeFile) -> None:
-    """Raises DataError where ``episodes`` are stills."""
-    if episodes.is_stills:
+def check_has_motion(episodes: EpisodeFile) -> None:
+    """Check that ``episodes`` are play and not rendered scenes.
+
+    Raises:
+        DataError: they are rendered scenes.
+    """
+    if episodes.has_rendered_scenes:
         raise DataError(
-            f'{episodes.path}: expected play, got stills, which show no motion: give the file '
-            'that they were made of, and them by --stills where they are taken'
+            f'{episodes.path}: expected play, got rendered scenes, which have no motion; give the '
+            'file of play they were made for'
         )
 
 
-def split_of(
-    checkpoint: Checkpoint, episodes: EpisodeFile
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the ``episodes`` that taught the model of ``checkpoint``, and of the others.
+def encode_for(checkpoint: Checkpoint, data: Path) -> EncodedEpisodes:
+    """Return the episode file ``data``, which ``checkpoint`` was trained on, encoded by it.
 
     Raises:
-        DataError: they are stills.
+        CheckpointError: the file is of another robot.
+        DataError: the file cannot be used or contains rendered scenes.
     """
-    check_play(episodes)
-    about = checkpoint.info['training']
-    return episodes.split(about['seed'], about['config']['held_out'])
+    episodes = EpisodeFile(data)
+    check_contract(checkpoint.contract, episodes.contract)
+    check_has_motion(episodes)
+    training = checkpoint.info['training']
+    split = episodes.split(training['seed'], training['config']['held_out'])
+    return encode_episodes(checkpoint.model, episodes, split)
 
 
-def encode_frames(model: AnyWorldModel, episodes: EpisodeFile) -> Encoded:
-    """What ``model``, in eval mode, sees in all frames of ``episodes``.
+def encode_episodes(
+    model: AnyWorldModel, episodes: EpisodeFile, split: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> EncodedEpisodes:
+    """Return all frames of ``episodes`` encoded by ``model``, which is in eval mode.
+
+    ``split`` are the indices of training and held-out episodes.
+    """
+    encoded = encode_frames(model, episodes.pixels, episodes.proprioception())
+    return EncodedEpisodes(episodes, *encoded, *split)
+
+
+@torch.inference_mode()
+def encode_frames(
+    model: AnyWorldModel,
+    pixels: NDArray[np.uint8],
+    proprio: NDArray[np.float32],
+    batch: int = BATCH,
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """Return the latents (N, D) of N frames and the features (N, F) of their images alone.
+
+    They are encoded in batches under ``mixed_precision``. F is 0 for models without such features.
+
+    Args:
+        model: in eval mode.
+        pixels: (N, h, w, 3), may be a memory map. proprio: (N, P).
+        batch: frames encoded at once.
+    """
+    width = model.config.image_features if isinstance(model, WorldModel) else 0
+    latents = np.empty((len(pixels), model.latent_dim), np.float32)
+    features = np.empty((len(pixels), width), np.float16)
+    for start in range(0, len(pixels), batch):
+        rows = slice(start, start + batch)
+        inputs = np.array(pixels[rows]), np.array(proprio[rows])
+        with mixed_precision():
+            if isinstance(model, WorldModel):
+                z, of_images = model.encode_with_features(*inputs)
+                features[rows] = of_images.float().numpy()
+            else:
+                z = model.encode(*inputs)
+        latents[rows] = z.numpy()
+    return latents, features
+
+
+def open_rendered_scenes(path: Path, play: EpisodeFile, seed: int, held_out: float) -> EpisodeFile:
+    """Open the rendered scenes in ``path``, made for ``play`` split by ``seed`` and ``held_out``.
 
     Raises:
         CheckpointError: they are of another robot.
+        DataError: the file has no rendered scenes, or scenes made for another training split.
     """
-    check_contract(model.contract, episodes.contract)
-    proprio = np.asarray(episodes.proprioception(model.sees_velocity))
-    if not isinstance(model, WorldModel):
-        z = encode_all(model, episodes.pixels, proprio)
-        return Encoded(z, np.zeros((len(z), 0), np.float16))
-    latents = np.empty((len(proprio), model.latent), np.float32)
-    seen = np.empty((len(proprio), model.config.image_width), np.float16)
-    for start in range(0, len(proprio), BATCH):
-        rows = slice(start, start + BATCH)
-        with torch.inference_mode(), mixed_precision():
-            given = np.array(episodes.pixels[rows]), np.array(proprio[rows])
-            z, features = model.encode_parts(*given)
-        latents[rows], seen[rows] = z.numpy(), features.float().numpy()
-    return Encoded(latents, seen)
-
-
-def open_stills(path: Path, play: EpisodeFile, seed: int, held_out: float) -> EpisodeFile:
-    """The stills in ``path``, made of ``play`` with a split by ``seed`` and ``held_out``.
-
-    Raises:
-        CheckpointError: they are of another robot.
-        DataError: not a file of stills, or of other arms than those of the training split.
-    """
-    stills = EpisodeFile(path)
-    check_contract(play.contract, stills.contract)
-    made = {'seed': play.seed, 'config': play.config}
-    told = stills.seed, stills.config.get('held_out'), stills.config.get('play')
-    if not stills.is_stills or told != (seed, held_out, made):
+    scenes = EpisodeFile(path)
+    check_contract(play.contract, scenes.contract)
+    expected = seed, held_out, {'seed': play.seed, 'config': play.config}
+    actual = scenes.seed, scenes.config.get('held_out'), scenes.config.get('play')
+    if not scenes.has_rendered_scenes or actual != expected:
         raise DataError(
-            f'{path}: expected stills of {play.path} with seed {seed} and a share of {held_out} '
-            'held out: make them by jepa-arm stills'
+            f'{path}: expected scenes rendered for {play.path} with seed {seed} and a share of '
+            f'{held_out} held out; make them with jepa-arm data render'
         )
-    return stills
+    return scenes
 
 
-def encode_stills(model: AnyWorldModel, stills: EpisodeFile) -> Labelled:
-    """What ``model``, in eval mode, sees in ``stills``, and where their objects are."""
-    z = encode_all(model, stills.pixels, stills.proprioception(model.sees_velocity))
-    return z, np.asarray(stills.object_position)
+def encode_rendered_scenes(model: AnyWorldModel, scenes: EpisodeFile) -> LabelledLatents:
+    """Return latents and object positions of all rendered ``scenes``."""
+    z, _ = encode_frames(model, scenes.pixels, scenes.proprioception())
+    return z, np.asarray(scenes.object_position)

@@ -1,307 +1,184 @@
-"""Trains the goal-conditioned heads on frozen latents, with goals taken from hindsight.
-
-Actor: mixture-density behaviour cloning towards what the same episode reached 1 to
-``max_steps`` control steps later (goal-conditioned supervised learning). Value: expectile
-regression of the goal-reaching return (HIQL, arXiv:2307.11949, eq. 4, action-free form), with
-"reached" meaning within ``reached_within`` of the goal position.
-"""
+"""Hindsight sampling: transitions of recorded episodes with goals that were reached later."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from ..config import HeadsConfig, to_dict
-from ..data.episodes import EpisodeFile
-from ..model.checkpoint import (
-    Checkpoint,
-    add_module,
-    check_contract,
-    git_hash,
-    load_checkpoint,
-    round_weights,
-)
-from ..model.optimizers import adamw
-from ..planning.heads import Heads, goal_features
-from ..planning.pose_heads import PoseHeads
-from .cpu import worker_pool
-from .encoding import Encoded, encode_frames, split_of
+from jepa_arm.model.heads.actor_critic import goal_features
+
+from .encoding import EncodedEpisodes
+
+FIRST_FRAME_REPEATS = 4
+"""Extra samples of the first frame of an episode. Later the arm rests only where a goal has just
+been reached; without these samples, rest itself would predict success."""
+NEAR_GOAL_STD = 0.04
+"""m on each axis: distance of random goals near the subject."""
+Batch = dict[str, Tensor]
 
 
-def train_heads(
-    folder: Path,
-    data: Path,
-    config: HeadsConfig,
-    seed: int,
-    progress: bool,
-    encoded: Encoded | None = None,
-) -> None:
-    """Trains actor and value for the checkpoint in ``folder`` and adds them to it.
+class GoalSampler(Protocol):
+    """Source of training batches for actor and value."""
 
-    The two train side by side in two processes of one thread each.
+    def sample(self, count: int, max_steps: int, random_goals: float) -> Batch:
+        """Return ``count`` transitions with goals, by name.
 
-    Args:
-        folder: checkpoint with a world model and probes; gets ``heads.safetensors``.
-        data: the episode file it was trained on; only its training split is used.
-        encoded: all of its frames; None: they are encoded first.
+        Args:
+            count: of transitions.
+            max_steps: largest time to a goal in control steps.
+            random_goals: share of goals that are not taken from the future of the episode.
+        """
+        ...
 
-    Raises:
-        CheckpointError, DataError: what is there cannot be used, or they do not belong together.
-        RuntimeError: a loss that is not finite.
+    def features(self, batch: Batch, later: bool = False) -> Tensor:
+        """Return the networks' inputs (B, N) now, or one model step later."""
+        ...
+
+    def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
+        """Return which goals (B,) are reached now, within ``tolerance`` (m) for positions."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Latents and actions of all frames, and which frames form the episodes to sample from.
+
+    Attributes:
+        latents: (N, D). actions: (N, A), the last row of an episode is not used.
+        starts, lengths: (E,) first frame and number of frames of each episode.
+        frame_skip: K, control steps in a model step.
     """
-    checkpoint = load_checkpoint(folder)
-    episodes = EpisodeFile(data)
-    check_contract(checkpoint.contract, episodes.contract)
-    encoded = encoded or encode_frames(checkpoint.model, episodes)
-    fit_heads(checkpoint, episodes, encoded.z, config, seed, progress)
+
+    latents: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    frame_skip: int
+
+    @classmethod
+    def training_split(cls, encoded: EncodedEpisodes) -> Trajectories:
+        """Return the episodes of the training split."""
+        episodes, indices = encoded.episodes, encoded.training
+        return cls(
+            encoded.z,
+            np.asarray(episodes.action),
+            episodes.ep_offset[indices],
+            episodes.ep_len[indices],
+            episodes.contract.time.frame_skip,
+        )
+
+    def transitions(
+        self, first_frame_repeats: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the frames (T,) with a successor one model step later.
+
+        Also return the first and the last frame (T,) of each one's episode. The first frame of
+        each episode occurs ``first_frame_repeats`` times more.
+        """
+        starts, lengths = self.starts, self.lengths
+        usable = np.maximum(lengths - self.frame_skip, 0)
+        now = [start + np.arange(n) for start, n in zip(starts, usable, strict=True)]
+        first = np.repeat(starts, first_frame_repeats)
+        last = np.repeat(starts + lengths - 1, first_frame_repeats)
+        return (
+            np.concatenate([*now, first]),
+            np.concatenate([np.repeat(starts, usable), first]),
+            np.concatenate([np.repeat(starts + lengths - 1, usable), last]),
+        )
+
+    def batch(self, now: NDArray[np.int64], start: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Return latents and action blocks of transitions from frames ``now`` (B,).
+
+        Args:
+            now: frames. start: first frames of their episodes.
+
+        Returns:
+            z, z_prev, z_next (B, D), one model step apart; action (B, K*A).
+        """
+        skip = self.frame_skip
+        return {
+            'z': self.latents[now],
+            'z_prev': self.latents[np.maximum(now - skip, start)],
+            'z_next': self.latents[now + skip],
+            'action': np.concatenate([self.actions[now + i] for i in range(skip)], axis=1),
+        }
 
 
-def fit_heads(
-    checkpoint: Checkpoint,
-    episodes: EpisodeFile,
-    latents: NDArray[np.float32],
-    config: HeadsConfig,
-    seed: int,
-    progress: bool,
-) -> None:
-    """``train_heads`` for an open checkpoint and the ``latents`` (N, D) of all frames."""
-    with torch.inference_mode():
-        z = torch.from_numpy(latents)
-        reads = np.stack([checkpoint.probes.read(s, z).numpy() for s in ('tip', 'object')])
-    training, _ = split_of(checkpoint, episodes)
-    arguments = (
-        latents,
-        np.asarray(episodes.action),
-        np.stack([episodes.tip_target, episodes.object_position]),
-        reads,
-        episodes.ep_offset[training],
-        episodes.ep_len[training],
-        episodes.contract.time.frame_skip,
-    )
-    sizes = (checkpoint.model.latent, checkpoint.model.block_width, config.max_steps)
-    jobs = [(name, sizes, arguments, config, seed, progress) for name in ('actor', 'value')]
-    with worker_pool(2) as pool:
-        results = list(pool.map(_train_head, jobs))
-    heads = Heads(*sizes)
-    for name, (state, _) in zip(('actor', 'value'), results, strict=True):
-        getattr(heads, name).load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
-    round_weights(heads)
-    losses = {'actor_loss': results[0][1], 'value_loss': results[1][1]}
-    info = {**to_dict(config), 'seed': seed, 'git': git_hash(), **losses}
-    add_module(checkpoint.folder, 'heads', heads, info)
-
-
-def _train_head(job: tuple) -> tuple[dict[str, NDArray], float]:
-    name, sizes, arguments, config, seed, progress = job
-    torch.manual_seed(seed)
-    heads = Heads(*sizes)
-    data = Hindsight(*arguments, rng=np.random.default_rng([seed, ord(name[0])]))
-    train = {'actor': train_actor, 'value': train_value}[name]
-    loss = train(heads, data, config, progress)
-    state = getattr(heads, name).state_dict()
-    return {k: v.numpy() for k, v in state.items()}, loss
-
-
-FIRST_FRAMES = 4
-"""How often the first frame of an episode is drawn beside the others. Later the arm rests only
-where a goal was just reached; without these, rest itself would look like success."""
-
-
-MISSED_BY = 0.04
-"""m, how far the random goals near the subject lie from it on each axis (standard deviation)."""
-
-
-class Samples(Protocol):
-    """What heads are trained on."""
-
-    def sample(self, count: int, max_steps: int, random_goals: float) -> dict[str, Tensor]:
-        """``count`` rows: z, z_prev, z_next, action, remaining, and what the goals are told by."""
-        ...
-
-    def features(self, rows: dict[str, Tensor], later: bool = False) -> Tensor:
-        """What the heads see in ``rows`` now, or a model step later."""
-        ...
-
-    def is_reached(self, rows: dict[str, Tensor], within: float) -> Tensor:
-        """(B,) whether the goals are reached now; ``within`` m, where they are places."""
-        ...
-
-
-def frames_with_next(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64], frame_skip: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Frames that have another a model step later, and first and last of their episodes, (N,)."""
-    usable = np.maximum(lengths - frame_skip, 0)
-    now = [start + np.arange(n) for start, n in zip(starts, usable, strict=True)]
-    return (
-        np.concatenate(now),
-        np.repeat(starts, usable),
-        np.repeat(starts + lengths - 1, usable),
-    )
-
-
-class Hindsight:
-    """Samples (state, next state, action block, goal) from episodes of frozen latents.
-
-    Args:
-        latents: (N, D) of all frames. actions: (N, A), last row of an episode unused.
-        truth: (2, N, 3) m, where the tip was told to be, and where the object was. Goals are
-            taken from here: a value taught by the probes' readings learns to move the reading,
-            for instance by hiding the object behind the arm.
-        reads: (2, N, 3) m, the same as the probes read it in ``latents``.
-        starts, lengths: (E,) offset and frames of the episodes to sample from.
-        frame_skip: control steps in a model step.
-    """
+class HindsightSampler:
+    """Transitions with positions of tip or object as goals; see ``GoalSampler``."""
 
     def __init__(
         self,
-        latents: NDArray[np.float32],
-        actions: NDArray[np.float32],
-        truth: NDArray[np.float32],
-        reads: NDArray[np.float32],
-        starts: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        frame_skip: int,
+        trajectories: Trajectories,
+        positions: NDArray[np.float32],
+        estimates: NDArray[np.float32],
         rng: np.random.Generator,
     ) -> None:
-        self._latents, self._actions, self._skip, self._rng = latents, actions, frame_skip, rng
-        self._truth, self._reads = truth, reads
-        now, start, end = frames_with_next(starts, lengths, frame_skip)
-        first = np.repeat(starts, FIRST_FRAMES)
-        self._now = np.concatenate([now, first])
-        self._start = np.concatenate([start, first])
-        self._end = np.concatenate([end, first + np.repeat(lengths - 1, FIRST_FRAMES)])
+        """Create the sampler.
 
-    def sample(self, count: int, max_steps: int, random_goals: float) -> dict[str, Tensor]:
-        """``count`` rows; goals from the future of the episode, or at random.
+        Args:
+            trajectories: to sample from.
+            positions: (2, N, 3) m, true tip target and object position. Goals are taken from
+                these: a value trained on estimates learns to change the estimate, for instance by
+                hiding the object behind the arm.
+            estimates: (2, N, 3) m, the same as read from the latents by the probes.
+            rng: of the samples.
+        """
+        self._trajectories, self._rng = trajectories, rng
+        self._positions, self._estimates = positions, estimates
+        self._now, self._start, self._end = trajectories.transitions(FIRST_FRAME_REPEATS)
 
-        Object goals prefer futures in which the object moves by more than 1 cm. Half of the
-        random goals are near where the subject is: else an arm that has left the object would
-        be seen with goals that are reached or far away only, and a near miss would look good.
+    def sample(self, count: int, max_steps: int, random_goals: float) -> Batch:
+        """Return ``count`` transitions with goals; see ``GoalSampler.sample``.
+
+        Goals to which the subject moved are preferred.
 
         Returns:
-            z, z_prev, z_next (B, D); action (B, K*A); goal, read, read_next (B, 3) m; gap (B,)
-            m, true distance to the goal; subject (B,) 1 object, 0 tip; remaining (B,) control
-            steps to the goal.
+            z, z_prev, z_next (B, D); action (B, K*A); goal, read, read_next (B, 3) m: goal
+            position and estimates of the subject's position; gap (B,) m from the subject to the
+            goal; subject (B,) 1 for the object, 0 for the tip; remaining (B,) control steps to a
+            goal of the future.
         """
-        rng = self._rng
+        rng, positions = self._rng, self._positions
         pick = rng.integers(0, len(self._now), 2 * count)
         now, end, start = self._now[pick], self._end[pick], self._start[pick]
         subject = (rng.random(2 * count) < 0.65).astype(np.int64)
         steps = np.minimum(rng.integers(1, max_steps + 1, 2 * count), end - now)
-        goal = self._truth[subject, now + steps]
-        moved = np.linalg.norm(goal - self._truth[subject, now], axis=1) > 0.01
+        goal = positions[subject, now + steps]
+        moved = np.linalg.norm(goal - positions[subject, now], axis=1) > 0.01
         order = np.argsort(~moved & (rng.random(2 * count) < 0.7), kind='stable')[:count]
         now, start, subject = now[order], start[order], subject[order]
         steps, goal = steps[order], goal[order]
-        other = rng.random(count) < random_goals
+        is_random = rng.random(count) < random_goals
         elsewhere = self._now[rng.integers(0, len(self._now), count)]
-        missed = rng.normal(0.0, MISSED_BY, (count, 3)).astype(np.float32)
-        missed[subject == 1, 2] = 0.0
-        near = self._truth[subject, now] + missed
+        offset = rng.normal(0.0, NEAR_GOAL_STD, (count, 3)).astype(np.float32)
+        offset[subject == 1, 2] = 0.0
+        near = positions[subject, now] + offset
         is_near = rng.random(count) < 0.5
-        at_random = np.where(is_near[:, None], near, self._truth[subject, elsewhere])
-        goal = np.where(other[:, None], at_random, goal)
-        gap = np.linalg.norm(goal - self._truth[subject, now], axis=1)
-        block = np.concatenate([self._actions[now + i] for i in range(self._skip)], axis=1)
+        random = np.where(is_near[:, None], near, positions[subject, elsewhere])
+        goal = np.where(is_random[:, None], random, goal)
+        gap = np.linalg.norm(goal - positions[subject, now], axis=1)
         rows = {
-            'z': self._latents[now],
-            'z_prev': self._latents[np.maximum(now - self._skip, start)],
-            'z_next': self._latents[now + self._skip],
-            'action': block,
+            **self._trajectories.batch(now, start),
             'goal': goal,
             'gap': gap.astype(np.float32),
-            'read': self._reads[subject, now],
-            'read_next': self._reads[subject, now + self._skip],
+            'read': self._estimates[subject, now],
+            'read_next': self._estimates[subject, now + self._trajectories.frame_skip],
             'subject': subject.astype(np.float32),
             'remaining': steps.astype(np.float32),
         }
         return {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in rows.items()}
 
-    def features(self, rows: dict[str, Tensor], later: bool = False) -> Tensor:
-        """See ``Samples.features``."""
+    def features(self, batch: Batch, later: bool = False) -> Tensor:
+        """Return inputs (B, D + 7); see ``GoalSampler.features``."""
         z, read = ('z_next', 'read_next') if later else ('z', 'read')
-        return goal_features(rows[z], rows[read], rows['subject'], rows['goal'])
+        return goal_features(batch[z], batch[read], batch['subject'], batch['goal'])
 
-    def is_reached(self, rows: dict[str, Tensor], within: float) -> Tensor:
-        """See ``Samples.is_reached``."""
-        return rows['gap'] < within
-
-
-def train_actor(heads: Heads, data: Samples, config: HeadsConfig, progress: bool) -> float:
-    """Fits ``heads.actor``; returns the mean negative log-likelihood of the last 200 steps."""
-    actor = heads.actor.train()
-    losses: list[float] = []
-    for _ in schedule(actor, config.actor_steps, config, 'actor', progress, losses):
-        rows = data.sample(config.batch, heads.max_steps, random_goals=0.0)
-        loss = -actor.log_prob(
-            data.features(rows),
-            rows['z'] - rows['z_prev'],
-            rows['remaining'] / heads.max_steps,
-            rows['action'],
-        ).mean()
-        loss.backward()
-        losses.append(loss.item())
-    actor.eval()
-    return float(np.mean(losses[-200:]))
-
-
-def train_value(
-    heads: Heads | PoseHeads, data: Samples, config: HeadsConfig, progress: bool
-) -> float:
-    """Fits ``heads.value``; returns the mean loss of the last 200 steps."""
-    value = heads.value.train()
-    target = copy.deepcopy(value).requires_grad_(False)
-    losses: list[float] = []
-    for _ in schedule(value, config.value_steps, config, 'value', progress, losses):
-        rows = data.sample(config.batch, heads.max_steps, random_goals=0.5)
-        now, later = data.features(rows), data.features(rows, later=True)
-        with torch.no_grad():
-            is_reached = data.is_reached(rows, config.reached_within)
-            follow = -1.0 + config.discount * target(later)
-            wanted = torch.where(is_reached, torch.zeros_like(follow), follow)
-        loss = sum(_expectile(wanted - v, config.expectile) for v in value.both(now))
-        assert isinstance(loss, Tensor)
-        loss.backward()
-        losses.append(loss.item())
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), value.parameters(), strict=True):
-                slow.lerp_(fast, config.target_rate)
-    value.eval()
-    return float(np.mean(losses[-200:]))
-
-
-def _expectile(error: Tensor, expectile: float) -> Tensor:
-    weight = torch.where(error > 0, expectile, 1.0 - expectile)
-    return (weight * error**2).mean()
-
-
-def schedule(
-    module: torch.nn.Module,
-    steps: int,
-    config: HeadsConfig,
-    name: str,
-    progress: bool,
-    losses: list[float],
-) -> Iterator[int]:
-    """Yields before each backward pass and steps the optimiser after it (cosine rate)."""
-    optimizer = adamw(module, config.learning_rate, 1e-4, steps)
-    with tqdm(total=steps, desc=name, disable=not progress, mininterval=2.0) as bar:
-        for step in range(steps):
-            optimizer.zero_grad()
-            yield step
-            if not np.isfinite(losses[-1]):
-                raise RuntimeError(f'{name}: the loss is not finite at step {step}')
-            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
-            bar.update()
-            if step % 200 == 0:
-                bar.set_postfix(loss=f'{np.mean(losses[-200:]):.3f}')
+    def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
+        """Return which goals (B,) are reached; see ``GoalSampler.is_reached``."""
+        return batch['gap'] < tolerance

@@ -1,4 +1,4 @@
-"""The page that a training run ends with: losses, gates, read-outs, imagined beside real."""
+"""Report of a training run as an HTML page: losses, gates, probes, predicted positions."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ import html
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..config import CameraConfig
-from ..data.episodes import EpisodeFile
-from ..model.architectures import AnyWorldModel
-from ..model.gates import HeldOut, format_report, windows_of
-from ..model.probes import Probes
-from ..sim.camera import project
-from ..types import FloatArray, ImageArray
+from jepa_arm.config import CameraConfig
+from jepa_arm.core.types import FloatArray, ImageArray
+from jepa_arm.datasets.episodes import EpisodeFile
+from jepa_arm.model.checkpoint import AnyWorldModel
+from jepa_arm.model.heads.probes import Probes
+from jepa_arm.robot.camera import project
+
+from .encoding import EncodedEpisodes
+from .gates import HORIZON, format_report, held_out_windows
 
 STRIPS = 6
-"""Film strips of the worst windows, and as many of ordinary ones."""
-SHOWN = 3000
-"""Points in a scatter plot, at most."""
-SMOOTH = 50
-"""Steps that a line of training is averaged over."""
-ENLARGED = 192
-"""Pixels of a picture's height."""
-SUBJECTS = {'tip': (250, 170, 40), 'object': (60, 120, 255)}
-"""RGB colour of what was imagined of each; the truth has the same in white."""
+"""Film strips of the windows with the largest errors, and as many of typical ones."""
+MAX_POINTS = 3000
+"""Largest number of points in a scatter plot."""
+SMOOTHING_STEPS = 50
+"""Training steps averaged into a point of a curve; the last point may be of fewer."""
+PANEL_HEIGHT = 256
+"""Height of an enlarged image, pixels; the width follows from the camera."""
+MAX_PIXEL = 10_000
+"""Largest coordinate that is drawn: behind the camera it would be without bounds."""
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
+COLOURS = {'tip': (250, 170, 40), 'object': (60, 120, 255)}
+"""RGB colour of each subject's predicted position; true positions are white."""
 TRUTHS = {'tip': 'tip_target', 'object': 'object_position'}
 CURVES = {
     'prediction error': ('train/pred_loss', 'val/pred_loss'),
@@ -46,122 +50,86 @@ CURVES = {
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222;
-  padding: 0 1rem }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: {width}rem;
+  padding: 0 1rem; color: #222 }}
 pre {{ background: #f4f4f6; padding: 1rem; overflow-x: auto }}
-figure {{ margin: 0 0 1rem }} figure img {{ max-width: 100% }}
+figure {{ margin: 0 0 1rem }} figure img {{ width: 100%; image-rendering: pixelated }}
 svg {{ max-width: 100%; height: auto }}
+.episodes {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(32rem, 1fr));
+  gap: 1rem }}
+.won {{ border-left: 6px solid #3a3 }} .lost {{ border-left: 6px solid #c33 }}
 </style></head><body>
 <h1>{title}</h1>
-<h2>Gates</h2>
-<pre>{gates}</pre>
-<h2>Losses</h2>
-<p>Each step of the training averaged over {smooth} steps, and held-out windows.</p>
-{losses}
-<h2>Prediction, open loop</h2>
-<p>Held-out windows; persistence takes the latent to stay as it is.</p>
-{prediction}
-<h2>Spectrum of the latent</h2>
-<p>Eigenvalues of the covariance over held-out frames; SIGReg draws all of them towards 1.</p>
-{spectrum}
-<h2>Probes</h2>
-<p>Read from latents of held-out frames, beside the truth.</p>
-{probes}
-<h2>Imagined and real</h2>
-<p>What the camera saw a model step apart. Circles: where the model, from the first picture and the
-actions alone, imagined {legend} to be; white crosses: where they were. First the windows with the
-largest error at their end, one an episode, then ordinary ones (the middle of the ranking).</p>
-{strips}
+{body}
 </body></html>
 """
+LOSSES_TEXT = f'Training losses averaged over {SMOOTHING_STEPS} steps; losses of held-out windows.'
+PREDICTION_TEXT = 'Held-out windows; persistence predicts that the latent does not change.'
+SPECTRUM_TEXT = """Eigenvalues of the covariance over held-out frames; SIGReg drives all of them
+towards 1."""
+PROBES_TEXT = 'Positions read from latents of held-out frames against the true positions.'
+STRIPS_TEXT = """Camera images one model step apart. Circles: position of {legend} as predicted
+from the first image and the actions alone; white crosses: true positions. The windows with the
+largest error at their end come first, one per episode, then typical ones (the middle of the
+ranking)."""
 
 
-@dataclass(frozen=True)
-class Imagined:
-    """Held-out windows rolled out by the model, with the truth; W windows, H model steps.
+def rank_windows(
+    error: FloatArray, frames: NDArray[np.int64], episodes: EpisodeFile, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the windows with the largest errors, one per episode, and typical ones.
 
-    Attributes:
-        frames: (W, H + 1) rows of the episode file; the first is where the window starts.
-        error: (W, H), mean squared error of the latent.
-        read: by subject, (W, H, 3) m in the imagined latents.
-        truth: by subject, (W, H, 3) m.
+    Args:
+        error: (W,) at the end of each window.
+        frames: (W, H + 1) rows of the episode file.
+        episodes: the episode file.
+        count: windows of each kind, at most.
     """
-
-    frames: NDArray[np.int64]
-    error: FloatArray
-    read: dict[str, FloatArray]
-    truth: dict[str, FloatArray]
-
-    def ranking(self) -> NDArray[np.int64]:
-        """(W,) windows, the one with the largest error at its end first."""
-        return np.argsort(-self.error[:, -1], kind='stable')
+    ranking = np.argsort(-error, kind='stable')
+    of_window = episodes.episode_of_frames()[frames[ranking, 0]]
+    worst = ranking[np.sort(np.unique(of_window, return_index=True)[1])][:count]
+    return worst, ranking[len(ranking) // 2 :][:count]
 
 
-@torch.inference_mode()
-def imagine(
-    model: AnyWorldModel, probes: Probes, episodes: EpisodeFile, held_out: HeldOut, horizon: int
-) -> Imagined:
-    """Rolls the model out from every start of ``held_out``."""
-    now, z_prev, actions, after = windows_of(model, held_out, horizon)
-    predicted = model.rollout(now, z_prev, actions)
-    skip = model.contract.time.frame_skip
-    frames = np.add.outer(held_out.starts, (model.past + np.arange(horizon + 1)) * skip)
-    truths = {subject: np.asarray(getattr(episodes, name)) for subject, name in TRUTHS.items()}
-    return Imagined(
-        frames,
-        (predicted - after).square().mean(2).numpy(),
-        {subject: probes.read(subject, predicted).numpy() for subject in TRUTHS},
-        {subject: truth[frames[:, 1:]] for subject, truth in truths.items()},
-    )
-
-
-def write_training_report(
-    path: Path,
+def training_report(
     title: str,
     metrics: Path,
     gates: Mapping[str, Any],
     probes: Probes,
-    episodes: EpisodeFile,
-    latents: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    imagined: Imagined,
-) -> Path:
-    """Writes the page, one file that needs no other; returns its path.
+    encoded: EncodedEpisodes,
+    strips: str,
+) -> str:
+    """Return the HTML page, which needs no other files.
 
     Args:
-        path: of the page. title: of the page.
-        metrics: a JSON object a line, as the training writes them.
-        gates: the gate report, of a model that passed or failed.
+        title: of the page.
+        metrics: file with a JSON object per training step.
+        gates: report of ``gate_report``, of a model that passed or failed.
         probes: of the model.
-        episodes: the data.
-        latents: (N, D) of all frames.
-        rows: of the held-out frames.
-        imagined: held-out windows.
+        encoded: episodes with the model's latents.
+        strips: see ``film_strips``.
     """
-    ranking = imagined.ranking()
-    of_window = episodes.episode_of_frames()[imagined.frames[ranking, 0]]
-    worst = ranking[np.sort(np.unique(of_window, return_index=True)[1])][:STRIPS]
-    middle = len(ranking) // 2
-    ordinary = ranking[middle : middle + STRIPS]
-    strips = [_strip(imagined, episodes, int(w)) for w in (*worst, *ordinary)]
-    colours = ', '.join(f'the {name} ({_css(rgb)})' for name, rgb in SUBJECTS.items())
-    page = PAGE.format(
-        title=html.escape(title),
-        gates=html.escape(format_report(dict(gates))),
-        smooth=SMOOTH,
-        losses=_svg(_losses(_read(metrics))),
-        prediction=_svg(_prediction(gates)),
-        spectrum=_svg(_spectrum(latents[rows])),
-        probes=_svg(_probes(probes, episodes, latents, rows)),
-        legend=colours,
-        strips='\n'.join(strips),
+    legend = ', '.join(
+        f'the {name} (<span style="color:rgb{rgb}">&#9679;</span>)'
+        for name, rgb in COLOURS.items()
     )
-    path.write_text(page)
-    return path
+    rows = np.flatnonzero(encoded.frames_of(encoded.held_out))
+    steps = [json.loads(line) for line in metrics.read_text().splitlines()]
+    sections = [
+        ('Gates', '', f'<pre>{html.escape(format_report(dict(gates)))}</pre>'),
+        ('Losses', LOSSES_TEXT, figure_svg(_losses(steps))),
+        ('Prediction, open loop', PREDICTION_TEXT, figure_svg(_prediction(gates))),
+        ('Spectrum of the latent', SPECTRUM_TEXT, figure_svg(_spectrum(encoded.z[rows]))),
+        ('Probes', PROBES_TEXT, figure_svg(_probes(probes, encoded, rows))),
+        ('Predicted and true positions', STRIPS_TEXT.format(legend=legend), strips),
+    ]
+    return html_page(title, sections)
 
 
-def _read(metrics: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in metrics.read_text().splitlines()]
+def html_page(title: str, sections: Sequence[tuple[str, str, str]], width_rem: int = 72) -> str:
+    """Return an HTML page of ``sections``: heading, paragraph and content, which are HTML."""
+    body = '\n'.join(f'<h2>{h}</h2>\n<p>{text}</p>\n{content}' for h, text, content in sections)
+    return PAGE.format(title=html.escape(title), width=width_rem, body=body)
 
 
 def _losses(rows: Sequence[Mapping[str, float]]) -> Figure:
@@ -170,19 +138,14 @@ def _losses(rows: Sequence[Mapping[str, float]]) -> Figure:
         for key in keys:
             points = np.array([(r['step'], r[key]) for r in rows if key in r]).reshape(-1, 2)
             is_training = key.startswith('train')
-            if is_training:
-                points = _smooth(points)
+            if is_training and len(points):
+                ends = range(SMOOTHING_STEPS, len(points), SMOOTHING_STEPS)
+                points = np.array([part.mean(0) for part in np.array_split(points, ends)])
             axes.plot(*points.T, '-' if is_training else 'o-', ms=3, label=key.split('/')[0])
         is_positive = any(np.any(line.get_ydata() > 0.0) for line in axes.lines)
         axes.set(xlabel='step', title=name, yscale='log' if is_positive else 'linear')
         axes.legend()
     return figure
-
-
-def _smooth(points: FloatArray) -> FloatArray:
-    """Means of ``SMOOTH`` points in a row, of a shorter rest too."""
-    parts = [points[i : i + SMOOTH].mean(0) for i in range(0, len(points), SMOOTH)]
-    return np.array(parts).reshape(-1, 2)
 
 
 def _prediction(gates: Mapping[str, Any]) -> Figure:
@@ -208,86 +171,103 @@ def _spectrum(latents: NDArray[np.float32]) -> Figure:
 
 
 @torch.inference_mode()
-def _probes(
-    probes: Probes,
-    episodes: EpisodeFile,
-    latents: NDArray[np.float32],
-    rows: NDArray[np.int64],
-) -> Figure:
-    rows = rows[:: max(1, len(rows) // SHOWN)]
-    figure = Figure(figsize=(11, 7), layout='constrained')
+def _probes(probes: Probes, encoded: EncodedEpisodes, rows: NDArray[np.int64]) -> Figure:
+    rows = rows[:: max(1, len(rows) // MAX_POINTS)]
+    figure, z = Figure(figsize=(11, 7), layout='constrained'), torch.from_numpy(encoded.z[rows])
     for line, (subject, name) in zip(figure.subplots(2, 3), TRUTHS.items(), strict=True):
-        truth = np.asarray(getattr(episodes, name))[rows]
-        read = probes.read(subject, torch.from_numpy(latents[rows])).numpy()
+        truth = np.asarray(getattr(encoded.episodes, name))[rows]
+        read = probes.read(subject, z).numpy()
         for i, axes in enumerate(line):
-            _scatter(axes, truth[:, i], read[:, i])
+            both = np.stack([truth[:, i], read[:, i]])
+            ends = [both.min(), both.max()]
+            axes.plot(ends, ends, color='grey', lw=0.8)
+            axes.plot(truth[:, i], read[:, i], '.', ms=2, alpha=0.4, rasterized=True)
             axes.set(xlabel=f'true {"xyz"[i]} of the {subject}, m', ylabel='read, m')
     return figure
 
 
-def _scatter(axes: Axes, truth: FloatArray, read: FloatArray) -> None:
-    ends = [float(min(truth.min(), read.min())), float(max(truth.max(), read.max()))]
-    axes.plot(ends, ends, color='grey', lw=0.8)
-    axes.plot(truth, read, '.', ms=2, alpha=0.4, rasterized=True)
+@torch.inference_mode()
+def film_strips(model: AnyWorldModel, probes: Probes, encoded: EncodedEpisodes, seed: int) -> str:
+    """Return rows of images of held-out windows, with predicted positions, as HTML figures."""
+    windows, episodes = held_out_windows(model, encoded, HORIZON, seed), encoded.episodes
+    predicted, camera = windows.rollout(model), episodes.contract.camera
+    error = (predicted[:, -1] - windows.targets[:, -1]).square().mean(1)
+    figures = []
+    for window in np.concatenate(rank_windows(error.numpy(), windows.frames, episodes, STRIPS)):
+        frames = windows.frames[window]
+        images = np.asarray(episodes.pixels[frames])[:, : camera.height]
+        panels = [Panel(image, camera) for image in images]
+        errors = []
+        for subject, name in TRUTHS.items():
+            truth = np.asarray(getattr(episodes, name))[frames[1:]]
+            read = probes.read(subject, predicted[window]).numpy()
+            for panel, true, guess in zip(panels[1:], truth, read, strict=True):
+                panel.cross(true)
+                panel.mark(guess, COLOURS[subject])
+            errors.append(f'{subject} {np.linalg.norm(read[-1] - truth[-1]) * 100:.1f} cm off')
+        episode = int(episodes.episode_of_frames()[frames[0]])
+        caption = (
+            f'episode {episode}, frame {int(frames[0])}: error {error[window]:.4f} at the end; '
+            f'{", ".join(errors)}'
+        )
+        figures.append(html_figure(np.hstack([panel.image for panel in panels]), caption))
+    return '\n'.join(figures)
 
 
-def _strip(imagined: Imagined, episodes: EpisodeFile, window: int) -> str:
-    """A row of pictures as one image of HTML, with its caption."""
-    camera, frames = episodes.contract.camera, imagined.frames[window]
-    pictures = []
-    for step, frame in enumerate(frames):
-        picture = _enlarge(np.asarray(episodes.pixels[frame])[: camera.height], camera)
-        for subject, colour in SUBJECTS.items():
-            if step:
-                _mark(picture, camera, imagined.truth[subject][window, step - 1], None)
-                _mark(picture, camera, imagined.read[subject][window, step - 1], colour)
-        pictures.append(picture)
-    done, data = cv2.imencode('.png', cv2.cvtColor(np.hstack(pictures), cv2.COLOR_RGB2BGR))
+def html_figure(image: ImageArray, caption: str) -> str:
+    """Return an RGB image (h, w, 3) embedded in an HTML figure with a caption."""
+    done, data = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
     source = base64.b64encode(data.tobytes()).decode()
-    episode = int(episodes.episode_of_frames()[frames[0]])
-    off = {
-        subject: np.linalg.norm(
-            imagined.read[subject][window, -1] - imagined.truth[subject][window, -1]
-        )
-        for subject in SUBJECTS
-    }
-    told = ', '.join(f'{subject} {m * 100:.1f} cm off' for subject, m in off.items())
     return (
         f'<figure><img src="data:image/png;base64,{source}" alt="film strip"><figcaption>'
-        f'episode {episode}, frame {int(frames[0])}: error {imagined.error[window, -1]:.4f} '
-        f'at the end; {told}</figcaption></figure>'
+        f'{html.escape(caption)}</figcaption></figure>'
     )
 
 
-def _enlarge(image: ImageArray, camera: CameraConfig) -> ImageArray:
-    size = (round(ENLARGED * camera.width / camera.height), ENLARGED)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+class Panel:
+    """An enlarged camera image on which world points are drawn.
+
+    Attributes:
+        image: (PANEL_HEIGHT, w, 3) RGB.
+    """
+
+    def __init__(self, image: ImageArray, camera: CameraConfig) -> None:
+        size = round(PANEL_HEIGHT * image.shape[1] / image.shape[0]), PANEL_HEIGHT
+        large = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+        self.image, self._camera = large.astype(np.uint8, copy=False), camera
+
+    def draw_path(self, points: FloatArray, colour: Colour) -> None:
+        """Draw a line through ``points`` (N, 3) m."""
+        line = self._pixels(points)
+        cv2.polylines(self.image, [line.reshape(-1, 1, 2)], False, colour, 2, cv2.LINE_AA)
+
+    def mark(self, point: FloatArray, colour: Colour) -> None:
+        """Draw a circle around ``point`` (3,) m."""
+        x, y = self._pixels(point)[0].tolist()
+        cv2.circle(self.image, (x, y), 9, colour, 2, cv2.LINE_AA)
+
+    def cross(self, point: FloatArray) -> None:
+        """Draw a white cross at ``point`` (3,) m."""
+        x, y = self._pixels(point)[0].tolist()
+        cv2.drawMarker(self.image, (x, y), WHITE, cv2.MARKER_CROSS, 12, 1)
+
+    def write(self, text: str) -> None:
+        """Write ``text`` in the upper left corner."""
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(self.image, text, (6, 18), font, 0.5, WHITE, 1, cv2.LINE_AA)
+
+    def _pixels(self, points: FloatArray) -> NDArray[np.int32]:
+        """Return the pixels (N, 2) of ``points`` (N, 3) or (3,) m; far outside: at the limit."""
+        pixels = project(self._camera, np.atleast_2d(points))
+        pixels = pixels * (self.image.shape[1] / self._camera.width)
+        pixels = np.nan_to_num(np.round(pixels), nan=MAX_PIXEL)
+        return pixels.clip(-MAX_PIXEL, MAX_PIXEL).astype(np.int32)
 
 
-def _mark(
-    picture: ImageArray,
-    camera: CameraConfig,
-    place: FloatArray,
-    colour: tuple[int, int, int] | None,
-) -> None:
-    """Draws a circle in ``colour``, or a white cross, at ``place`` (3,) m."""
-    x, y = project(camera, place[None])[0] * ENLARGED / camera.height
-    if not (abs(x) < 10_000 and abs(y) < 10_000):
-        return
-    centre = (round(float(x)), round(float(y)))
-    if colour is None:
-        cv2.drawMarker(picture, centre, (255, 255, 255), cv2.MARKER_CROSS, 9, 1)
-    else:
-        cv2.circle(picture, centre, 6, colour, 2, cv2.LINE_AA)
-
-
-def _svg(figure: Figure) -> str:
+def figure_svg(figure: Figure) -> str:
+    """Return ``figure`` as inline SVG."""
     text = io.StringIO()
     figure.savefig(text, format='svg')
     svg = text.getvalue()
     return svg[svg.index('<svg') :]
-
-
-def _css(colour: tuple[int, int, int]) -> str:
-    return f'<span style="color:rgb{colour}">&#9679;</span>'

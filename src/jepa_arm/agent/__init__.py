@@ -1,0 +1,1 @@
+"""Agent: from an observation to a proposal, and the control loop around it."""

@@ -1,0 +1,73 @@
+"""Yaw tracker: the object's yaw, read off images and filtered over time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jepa_arm.config import CameraConfig
+from jepa_arm.core.geometry import QUARTER, yaw_error
+from jepa_arm.core.types import FloatArray, ImageArray
+from jepa_arm.model.heads.yaw_probe import YawProbe
+from jepa_arm.robot.camera import project
+
+TURN_STD = 15.0
+"""rad per m: standard deviation by which a push turns an object, per displacement."""
+DRIFT_STD = 0.01
+"""rad from one image to the next, of an object at rest."""
+
+
+class YawEstimate:
+    """Scalar Kalman filter of yaw readings, whose process noise grows with displacement.
+
+    Attributes:
+        yaw: rad, in [-pi/4, pi/4]; None before the first reading.
+        std: rad, expected rms error.
+    """
+
+    def __init__(self) -> None:
+        self.yaw: float | None = None
+        self.std = QUARTER / 2.0
+        self._position: FloatArray | None = None
+
+    def update(self, yaw: float, std: float, position: FloatArray) -> None:
+        """Add a reading.
+
+        Args:
+            yaw, std: rad, of the reading. position: (3,) m, of the object in the same image.
+        """
+        if self.yaw is None or self._position is None:
+            self.yaw, self.std = yaw, std
+        else:
+            moved = float(np.linalg.norm(position - self._position))
+            before = self.std**2 + (TURN_STD * moved) ** 2 + DRIFT_STD**2
+            weight = before / (before + std**2)
+            turned = self.yaw + weight * float(yaw_error(self.yaw, yaw))
+            self.yaw = float(yaw_error(0.0, turned))
+            self.std = ((1.0 - weight) * before) ** 0.5
+        self._position = position
+
+
+class YawTracker:
+    """Reads the object's yaw off images and keeps an ``estimate`` of it."""
+
+    def __init__(self, probe: YawProbe, camera: CameraConfig) -> None:
+        self._probe, self._camera = probe, camera
+        self.estimate = YawEstimate()
+
+    def reset(self) -> None:
+        """Forget the yaw."""
+        self.estimate = YawEstimate()
+
+    def read(self, image: ImageArray, position: FloatArray) -> tuple[float, float]:
+        """Return yaw and expected rms error (rad) of an object in one image.
+
+        Args:
+            image: (h, w, 3) uint8 RGB. position: (3,) m, of the object.
+        """
+        pixels = project(self._camera, position[None])
+        yaw, std = self._probe.read(image[None], pixels)
+        return float(yaw[0]), float(std[0])
+
+    def update(self, image: ImageArray, position: FloatArray) -> None:
+        """Update the estimate with the reading of an image, see ``read``."""
+        self.estimate.update(*self.read(image, position), position)

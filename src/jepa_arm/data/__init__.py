@@ -1,1 +1,0 @@
-"""Episodes on disk and the windows that training reads from them."""

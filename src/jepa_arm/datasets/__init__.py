@@ -1,0 +1,1 @@
+"""Datasets: collection of play data, episode files, training windows, and MCAP recordings."""

@@ -1,0 +1,1 @@
+"""Evaluation: episodes in process, the strict protocol, reports, replay and benchmarks."""

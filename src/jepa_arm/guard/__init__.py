@@ -1,0 +1,1 @@
+"""Safety checks between planner and robot: proposals, commands, joint states and clocks."""

@@ -1,0 +1,50 @@
+"""Back-off: how a guard gives way to whatever blocks the arm, and how often it may do so."""
+
+from __future__ import annotations
+
+from jepa_arm.config import GuardConfig
+from jepa_arm.core.types import FloatArray
+
+
+class BackOff:
+    """The retreat of the commands to where a blocked arm was measured.
+
+    Attributes:
+        target: (J,) rad, where the commands go; None if the guard is not backing off.
+        measured: (J,) rad, where the blocked arm was measured; None likewise.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self._config = config
+        self._times: list[float] = []
+        self._in_a_row = 0
+        self.target: FloatArray | None = None
+        self.measured: FloatArray | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """True if the guard is backing off."""
+        return self.target is not None
+
+    def is_exhausted(self, now: float) -> bool:
+        """Return whether the arm was blocked too often, at ``now`` (s), to back off again.
+
+        Counted are back-offs within ``backoff_window`` and those without an accepted proposal
+        in between.
+        """
+        self._times = [t for t in self._times if now - t < self._config.backoff_window]
+        return max(len(self._times), self._in_a_row) >= self._config.max_backoffs
+
+    def begin(self, target: FloatArray, measured: FloatArray, now: float) -> None:
+        """Start a back-off at ``now`` (s) to ``target``, of an arm ``measured`` at (J,) rad."""
+        self._times.append(now)
+        self._in_a_row += 1
+        self.target, self.measured = target, measured
+
+    def end(self) -> None:
+        """End the back-off in progress."""
+        self.target = self.measured = None
+
+    def proposal_accepted(self) -> None:
+        """Count back-offs in a row from zero again."""
+        self._in_a_row = 0

@@ -1,0 +1,45 @@
+"""Clock monitor: detects a clock that goes back, stands still or is not a number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+EPSILON_S = 1e-6
+"""Rounding error by which an age or a time limit may be missed."""
+
+
+class ClockMonitor:
+    """The caller's clock as the guard sees it, one time per tick."""
+
+    def __init__(self, dt: float, max_standstill: float) -> None:
+        """Create a monitor at time 0.
+
+        Args:
+            dt: s, period of the ticks.
+            max_standstill: s of ticks that may be made at one and the same time.
+        """
+        self._dt, self._max_standstill = dt, max_standstill
+        self._now, self._ticks_at_now = 0.0, 0
+
+    def reset(self, now: float) -> None:
+        """Start at ``now`` (s, finite)."""
+        self._now, self._ticks_at_now = now, 0
+
+    def check(self, now: float) -> str:
+        """Return why ``now`` (s) cannot be the time as 'code: text', or ''."""
+        if not np.isfinite(now):
+            return f'clock: expected a finite time, got {now}'
+        if now < self._now - EPSILON_S:
+            return f'clock: went back by {self._now - now:.3f} s'
+        return ''
+
+    def check_tick(self, now: float) -> str:
+        """Return the fault of the clock at a tick, or ''; continue from ``now`` (s) either way."""
+        fault = self.check(now)
+        if np.isfinite(now):
+            self._ticks_at_now = self._ticks_at_now + 1 if now == self._now else 0
+            self._now = now
+        limit = self._max_standstill
+        if not fault and self._ticks_at_now * self._dt > limit + EPSILON_S:
+            return f'clock: stands still at {now:.3f} s for more than {limit} s of ticks'
+        return fault

@@ -1,0 +1,1 @@
+"""Heads: networks on frozen latents, trained after the world model."""

@@ -1,0 +1,1 @@
+"""LeWorldModel as published: network, and import and export of its released checkpoints."""

@@ -1,0 +1,1 @@
+"""Backends that run the networks of a plan: OpenVINO or torch."""

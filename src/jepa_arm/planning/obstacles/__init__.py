@@ -1,0 +1,1 @@
+"""Obstacle avoidance: constraints, subgoals on the way around, and recovery of stalled pushes."""

@@ -1,0 +1,160 @@
+"""Push map: paths along which the tip can push an object, with room behind it all along.
+
+The tip may be unable to push an object along its shortest path, for example away from a wall or
+from the edge of the tip's workspace. Value iteration (Bellman 1957) on a lattice over the table
+finds the shortest path along which it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_arm.core.types import FloatArray
+
+SPACING = 0.02
+"""m between neighbours on the lattice."""
+QUARTER_TURNS = np.array([[[c, s], [-s, c]] for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))])
+_QUARTER = np.array([(1, 0), (3, 1), (2, 1), (1, 1), (1, 2), (1, 3)])
+STEPS = np.concatenate([_QUARTER @ turn for turn in QUARTER_TURNS])
+"""Steps from a node to others, in 24 directions."""
+LENGTHS = np.linalg.norm(STEPS, axis=1)
+"""Lengths of the steps, in lattice spacings."""
+HEADINGS = STEPS / LENGTHS[:, None]
+"""Unit vectors of the steps."""
+CELL = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+"""Corners of a lattice cell, relative to the first."""
+GOAL_RADIUS = 1.5
+"""Lattice spacings from the goal within which it is reached directly."""
+ENTRY_RADIUS = 0.03
+"""m outside the lattice from which a path may enter it."""
+AVOIDED_FACTOR = 3.0
+"""Factor on the length of steps to avoided positions and too near to obstacles."""
+APPROACH_COST = 4.0
+"""m per m by which a step leads nearer to an obstacle than the object should be."""
+REVERSAL_COST = 0.1
+"""m for a heading opposite to the previous one, for which the tip moves around the object."""
+
+
+class PushMap:
+    """Lengths of the paths to one goal at a time, among fixed obstacles."""
+
+    def __init__(
+        self,
+        bounds: FloatArray,
+        can_push: Callable[[FloatArray], NDArray[np.bool_]],
+        depth: Callable[[FloatArray], FloatArray],
+        is_avoided: Callable[[FloatArray], NDArray[np.bool_]],
+        max_depth: float,
+    ) -> None:
+        """Evaluate the functions once at every node of the lattice.
+
+        Args:
+            bounds: (2, 2) m, box of the lattice.
+            can_push: positions (M, 2) m -> (M, 24) whether the tip has room to push, per heading.
+            depth: positions (M, 2) m -> (M,) m of missing clearance from obstacles.
+            is_avoided: positions (M, 2) m -> (M,) whether other positions are preferred.
+            max_depth: m of missing clearance at which the object touches the obstacle.
+        """
+        self._can_push, self._depth, self._max_depth = can_push, depth, max_depth
+        shape = np.maximum(1, np.round((bounds[1] - bounds[0]) / SPACING).astype(int))
+        self._nodes = bounds[0] + SPACING * np.stack(
+            np.meshgrid(np.arange(shape[0] + 1), np.arange(shape[1] + 1), indexing='ij'), axis=-1
+        )
+        flat = self._nodes.reshape(-1, 2)
+        grid = self._nodes.shape[:2]
+        has_room = can_push(flat).reshape(*grid, -1)
+        depths = depth(flat).reshape(grid)
+        factor = np.where(is_avoided(flat).reshape(grid) | (depths > 0.0), AVOIDED_FACTOR, 1.0)
+        self._edges = np.full((*grid, len(STEPS)), np.inf)
+        for k, step in enumerate(STEPS):
+            here, there = _overlap(grid, step)
+            is_open = depths[there] <= np.maximum(max_depth, depths[here])
+            is_open &= has_room[here][..., k]
+            metres = SPACING * LENGTHS[k] * factor[there]
+            metres += APPROACH_COST * np.maximum(0.0, depths[there] - depths[here])
+            self._edges[here][..., k] = np.where(is_open, metres, np.inf)
+        self._goal = np.full(2, np.nan)
+        self._cost_to_go = np.full(grid, np.inf)
+
+    def best_push(
+        self,
+        position: FloatArray,
+        goal: FloatArray,
+        max_distance: float,
+        previous_heading: FloatArray | None,
+    ) -> tuple[FloatArray, float] | None:
+        """Return the heading (2,) of the first push, and the length (m) of the path it begins.
+
+        If there is no path, it is the heading of the push that ends nearest to the goal.
+
+        Args:
+            position, goal: (2,) m, of the object.
+            max_distance: m, of the first push.
+            previous_heading: (2,) of the last push, if there was one.
+
+        Returns:
+            None if the tip has no room to push in any direction.
+        """
+        has_room = self._can_push(position[None])[0]
+        if not has_room.any():
+            return None
+        self._set_goal(goal)
+        distances = SPACING * np.arange(1, 1 + max(1, round(max_distance / SPACING)))
+        ends = position + distances[:, None, None] * HEADINGS
+        flat = ends.reshape(-1, 2)
+        depths, start_depth = (
+            self._depth(flat).reshape(ends.shape[:2]),
+            self._depth(position[None])[0],
+        )
+        depths = np.maximum.accumulate(depths)
+        cost_to_go = self._cost_from(flat).reshape(depths.shape)
+        approach = APPROACH_COST * np.maximum(0.0, depths - start_depth)
+        cost = distances[:, None] + cost_to_go + approach
+        is_too_deep = depths > max(self._max_depth, start_depth)
+        cost = np.where(is_too_deep, np.inf, cost).min(0)
+        if not np.isfinite(cost[has_room]).any():
+            ends = position + max_distance * HEADINGS
+            cost = max_distance + np.linalg.norm(ends - goal, axis=1)
+        cost[~has_room] = np.inf
+        reversal = 0.0
+        if previous_heading is not None:
+            reversal = REVERSAL_COST * (1.0 - HEADINGS @ previous_heading) / 2.0
+        best = int(np.argmin(cost + reversal))
+        return HEADINGS[best], float(cost[best])
+
+    def _set_goal(self, goal: FloatArray) -> None:
+        """Compute the cost to go from every node to ``goal`` (2,) m, unless it is known."""
+        if np.array_equal(goal, self._goal):
+            return
+        self._goal = goal.copy()
+        distance = np.linalg.norm(self._nodes - goal, axis=-1)
+        self._cost_to_go = np.where(distance <= GOAL_RADIUS * SPACING, distance, np.inf)
+        before = np.full_like(distance, np.nan)
+        while not np.array_equal(before, self._cost_to_go):
+            before = self._cost_to_go.copy()
+            for k, step in enumerate(STEPS):
+                here, there = _overlap(distance.shape, step)
+                through = self._edges[here][..., k] + self._cost_to_go[there]
+                self._cost_to_go[here] = np.minimum(self._cost_to_go[here], through)
+
+    def _cost_from(self, positions: FloatArray) -> FloatArray:
+        """Return the cost to go (M,) m from ``positions`` (M, 2) m, through the nodes around."""
+        last = np.array(self._cost_to_go.shape) - 1
+        first = np.floor((positions - self._nodes[0, 0]) / SPACING).astype(int)
+        corners = np.clip(first[:, None] + CELL, 0, last)
+        i, j = corners[..., 0], corners[..., 1]
+        distance = np.linalg.norm(self._nodes[i, j] - positions[:, None], axis=-1)
+        cost = (self._cost_to_go[i, j] + distance).min(axis=1)
+        return np.where(distance.min(axis=1) < ENTRY_RADIUS, cost, np.inf)
+
+
+def _overlap(
+    grid: tuple[int, ...], step: NDArray[np.int_]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the part of ``grid`` from which a ``step`` stays inside, and where it ends."""
+    here = [slice(max(0, -s), min(n, n - s)) for n, s in zip(grid, step, strict=True)]
+    there = [slice(max(0, s), min(n, n + s)) for n, s in zip(grid, step, strict=True)]
+    return (here[0], here[1]), (there[0], there[1])

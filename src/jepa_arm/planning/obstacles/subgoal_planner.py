@@ -1,0 +1,162 @@
+"""Subgoal planner: intermediate goals of object and tip, around obstacles and out of stalls."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from jepa_arm.core.types import FloatArray
+
+from .constraints import ObstacleConstraints, Subgoal
+
+METRES_PER_RADIAN = 0.1
+"""Weight of a yaw error in a distance: 10 degrees count as much as 2 cm."""
+GOAL_RADIUS = 0.01
+"""m from the goal within which an object need not be pushed again."""
+MIN_PROGRESS = 0.005
+"""m nearer to the goal that count as progress."""
+RESTING_S, MOVING_S = 0.8, 2.0
+"""s without progress until a push counts as stalled, if the tip nearly rests and if it moves."""
+RESTING_RANGE = 0.03
+"""m on each axis within which a tip counts as resting."""
+ARRIVAL_RADIUS = 0.015
+"""m from its place behind the object at which the tip has arrived."""
+MAX_APPROACH_S = 3.0
+"""s, after which an attempt to get there ends."""
+MAX_ATTEMPTS = 2
+"""Attempts in a row without progress, after which no other is made."""
+
+
+class SubgoalPlanner:
+    """Plans the subgoals of one goal at a time."""
+
+    def __init__(self, constraints: ObstacleConstraints, control_dt: float) -> None:
+        """Start without a goal.
+
+        Args:
+            constraints: of the obstacles; without any, paths are straight.
+            control_dt: s between two calls of ``subgoals``.
+        """
+        self._constraints = constraints
+        self._recovery = StallRecovery(constraints, control_dt)
+        self._heading: FloatArray | None = None
+
+    def reset(self) -> None:
+        """Forget the goal."""
+        self._recovery.reset()
+        self._heading = None
+
+    def subgoals(
+        self,
+        subject: str,
+        tip: FloatArray,
+        position: FloatArray,
+        goal: FloatArray,
+        yaw_error: float,
+    ) -> tuple[Subgoal, Subgoal | None]:
+        """Return the subgoal of ``subject``, and one of the tip that comes before it, if any.
+
+        Args:
+            subject: 'object' or 'tip'.
+            tip: (3,) m, setpoint of the tip.
+            position, goal: (3,) m, of the subject.
+            yaw_error: rad, of the object; NaN if no yaw is asked for.
+        """
+        subgoal, approach = Subgoal(goal, np.nan), None
+        has_obstacles = bool(self._constraints.obstacles)
+        if has_obstacles:
+            subgoal = self._constraints.subgoal(subject, position, goal, self._heading)
+            self._heading = subgoal.heading
+        if subject == 'tip':
+            return subgoal, None
+        if has_obstacles:
+            approach = self._constraints.approach(
+                tip, position, subgoal.position, only_if_blocked=True
+            )
+        if approach is None:
+            distance = subgoal.remaining_path
+            if not has_obstacles:
+                distance = float(np.linalg.norm((goal - position)[:2]))
+            if np.isfinite(yaw_error):
+                distance += METRES_PER_RADIAN * yaw_error
+            approach = self._recovery.subgoal(tip, position, subgoal.position, distance)
+        return subgoal, approach
+
+
+class StallRecovery:
+    """Monitor of a push that provides a subgoal for the tip when the push stalls.
+
+    A centimetre or three before the goal, the value of a tip at rest above or far from the object
+    is overestimated: every plan that moves around to push costs more than staying, and the arm
+    stays. A subgoal for the tip behind the object leads out of that local optimum; from there on
+    plans are made as usual.
+    """
+
+    def __init__(self, constraints: ObstacleConstraints, control_dt: float) -> None:
+        """Start without a push.
+
+        Args:
+            constraints: find the places behind an object and the paths to there.
+            control_dt: s between two calls of ``subgoal``.
+        """
+        self._constraints = constraints
+        self._resting_steps, self._moving_steps, self._max_approach = (
+            round(seconds / control_dt) for seconds in (RESTING_S, MOVING_S, MAX_APPROACH_S)
+        )
+        self._tips: deque[FloatArray] = deque(maxlen=self._resting_steps)
+        self._distances: deque[float] = deque(maxlen=self._moving_steps)
+        self._remaining_steps, self._attempts, self._nearest = 0, 0, np.inf
+
+    def reset(self) -> None:
+        """Forget the push."""
+        self._clear_history()
+        self._remaining_steps, self._attempts, self._nearest = 0, 0, np.inf
+
+    def subgoal(
+        self, tip: FloatArray, position: FloatArray, target: FloatArray, distance: float
+    ) -> Subgoal | None:
+        """Return a subgoal for the tip, or None while the push goes on.
+
+        Args:
+            tip: (3,) m, setpoint of the tip.
+            position, target: (3,) m, of the object and where it is pushed next.
+            distance: m, length of the object's path to its goal.
+        """
+        if self._remaining_steps == 0 and not self._starts_recovery(tip, distance):
+            return None
+        subgoal = self._constraints.approach(tip, position, target)
+        self._remaining_steps -= 1
+        is_there = subgoal is None or subgoal.remaining_path < ARRIVAL_RADIUS
+        if is_there or self._remaining_steps == 0:
+            self._remaining_steps = 0
+            self._clear_history()
+            return None
+        return subgoal
+
+    def _starts_recovery(self, tip: FloatArray, distance: float) -> bool:
+        """Record a step of the push; return whether it has stalled, and begin an attempt then."""
+        self._tips.append(tip)
+        self._distances.append(distance)
+        if distance < self._nearest - MIN_PROGRESS:
+            self._nearest, self._attempts = distance, 0
+        if distance < GOAL_RADIUS or self._attempts == MAX_ATTEMPTS:
+            return False
+        rests = self._has_stalled(self._resting_steps)
+        rests = rests and np.ptp(self._tips, axis=0).max() < RESTING_RANGE
+        if not (self._has_stalled(self._moving_steps) or rests):
+            return False
+        self._attempts += 1
+        self._remaining_steps = self._max_approach
+        return True
+
+    def _has_stalled(self, steps: int) -> bool:
+        """Return whether the object made no progress in the last ``steps`` steps."""
+        if len(self._distances) < steps:
+            return False
+        recent = list(self._distances)[-steps:]
+        return min(recent) > recent[0] - MIN_PROGRESS
+
+    def _clear_history(self) -> None:
+        self._tips.clear()
+        self._distances.clear()

@@ -1,0 +1,1 @@
+"""Searches for action sequences: local search, actor only, CEM, iCEM and MPPI."""

@@ -1,0 +1,1 @@
+"""Robot: kinematics, collision, action space, trajectories, routes and camera geometry."""

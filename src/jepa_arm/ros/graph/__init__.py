@@ -1,0 +1,1 @@
+"""Graph: description, processes, launch actions, and episodes over ROS 2."""

@@ -1,0 +1,1 @@
+"""The guard as a managed ROS 2 node, and the outputs by which it commands a robot."""

@@ -1,0 +1,143 @@
+"""Sent trajectory: timing of commands for a robot that executes whole trajectories. No ROS.
+
+Trajectories are sent seldom. The robot executes each command ``DELAY_TICKS`` after the guard gave
+it, so a new trajectory begins exactly like the old one continues and arrives before they differ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from jepa_arm.core.types import Command, FloatArray
+
+DELAY_TICKS = 3
+"""Ticks from a command of the guard until it is due, within which a trajectory must arrive."""
+RESEND_TICKS = 5
+"""Ticks after which a motion that continues is sent again."""
+PREDICTED_TICKS = 9
+"""Predicted commands that are sent with those given: the next trajectory is composed after
+``RESEND_TICKS`` and must arrive before the robot begins the stop behind these."""
+OVERLAP_TICKS = 2
+"""Commands that are due already and sent again, as clocks and timers are not exact."""
+EPSILON_RAD = 1e-5
+"""Largest difference between a command and what was sent of it."""
+MAX_CLOCK_OFFSET_TICKS = 10.0
+"""Largest offset of the clock from the number of commands; beyond it the timing starts again."""
+EXTRA_TICK_THRESHOLD = 0.75
+"""Offset, in ticks, at which a command more or less is due. Timers jitter by less."""
+APPROACH_S = 0.2
+"""Duration of the trajectory that makes a robot at rest hold its position."""
+
+
+@dataclass(frozen=True)
+class TimedTrajectory:
+    """A trajectory that ends at rest.
+
+    Attributes:
+        start: s, ROS time.
+        times: (N,) s after ``start``, strictly increasing.
+        points: (N, 2, J) rad and rad/s.
+    """
+
+    start: float
+    times: FloatArray
+    points: FloatArray
+
+    @property
+    def end(self) -> float:
+        """Time (s, ROS) at which the trajectory is over."""
+        return self.start + float(self.times[-1])
+
+
+class SentTrajectory:
+    """Assigns a time to every command and keeps track of which commands the robot has received.
+
+    Attributes:
+        end: s, ROS time at which the last trajectory sent is over; -inf before the first.
+    """
+
+    def __init__(self, dt: float, velocity_limit: FloatArray) -> None:
+        """Create a record without commands.
+
+        Args:
+            dt: s, period of the commands.
+            velocity_limit: (J,) rad/s; a command farther from the one before starts again.
+        """
+        self._dt, self._max_step = dt, 2.0 * dt * velocity_limit
+        self._recent: deque[FloatArray] = deque(maxlen=OVERLAP_TICKS + DELAY_TICKS + 1)
+        self._begin, self._count = 0.0, 0
+        self._points: FloatArray | None = None
+        self._first_sent = self._sent_at = 0
+        self._is_continuing = False
+        self.end = -np.inf
+
+    def reset(self) -> None:
+        """Forget all commands; the next one is the first."""
+        self._recent.clear()
+        self._begin, self._count = 0.0, 0
+        self._points = None
+        self._first_sent = self._sent_at = 0
+        self._is_continuing = False
+        self.end = -np.inf
+
+    def ticks_due(self, now: float) -> int:
+        """Return how many commands are due when the timer fires at ``now`` (s, ROS time)."""
+        offset = self._clock_offset(now)
+        is_lost = abs(offset) > MAX_CLOCK_OFFSET_TICKS
+        if not self._recent or is_lost or abs(offset) <= EXTRA_TICK_THRESHOLD:
+            return 1
+        return max(0, 1 + round(offset))
+
+    def record(self, command: Command, now: float) -> None:
+        """Record the guard's newest command, given at ``now`` (s, ROS time)."""
+        point = np.array([command.position, command.velocity])
+        if self._recent:
+            has_jumped = np.any(np.abs(point[0] - self._recent[-1][0]) > self._max_step)
+            if has_jumped or abs(self._clock_offset(now)) > MAX_CLOCK_OFFSET_TICKS:
+                self.reset()
+        if self._recent:
+            self._count += 1
+        else:
+            self._begin = now
+        self._recent.append(point)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """True if the newest command was sent as it is."""
+        if self._points is None:
+            return False
+        sent = self._points[min(self._count - self._first_sent, len(self._points) - 1)]
+        return bool(np.abs(sent[0] - self._recent[-1][0]).max() <= EPSILON_RAD)
+
+    @property
+    def must_extend(self) -> bool:
+        """True if what was sent is about to end in a stop that the guard does not make."""
+        return self._is_continuing and self._count - self._sent_at >= RESEND_TICKS
+
+    def compose(self, predicted: FloatArray, stop: FloatArray) -> TimedTrajectory:
+        """Return the trajectory to send now; it counts as sent.
+
+        Args:
+            predicted: (N, 2, J) rad and rad/s, the commands after the newest one.
+            stop: (M, 2, J) rad and rad/s, the stop after them; see ``Guard.predict``.
+        """
+        points = np.concatenate([np.array(self._recent), predicted, stop])
+        points[-1, 1] = 0.0  # controllers insist on exact rest at the end
+        self._points, self._sent_at = points, self._count
+        self._first_sent = self._count - len(self._recent) + 1
+        self._is_continuing = len(predicted) > 0 and len(stop) > 0
+        times = np.array([i * self._dt for i in range(len(points))])
+        start = self._begin + (self._first_sent + DELAY_TICKS) * self._dt
+        if np.all(points == points[-1]):
+            start = self._begin + self._count * self._dt
+            points, times = points[-1:], np.array([APPROACH_S])
+        trajectory = TimedTrajectory(start, times, points)
+        self.end = trajectory.end
+        return trajectory
+
+    def _clock_offset(self, now: float) -> float:
+        """Return by how many ticks ``now`` (s) is later than the time of the next command."""
+        return (now - self._begin) / self._dt - (self._count + 1)

@@ -1,0 +1,1 @@
+"""Planner node and its parts."""

@@ -1,0 +1,1 @@
+"""ROS 2 runtime: executors, lifecycle, parameters, conversions and processes of the nodes."""

@@ -1,0 +1,1 @@
+"""Tools beside a running graph: recorder, viewer and checks."""

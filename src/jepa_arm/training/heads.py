@@ -1,0 +1,55 @@
+"""Training of all heads on the frozen latents of a world model, in parallel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jepa_arm.config import ModelFile
+from jepa_arm.training.belief.belief import train_belief
+from jepa_arm.training.decoder import train_decoder
+
+from .actor_critic import train_actor_critic
+from .cpu import worker_pool
+from .encoding import HeadTraining
+from .pose import train_pose
+
+NICENESS = 10
+"""Niceness of the processes that may finish late. Belief and decoder run first, because they end
+with work for a single core; on few cores, equal priorities would only contend for the cache."""
+
+
+def train_heads(inputs: HeadTraining, config: ModelFile, page: Path) -> None:
+    """Train the heads that ``config`` contains: actor-critic, pose, belief and decoder.
+
+    They are independent: each adds itself to the checkpoint, and if one fails the others are still
+    trained. Each starts at once, in up to three processes of one thread.
+
+    Args:
+        inputs: of all heads.
+        config: of all heads.
+        page: HTML file for decoded predictions, see ``train_decoder``.
+
+    Raises:
+        CheckpointError, DataError: a file cannot be used.
+        TrainingError: a loss that is not finite.
+    """
+    jobs: list[tuple[Any, ...]] = [
+        (0, train_belief, inputs, config.belief),
+        (0, train_decoder, inputs, config.decoder, page),
+        (NICENESS, train_pose, inputs, config.pose),
+        (NICENESS, train_actor_critic, inputs, config.actor_critic),
+    ]
+    jobs = [job for job in jobs if job[3] is not None]
+    with worker_pool(len(jobs)) as pool:
+        futures = [pool.submit(_train, *job) for job in jobs]
+    for future in futures:
+        future.result()
+
+
+def _train(niceness: int, train: Callable[..., Any], *arguments: Any) -> None:
+    """Run ``train`` in a worker process of that niceness."""
+    os.nice(niceness)
+    train(*arguments)

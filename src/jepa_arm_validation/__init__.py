@@ -1,0 +1,1 @@
+"""Validation: faults, fuzzing, soak tests and comparisons, which a robot never imports."""

@@ -1,0 +1,1 @@
+"""Ablation: variants of the world model, trained and measured alike."""

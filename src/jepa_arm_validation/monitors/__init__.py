@@ -1,0 +1,1 @@
+"""Monitors: independent judges of command streams and of the processes of a running graph."""

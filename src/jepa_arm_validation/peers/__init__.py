@@ -1,0 +1,1 @@
+"""Peers: other packages' planners on the same scenes, and what decisions cost."""

@@ -1,0 +1,1 @@
+"""Soak test: the whole graph under random goals and faults for a long time."""

@@ -1,0 +1,1 @@
+"""Surprise benchmark: detection of anomalies by the surprise of the belief."""
