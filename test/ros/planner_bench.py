@@ -125,6 +125,7 @@ class Bench:
         harness.cleanup.append(lambda: harness.execute(self.client.destroy))
         assert self.client.wait_for_server(20.0)
         self.wait_status(PlannerStatus.IDLE, START_S)
+        self.seed = 2
 
     def close(self):
         self.graph.stop()
@@ -188,9 +189,13 @@ class Bench:
             timeout,
         )
 
-    def reset(self, seed=2, task='push'):
-        """The scene's answer, with guard and planner in the new scene."""
-        request = ResetScene.Request(seed=seed, task=task)
+    def reset(self, seed=None, task='push'):
+        """The scene's answer, with guard and planner in the new scene.
+
+        Without a ``seed`` it differs from the last one, so that the first image is a new one.
+        """
+        self.seed = 5 - self.seed
+        request = ResetScene.Request(seed=seed or self.seed, task=task)
         response = self.harness.call(ResetScene, 'sim/reset', request)
         assert response.success
 

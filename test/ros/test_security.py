@@ -15,6 +15,11 @@ from policy import permissions
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.slow]
 COMMANDS = '/joint_trajectory_controller/joint_trajectory'
+KNOWN_SERVICES = {
+    'sim': '/sim/inject_fault',
+    'guard': '/guard/hold',
+    'planner': '/move_to_goal/_action/send_goal',
+}
 ACTION_TOPICS = ('feedback', 'status')
 ACTION_SERVICES = ('send_goal', 'cancel_goal', 'get_result')
 WRIST_CAMERA_TOPICS = {'/wrist_camera/image_raw'}
@@ -40,14 +45,18 @@ def observer(graph):
     client = GraphClient('observer')
     node = client.node
 
-    def is_incomplete():
-        if set(graph.processes) - set(node.get_node_names()):
-            return True
-        return '/move_to_goal/_action/send_goal' not in services(
-            node, 'planner'
-        ) or '/sim/inject_fault' not in services(node, 'sim')
+    def missing():
+        nodes = set(node.get_node_names())
+        return [
+            service
+            for name, service in KNOWN_SERVICES.items()
+            if name not in nodes or service not in services(node, name)
+        ]
 
-    client.wait(lambda: not is_incomplete(), 'all nodes with their services')
+    try:
+        client.wait(lambda: not missing(), 'all nodes with their services')
+    except GraphError as error:
+        pytest.fail(f'{error}; nodes: {node.get_node_names()}; missing: {missing()}')
     yield client
     client.close()
 

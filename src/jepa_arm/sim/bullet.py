@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,6 @@ from .scene import DEFAULT_OBSTACLE_RGB, Scene, SceneObject, WorldState
 
 try:
     import pybullet
-    from pybullet_utils.bullet_client import BulletClient
 except ImportError as error:
     raise ImportError(
         'the virtual arm needs PyBullet, which has wheels for Python 3.10 to 3.13: '
@@ -35,6 +36,17 @@ CYLINDER_ROLLING_FRICTION = 0.002
 """m; without it a cylinder that was knocked over would roll off the table."""
 NEAR_PLANE, FAR_PLANE = 0.05, 4.0
 """m, of the cameras."""
+
+
+class _PhysicsServer:
+    """One connection to PyBullet. The BulletClient of pybullet_utils prints a line at each."""
+
+    def __init__(self, mode: int) -> None:
+        self._client = pybullet.connect(mode)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return the function ``name`` of PyBullet for this connection."""
+        return functools.partial(getattr(pybullet, name), physicsClientId=self._client)
 
 
 class BulletWorld:
@@ -62,7 +74,7 @@ class BulletWorld:
         self.arm = arm
         self.config = config
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
-        self._bullet = BulletClient(self._mode)
+        self._bullet = _PhysicsServer(self._mode)
         self.scene_object = self._cube()
         self.time, self.has_touched_obstacle = 0.0, False
         self._robot = self._table = self._object = -1
@@ -84,7 +96,7 @@ class BulletWorld:
             self._bullet.resetSimulation()
         else:  # resetSimulation leaks 11 kB per world
             self._bullet.disconnect()
-            self._bullet = BulletClient(self._mode)
+            self._bullet = _PhysicsServer(self._mode)
         self._build(scene.scene_object or self._cube(), scene.obstacles, scene.obstacle_rgb)
         self.place_arm(scene.joints)
         self.move_object(scene.object_position, scene.object_yaw)
