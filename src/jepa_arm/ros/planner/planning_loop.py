@@ -344,11 +344,7 @@ class PlanningLoop:
         Args:
             problem: why there is no image; empty if it is only late.
         """
-        active, dt, joints = (
-            self._goals.active,
-            self._time.control_dt,
-            self._observer.newest_joints(),
-        )
+        active, joints = self._goals.active, self._observer.newest_joints()
         if active is None or joints is None:
             return False
         if problem and self._history.is_empty:
@@ -357,7 +353,8 @@ class PlanningLoop:
         if self._history.is_distrusted or unseen_for > self._settings.max_blackout:
             return False
         was_blind = self._stepped_at > self._history.image_stamp
-        if joints.stamp < self._stepped_at + (1.0 if was_blind else 1.0 + MAX_IMAGE_WAIT) * dt:
+        steps = 1.0 if was_blind else 1.0 + MAX_IMAGE_WAIT
+        if joints.stamp < self._stepped_at + steps * self._time.control_dt:
             return True  # an image may still come
         try:
             self._plan(joints, f'{problem or "the image is late"}: {BLIND_REASON}')
