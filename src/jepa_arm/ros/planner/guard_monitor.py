@@ -22,7 +22,7 @@ class GuardMonitor:
     """Monitor of ``guard/status``.
 
     Attributes:
-        status: newest valid status; None before the first.
+        status: newest valid status; an empty one, of an inactive guard, before the first.
         rate: rate of the statuses.
         delay: s, running mean of the time from an observation to its first command.
     """
@@ -30,7 +30,7 @@ class GuardMonitor:
     def __init__(self, width: int) -> None:
         """Start without a status; the guard commands ``width`` joints."""
         self._width = width
-        self.status: GuardStatus | None = None
+        self.status = GuardStatus()
         self._received_at = self._active_at = monotonic()
         self._counts_when_sent: tuple[int, int] | None = None
         self._has_restarted = False
@@ -44,7 +44,7 @@ class GuardMonitor:
         is_complete = count == self._width or (count == 0 and msg.state == GuardStatus.INACTIVE)
         if not (is_complete and np.all(np.isfinite(msg.command))):
             return
-        has_fewer = msg.accepted + msg.rejected < sum(self._counts())
+        has_fewer = msg.accepted + msg.rejected < self.status.accepted + self.status.rejected
         if self._counts_when_sent is not None and has_fewer:
             self._has_restarted = True
         self.status, self._received_at = msg, monotonic()
@@ -68,7 +68,7 @@ class GuardMonitor:
             return f'no guard/status for {now - self._received_at:.1f} s: is the guard up?'
         if now - self._active_at > timeout:
             return 'the guard is not active: does it get joint_states?'
-        if status is None or self._statuses_since_goal < MIN_STATUSES:
+        if self._statuses_since_goal < MIN_STATUSES:
             return ''
         reasons = '; '.join(status.reasons)
         if status.state == GuardStatus.LATCHED:
@@ -80,7 +80,7 @@ class GuardMonitor:
     @property
     def speed_scale(self) -> float:
         """Fraction of the velocity limits that the guard allows; 1 before the first status."""
-        scale = 1.0 if self.status is None else self.status.speed_scale
+        scale = self.status.speed_scale
         return scale if 0.0 < scale <= 1.0 else 1.0
 
     def begin_goal(self) -> None:
@@ -89,7 +89,7 @@ class GuardMonitor:
 
     def record_proposal(self) -> None:
         """Record that a proposal was sent: later counts of the guard refer to it."""
-        self._counts_when_sent = self._counts()
+        self._counts_when_sent = self.status.accepted, self.status.rejected
 
     def forget_proposals(self) -> None:
         """Forget the proposals sent so far."""
@@ -100,25 +100,17 @@ class GuardMonitor:
 
         A proposal is dropped if it was rejected or has expired.
         """
-        status = self.status
-        sent = self._counts_when_sent
-        if sent is None or status is None or status.state == GuardStatus.INACTIVE:
+        status, sent = self.status, self._counts_when_sent
+        if sent is None or status.state == GuardStatus.INACTIVE:
             return None
-        accepted, rejected = self._counts()
-        is_answered = accepted + rejected > sum(sent)
+        is_answered = status.accepted + status.rejected > sum(sent)
         has_expired = is_answered and status.state != GuardStatus.FOLLOWING
-        if rejected > sent[1] or has_expired:
+        if status.rejected > sent[1] or has_expired:
             return np.array(status.command)
         return None
 
     def resting_setpoint(self) -> FloatArray | None:
         """Return the commanded joints (J,) rad while the guard follows no proposal, else None."""
-        status = self.status
-        if status is None or status.state in (GuardStatus.INACTIVE, GuardStatus.FOLLOWING):
+        if self.status.state in (GuardStatus.INACTIVE, GuardStatus.FOLLOWING):
             return None
-        return np.array(status.command)
-
-    def _counts(self) -> tuple[int, int]:
-        """Return the numbers of accepted and rejected proposals."""
-        status = self.status
-        return (0, 0) if status is None else (status.accepted, status.rejected)
+        return np.array(self.status.command)
