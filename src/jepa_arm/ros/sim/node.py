@@ -8,7 +8,8 @@ waits for a trajectory stamped with that time (or with none) on the command topi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -25,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm.config import ConfigError, GuardConfig, ObstacleConfig, load
 from jepa_arm.core.files import config_path
-from jepa_arm.core.types import TrajectoryCommand
+from jepa_arm.core.types import FloatArray, TrajectoryCommand
 from jepa_arm.ros.runtime import conversions as convert
 from jepa_arm.ros.runtime.diagnostics import Diagnostics, RateMeter
 from jepa_arm.ros.runtime.duplicate_node_check import DuplicateNodeCheck
@@ -161,9 +162,11 @@ class SimNode(Node):
             subscribe(JointState, HARDWARE_COMMANDS, self._on_joint_commands)
         else:
             subscribe(JointTrajectory, COMMAND_TOPIC, self._on_trajectory, raw=True)
-            for name in ('forward_position', 'forward_velocity'):
-                on_numbers = partial(self._on_numbers, name)
-                subscribe(Float64MultiArray, CONTROLLERS[name], on_numbers)
+            controller = self._virtual.controller
+            move_to = partial(self._on_numbers, controller.follow_position)
+            subscribe(Float64MultiArray, CONTROLLERS['forward_position'], move_to)
+            move_with = partial(self._on_numbers, controller.follow_velocity)
+            subscribe(Float64MultiArray, CONTROLLERS['forward_velocity'], move_with)
         self.create_service(ResetScene, '~/reset', self._on_reset)
         reentrant = ReentrantCallbackGroup()  # other callbacks run while a step is in progress
         self.create_service(Step, '~/step', self._on_step, callback_group=reentrant)
@@ -228,8 +231,7 @@ class SimNode(Node):
     # Commands.
 
     def _on_trajectory(self, raw: bytes) -> None:
-        self._command_rate.count()
-        try:
+        with self._command():
             trajectory = self._read_trajectory(raw)
             stamp = trajectory.start
             if self._lock_step and stamp and abs(stamp - self._virtual.clock) > STAMP_EPSILON_S:
@@ -238,8 +240,6 @@ class SimNode(Node):
                 ahead = self._virtual.clock - self._virtual.now
                 trajectory = replace(trajectory, start=trajectory.start - ahead)
             self._virtual.controller.follow(trajectory, self._virtual.now)
-        except (convert.ConversionError, CommandError) as error:
-            self._refuse(error)
         if self._ticks_to_go:
             self._on_command()
 
@@ -251,35 +251,34 @@ class SimNode(Node):
             self._last_trajectory = raw, trajectory
         return self._last_trajectory[1]
 
-    def _on_numbers(self, controller: str, msg: Float64MultiArray) -> None:
-        self._command_rate.count()
-        virtual, expected = self._virtual, len(self._arm.joint_names)
-        try:
+    def _on_numbers(
+        self, follow: Callable[[FloatArray, float], None], msg: Float64MultiArray
+    ) -> None:
+        expected = len(self._arm.joint_names)
+        with self._command():
             if len(msg.data) != expected:
                 raise CommandError(f'expected {expected} numbers, got {len(msg.data)}')
-            if controller == 'forward_position':
-                virtual.controller.follow_position(np.array(msg.data), virtual.now)
-            else:
-                virtual.controller.follow_velocity(np.array(msg.data), virtual.now)
-        except CommandError as error:
-            self._refuse(error)
+            follow(np.array(msg.data), self._virtual.now)
         if self._ticks_to_go:
             self._on_command()
 
     def _on_joint_commands(self, msg: JointState) -> None:
-        self._command_rate.count()
         controller = self._virtual.controller
-        try:
+        with self._command():
             position, velocity = convert.joint_commands_from_msg(msg, self._arm.joint_names)
             if position is not None:
                 controller.hold_position(position, self._virtual.now)  # not sent again at rest
             elif velocity is not None:
                 controller.follow_velocity(velocity, self._virtual.now)
-        except (convert.ConversionError, CommandError) as error:
-            self._refuse(error)
 
-    def _refuse(self, error: Exception) -> None:
-        self.get_logger().warning(f'command refused: {error}', throttle_duration_sec=1.0)
+    @contextmanager
+    def _command(self) -> Iterator[None]:
+        """Count a command; log the error that refuses it."""
+        self._command_rate.count()
+        try:
+            yield
+        except (convert.ConversionError, CommandError) as error:
+            self.get_logger().warning(f'command refused: {error}', throttle_duration_sec=1.0)
 
     def _advance(self) -> None:
         if self._virtual.advance():
