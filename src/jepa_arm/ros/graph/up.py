@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from jepa_arm.ros.runtime.environment import discovery_range
 from jepa_arm.ros.runtime.node_contract import GraphError
@@ -21,8 +20,9 @@ def run_until_interrupted(specs: Sequence[NodeSpec], namespace: str = '') -> int
     A planner that ends is started again, inactive. The end of simulator or guard ends all:
     without them nothing may move.
     """
+    # SIGINT is ignored in the background of a script
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)  # SIGINT is ignored in the background of a script
+        signal.signal(number, signal.default_int_handler)
     supervisor = Supervisor(specs, namespace)
     print(f'starting {", ".join(s.name for s in specs)}; output: {supervisor.log_dir}')
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
@@ -61,7 +61,3 @@ def _watch(supervisor: Supervisor, namespace: str) -> int:
             f'known (ros2 lifecycle set {space}/{name} activate)',
             flush=True,
         )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
