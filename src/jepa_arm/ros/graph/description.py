@@ -46,11 +46,6 @@ class NodeSpec:
     remappings: Mapping[str, str] = field(default_factory=dict)
     respawn: bool = False
 
-    @property
-    def executable(self) -> str:
-        """Return the name of the installed executable."""
-        return f'jepa_arm_{self.name}'
-
     def arguments(self, namespace: str = '') -> list[str]:
         """Return the command-line arguments of the executable."""
         out = ['--ros-args']

@@ -147,7 +147,7 @@ def launch_node(spec: NodeSpec, namespace: str = '') -> Node:
 
     return Node(
         package='jepa_arm',
-        executable=spec.executable,
+        executable=f'jepa_arm_{spec.name}',
         name=spec.name,
         namespace=namespace,
         parameters=[dict(spec.parameters)],

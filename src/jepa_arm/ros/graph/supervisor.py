@@ -15,13 +15,12 @@ from typing import TextIO
 
 from rclpy.node import Node
 
-from jepa_arm.ros.client import GraphClient
+from jepa_arm.ros.client import READY_S, GraphClient
 from jepa_arm.ros.runtime.environment import end_with_parent, run_log_folder
 from jepa_arm.ros.runtime.node_contract import DISCOVERY_LEASE_S, DUMP_STACKS_SIGNAL, GraphError
 
 from .description import NodeSpec
 
-READY_TIMEOUT_S = 60.0
 DISCOVERY_S = 0.5
 """Time for which other nodes are looked for; most are discovered within 0.05 to 0.2 s."""
 POLL_S = 0.1
@@ -120,7 +119,7 @@ class Supervisor:
         text = path.read_text(errors='replace').splitlines() if path.exists() else []
         return '\n'.join(text[-lines:])
 
-    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+    def wait_ready(self, timeout: float = READY_S) -> None:
         """Wait until every node publishes its ``ready_topic``.
 
         Raises:
