@@ -23,10 +23,6 @@ try:  # Jazzy, Kilted, Lyrical
 except ModuleNotFoundError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks as PublisherEventCallbacks
     from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
-try:  # Lyrical
-    from rclpy.endpoint_info import TopicEndpointInfo as TopicEndpointInfo  # pyright: ignore
-except ModuleNotFoundError:  # Humble, Jazzy, Kilted
-    from rclpy.topic_endpoint_info import TopicEndpointInfo as TopicEndpointInfo
 
 
 def count_clients(node: Node, service: str) -> int:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from itertools import product
 from time import monotonic, sleep, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jepa_arm_msgs.msg import GuardStatus, PlannerStatus
@@ -26,11 +26,13 @@ from jepa_arm.robot.camera_checks import camera_difference
 from jepa_arm.ros.client import EVERY_SAMPLE, GraphClient, MessageLog
 from jepa_arm.ros.graph.description import command_name
 from jepa_arm.ros.runtime import conversions as convert
-from jepa_arm.ros.runtime.compat import TopicEndpointInfo
 from jepa_arm.ros.runtime.environment import discovery_range
 from jepa_arm.ros.runtime.node_contract import CONTROLLERS, FOLLOW_TRAJECTORY, GraphError
 
 from .topics_in_use import COMMANDS, MANAGED_NODES, STATUS, nodes_seen, topics_in_use
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # in endpoint_info since Lyrical
 
 DISCOVERY_S = 5.0
 """Longest time for which a first node is looked for."""
