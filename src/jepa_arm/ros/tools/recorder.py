@@ -89,27 +89,20 @@ QOS_FIELDS = (
 class Recorder:
     """Subscribes to topics as they appear and writes their messages to a file.
 
-    As a context manager it leaves the graph on exit.
-
     Attributes:
         skipped: reason for each published topic that cannot be recorded.
         default_names: default name of each topic that guard and planner use under another name.
     """
 
-    def __init__(self, file: McapWriter, topics: Sequence[str], namespace: str = '') -> None:
-        """Join the graph.
+    def __init__(self, file: McapWriter, topics: Sequence[str], client: GraphClient) -> None:
+        """Subscribe to nothing yet.
 
         Args:
             file: to write to.
-            topics: names, relative to ``namespace``; empty for ``TOPICS``.
-            namespace: of the graph.
-
-        Raises:
-            GraphError: the namespace is malformed.
+            topics: names, relative to the namespace of ``client``; empty for ``TOPICS``.
+            client: of the graph.
         """
-        self._file = file
-        self._client = GraphClient('recorder', namespace)
-        self._node = self._client.node
+        self._file, self._client, self._node = file, client, client.node
         self._is_chosen = bool(topics)
         names = [self._node.resolve_topic_name(name) for name in topics or TOPICS]
         self._wanted = dict.fromkeys(names)
@@ -117,14 +110,8 @@ class Recorder:
         self._subscriptions: dict[str, tuple[Subscription, QoSProfile]] = {}
         self._channels: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
-        self._parameters = ParameterReader(self._client)
+        self._parameters = ParameterReader(client)
         self._group = ManualGroup()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
 
     def run(self, stop: StopRequest, duration: float | None) -> float:
         """Record until a stop signal or for ``duration`` s, then add the metadata.
@@ -299,7 +286,8 @@ def record(path: Path, topics: Sequence[str], duration: float | None, namespace:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = McapWriter(path)
     try:
-        with Recorder(file, topics, namespace) as recorder:
+        with GraphClient('recorder', namespace) as client:
+            recorder = Recorder(file, topics, client)
             print(f'recording to {file.partial}; Ctrl-C ends it', flush=True)
             seconds = recorder.run(stop_request, duration)
         if not file.counts:
