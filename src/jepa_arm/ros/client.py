@@ -384,11 +384,7 @@ class GraphClient:
         Raises:
             GraphError: the reset fails.
         """
-        request = ResetScene.Request(seed=seed, task=task)
-        response = self.call(ResetScene, 'sim/reset', request)
-        if not response.success:
-            raise GraphError(f'sim/reset: {response.message}')
-        return response
+        return self._demand(ResetScene, 'sim/reset', ResetScene.Request(seed=seed, task=task))
 
     def wait_for_rest(self) -> None:
         """Wait until the guard moves the arm no more.
@@ -419,10 +415,10 @@ class GraphClient:
         deadline = monotonic() + ANSWER_S
         while not self._is_guard_ready(stamp):
             self.reset_guard()
-            if not self.poll(lambda: self._is_guard_ready(stamp), GUARD_RETRY_S):
-                if monotonic() > deadline:
-                    reasons = [] if self.guard is None else list(self.guard.reasons)
-                    raise GraphError(f'the guard is not ready for {ANSWER_S:.0f} s: {reasons}')
+            is_ready = self.poll(lambda: self._is_guard_ready(stamp), GUARD_RETRY_S)
+            if not is_ready and monotonic() > deadline:
+                reasons = [] if self.guard is None else list(self.guard.reasons)
+                raise GraphError(f'the guard is not ready for {ANSWER_S:.0f} s: {reasons}')
 
     def reset_guard(self) -> bool:
         """Reset the guard to the measured joints and end a hold; return whether it agreed."""
@@ -444,9 +440,7 @@ class GraphClient:
             GraphError: it is not in lock-step mode, or does not answer.
         """
         request = Step.Request(control_steps=control_steps)
-        response = self.call(Step, 'sim/step', request, retry_after=ANSWER_S)  # never twice
-        if not response.success:
-            raise GraphError(f'sim/step: {response.message}')
+        response = self._demand(Step, 'sim/step', request, retry_after=ANSWER_S)  # never twice
         return convert.to_seconds(response.sim_time)
 
     def send_goal(
@@ -490,11 +484,16 @@ class GraphClient:
         Raises:
             GraphError: the planner does not answer or refuses.
         """
-        response = self.call(Trigger, 'planner/hold')
-        if not response.success:
-            raise GraphError(f'planner/hold: {response.message}')
+        self._demand(Trigger, 'planner/hold')
 
     # Internals.
+
+    def _demand(self, kind: Any, name: str, *request: Any, **waits: float) -> Any:
+        """Return the response of a service as ``call`` does; raise a GraphError if it refuses."""
+        response = self.call(kind, name, *request, **waits)
+        if not response.success:
+            raise GraphError(f'{name}: {response.message}')
+        return response
 
     def _missing(self) -> list[str]:
         """Return the topics and actions of the graph that are not there."""
