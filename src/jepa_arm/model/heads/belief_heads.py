@@ -121,13 +121,10 @@ class PositionStdHead(nn.Module):
 
 
 class ExpectedErrorHead(nn.Module):
-    """Expected variance of prediction errors, by default of each dimension of the latent."""
+    """Expected variance of prediction errors, for instance of each dimension of the latent."""
 
-    def __init__(
-        self, latent_dim: int, block: int, outputs: int | None = None, width: int = 256
-    ) -> None:
+    def __init__(self, latent_dim: int, block: int, outputs: int, width: int = 256) -> None:
         super().__init__()
-        outputs = latent_dim if outputs is None else outputs
         self.net = mlp(2 * latent_dim + block, width, outputs)
 
     def forward(self, z: Tensor, predicted: Tensor, action_block: Tensor) -> Tensor:
@@ -262,8 +259,8 @@ class BeliefHeads(nn.Module):
         self.push_dynamics = PushDynamics()
         self.state_encoder = StateEncoder(latent_dim, normaliser)
         self.position_std = PositionStdHead(latent_dim)
-        self.latent_error = ExpectedErrorHead(latent_dim, block)
-        self.long_horizon_error = ExpectedErrorHead(latent_dim, long_block)
+        self.latent_error = ExpectedErrorHead(latent_dim, block, latent_dim)
+        self.long_horizon_error = ExpectedErrorHead(latent_dim, long_block, latent_dim)
         self.tip_motion = TipMotionHead(normaliser)
         self.image_tip = ImageTipHead(features)
         self.camera_pose = CameraPoseHead(normaliser, *image_size)
