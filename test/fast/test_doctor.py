@@ -84,7 +84,7 @@ def test_every_failure_tells_what_to_do():
 
 
 def test_every_arm_that_is_shipped_is_found_good(each_arm_config, guard_config, sim_config):
-    found = list(examine_arm(each_arm_config, guard_config, sim_config.time))
+    found = list(examine_arm(each_arm_config, guard_config, sim_config))
     assert {f.name for f in found} == {'arm', 'home', 'workspace', 'stop'}
     assert all(f.level is Level.OK for f in found), format_findings(found)
 
@@ -103,7 +103,7 @@ def test_what_does_not_fit_in_an_arms_file_is_named(
     changes, name, text, arm_config, guard_config, sim_config
 ):
     arm = replace(arm_config, **changes)
-    found = {f.name: f for f in examine_arm(arm, guard_config, sim_config.time)}
+    found = {f.name: f for f in examine_arm(arm, guard_config, sim_config)}
     assert found[name].level is not Level.OK and text in found[name].text
     assert found[name].advice
 

@@ -176,7 +176,9 @@ def test_a_probe_predicts_larger_errors_where_noise_is_larger() -> None:
     calibrate_covariance(probe, latents[3000:4500], positions[3000:4500])
     assert 0.87 <= coverage(probe, latents[4500:], positions[4500:]) <= 0.93
     with torch.inference_mode():
-        covariance = probe.covariance(torch.from_numpy(latents[4500:])).numpy()
+        factor = probe.precision_factor(torch.from_numpy(latents[4500:]))
+        root = torch.linalg.inv(factor) * probe.error_scale
+        covariance = (root @ root.mT).numpy()
         rms = probe.rms(torch.from_numpy(latents[4500:])).numpy()
     spread = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
     np.testing.assert_allclose(rms, spread, rtol=1e-4)

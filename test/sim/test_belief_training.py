@@ -130,6 +130,13 @@ def held_out(folder: Path, toy_data: Path) -> tuple[SurpriseDetector, PredictedF
     return SurpriseDetector(heads, 0.1), frames
 
 
+def frame_of(frames: PredictedFrame, index: int) -> PredictedFrame:
+    row = torch.tensor([index])
+    values = {name: value for name, value in vars(frames).items() if value is not None}
+    picked = {n: v[row] if isinstance(v, Tensor) else v.rows(row) for n, v in values.items()}
+    return replace(frames, **picked)
+
+
 def test_a_jump_of_the_latent_is_more_surprising_than_ordinary_frames(
     held_out: tuple[SurpriseDetector, PredictedFrame],
 ) -> None:
@@ -137,7 +144,7 @@ def test_a_jump_of_the_latent_is_more_surprising_than_ordinary_frames(
     others = np.random.default_rng(0).permutation(len(frames.z))
     usual, jumped, channels = [], [], set()
     for i, other in enumerate(others[:200].tolist()):
-        one = frames.rows(torch.tensor([i]))
+        one = frame_of(frames, i)
         usual.append(surprise.rate(one, 10.0 * i).value)
         found = surprise.rate(replace(one, z=frames.z[other : other + 1]), 10.0 * i + 5.0)
         jumped.append(found.value)
@@ -159,7 +166,7 @@ def test_an_unusual_change_of_the_image_is_surprising(
 ) -> None:
     surprise, frames = held_out
     for i in range(20):
-        one = frames.rows(torch.tensor([i]))
+        one = frame_of(frames, i)
         assert one.change is not None
         found = surprise.rate(replace(one, change=one.change._replace(**changed)), 10.0 * i)
         assert found.value > 1.0 and found.channel == channel
@@ -170,7 +177,7 @@ def test_a_tip_far_from_its_setpoint_is_surprising(
 ) -> None:
     surprise, frames = held_out
     for i in range(20):
-        one = frames.rows(torch.tensor([i]))
+        one = frame_of(frames, i)
         found = surprise.rate(replace(one, tip_setpoints=one.tip_setpoints + 0.2), 10.0 * i)
         assert found.value > 1.0 and found.channel == 'tip_motion'
 
@@ -179,7 +186,7 @@ def test_missing_history_is_not_surprising_and_nan_is(
     held_out: tuple[SurpriseDetector, PredictedFrame],
 ) -> None:
     surprise, frames = held_out
-    one = frames.rows(torch.tensor([0]))
+    one = frame_of(frames, 0)
     assert one.change is not None
     nothing = {
         field: getattr(one.change, field) * np.nan for field in ('cells', 'novelty', 'motion')
@@ -197,7 +204,7 @@ def test_an_anomaly_in_two_frames_is_more_surprising_than_in_one(
     surprise, frames = held_out
     alone, again, late = [], [], []
     for i in range(40):
-        one = frames.rows(torch.tensor([i]))
+        one = frame_of(frames, i)
         odd = replace(one, z=one.z + 0.5 * (frames.z[i + 60 : i + 61] - one.z))
         alone.append(surprise.rate(odd, 10.0 * i).value)
         again.append(surprise.rate(odd, 10.0 * i + 0.1).value)

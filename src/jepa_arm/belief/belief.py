@@ -22,19 +22,14 @@ from torch import Tensor
 from jepa_arm.config import TimeConfig
 from jepa_arm.core.errors import JepaArmError
 from jepa_arm.core.types import ImageArray
-from jepa_arm.model.heads.belief_heads import (
-    LONG_HORIZON_STEPS,
-    TIP_COLUMNS,
-    BeliefHeads,
-    tip_setpoint_of,
-)
+from jepa_arm.model.heads.belief_heads import LONG_HORIZON_STEPS, TIP_COLUMNS, BeliefHeads
 from jepa_arm.model.heads.push_dynamics import ObjectPose, yaw_hypotheses
 from jepa_arm.planning.model import Dynamics
 from jepa_arm.planning.rollout import apply_delay
 
 from .image_change import ImageChange
 from .snapshot import BeliefSnapshot
-from .surprise import LatentPrediction, PredictedFrame
+from .surprise import LatentPrediction, PredictedFrame, tip_setpoints_of
 
 HISTORY_S = 1.6
 """Length of the history that is kept."""
@@ -355,17 +350,13 @@ class Belief:
             None while there is not enough history with images: a belief that was carried on
             without them is no measure.
         """
-        if not self._steps or encoded.features is None:
-            return None
         stamp, proprio = encoded.stamp, encoded.proprio
-        if not self.rests_on_images(stamp):
+        if encoded.features is None or not self._steps or not self.rests_on_images(stamp):
             return None
         dt = self._time.control_dt
         recent = torch.stack([self._proprio_at(stamp - dt), self._proprio_at(stamp - 2.0 * dt)], 1)
         if tip_setpoints is None:
-            tip_setpoints = torch.stack(
-                [tip_setpoint_of(proprio), tip_setpoint_of(recent[:, 0])], dim=1
-            )
+            tip_setpoints = tip_setpoints_of(proprio, recent[:, 0])
         has_history = self.rests_on_images(stamp, LONG_HORIZON_STEPS)
         return PredictedFrame(
             encoded.z,

@@ -15,8 +15,8 @@ consecutive frames is calibrated the same way and the larger of both counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from jepa_arm.model.heads.belief_heads import (
     MIN_CELL_LOG_VAR,
     REGIMES,
     REST_ACTION,
+    TARGET_OFFSET_COLUMNS,
     TIP_COLUMNS,
     BeliefHeads,
 )
@@ -92,15 +93,14 @@ class PredictedFrame:
     change: ImageChange | None = None
     image: Tensor | None = None
 
-    def rows(self, picked: Tensor) -> PredictedFrame:
-        """Return the ``picked`` rows."""
 
-        def pick(value: Tensor | LatentPrediction | ImageChange | None) -> Any:
-            if value is None:
-                return None
-            return value[picked] if isinstance(value, Tensor) else value.rows(picked)
+def tip_setpoints_of(proprio: Tensor, before: Tensor) -> Tensor:
+    """Return the tip setpoints (B, 2, 3) m contained in proprioception.
 
-        return PredictedFrame(*(pick(getattr(self, field.name)) for field in fields(self)))
+    ``proprio`` (B, P) is that of now, ``before`` (B, P) that of a control step before.
+    """
+    rows = torch.stack([proprio, before], dim=1)
+    return rows[..., TIP_COLUMNS] + rows[..., TARGET_OFFSET_COLUMNS]
 
 
 @torch.inference_mode()
@@ -255,6 +255,13 @@ def fit_alarm_threshold(values: Tensor, period_s: float) -> float:
     begin = float(values.quantile(1.0 - THRESHOLD_SHARE))
     scale = max(float((values[values > begin] - begin).mean()), MIN_SCALE)
     return begin + scale * math.log(THRESHOLD_SHARE * ALARM_PERIOD_S / period_s)
+
+
+def fit_surprise(heads: BeliefHeads, frames: ScoredFrames, period_s: float) -> None:
+    """Fit tails and alarm threshold of ``heads`` to ``frames``, which are ``period_s`` s apart."""
+    heads.tail_fit.copy_(fit_tail(frames.scores, frames.regimes))
+    heads.pair_tail_fit.copy_(fit_pair_tail(heads.tail_fit, frames))
+    heads.alarm_threshold.fill_(fit_alarm_threshold(max_improbability(heads, frames), period_s))
 
 
 class SurpriseReport(NamedTuple):

@@ -140,7 +140,7 @@ def _examine_robot_and_graph(args: argparse.Namespace) -> list[Finding]:
 
     arm, sim = options.arm(args), options.sim()
     guard, folder = options.guard(), options.checkpoint(args)
-    findings = list(examine_arm(arm, guard, sim.time))
+    findings = list(examine_arm(arm, guard, sim))
     if findings[-1].name != 'arm':  # the arm can be used
         findings += examine_checkpoint(folder, arm, sim, options.planner())
     try:

@@ -19,42 +19,7 @@ from .model import (
     TrainConfig,
     model_config,
 )
-from .planning import OPTIMIZERS, ActorConfig, CemConfig, MppiConfig, PlannerConfig
-from .robot import ArmConfig, CameraConfig, Contract, TimeConfig, WristCameraConfig, steps_per
+from .planning import OPTIMIZERS, PlannerConfig
+from .robot import ArmConfig, CameraConfig, Contract, TimeConfig, WristCameraConfig
 from .rules import ConfigError
 from .simulation import SimConfig, TaskConfig
-
-__all__ = [
-    'ActorConfig',
-    'ArmConfig',
-    'BeliefConfig',
-    'CameraConfig',
-    'CemConfig',
-    'CollectConfig',
-    'ConfigError',
-    'Contract',
-    'DecoderConfig',
-    'GuardConfig',
-    'ActorCriticConfig',
-    'LewmConfig',
-    'ModelConfig',
-    'ModelFile',
-    'MppiConfig',
-    'OPTIMIZERS',
-    'ObstacleConfig',
-    'PlannerConfig',
-    'PoseConfig',
-    'PredictorConfig',
-    'RenderedScenesConfig',
-    'SimConfig',
-    'TaskConfig',
-    'TimeConfig',
-    'TrainConfig',
-    'WristCameraConfig',
-    'from_dict',
-    'load',
-    'model_config',
-    'read_plain',
-    'steps_per',
-    'to_dict',
-]

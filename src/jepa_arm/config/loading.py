@@ -67,13 +67,8 @@ def from_dict(cls: type[T], values: Any, where: str = '') -> T:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(f'unknown key {where}{unknown[0]}; expected one of {sorted(fields)}')
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
+    required = [name for name, f in fields.items() if f.default is dataclasses.MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise ConfigError(f'missing key {where}{missing[0]}')
     converted = {k: convert(kinds[k], v, f'{where}{k}') for k, v in values.items()}

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import JepaArmError
@@ -173,21 +174,12 @@ def _share_candidates() -> Iterator[Path]:
     repository = _HERE.parents[1]
     if (repository / 'package.xml').is_file():
         yield repository
-    ament = _ament_share()
-    if ament is not None:
-        yield ament
-    yield Path(sys.prefix) / 'share' / PACKAGE
-
-
-def _ament_share() -> Path | None:
-    try:
+    # no ROS 2; not in the index; AMENT_PREFIX_PATH is not set
+    with suppress(ImportError, LookupError, OSError):
         from ament_index_python.packages import get_package_share_directory
-    except ImportError:
-        return None
-    try:
-        return Path(get_package_share_directory(PACKAGE))
-    except (LookupError, OSError):  # not in the index; AMENT_PREFIX_PATH is not set
-        return None
+
+        yield Path(get_package_share_directory(PACKAGE))
+    yield Path(sys.prefix) / 'share' / PACKAGE
 
 
 def _existing_file(kind: str, name: str) -> Path:

@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
@@ -143,10 +144,8 @@ def _packages() -> Iterator[Finding]:
 def _version(names: Sequence[str]) -> str:
     """Return name and version of the first of these packages that is installed."""
     for name in names:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             return f'{name} {importlib.metadata.version(name)}'
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return names[0]
 
 

@@ -92,13 +92,10 @@ def joints_from_msg(msg: Message, names: Sequence[str]) -> JointSample:
         )
     columns = [index[name] for name in names]
     position = np.array(msg.position, dtype=float)[columns]
-    has_velocity = len(msg.velocity) == len(msg.name)
-    velocity = np.array(msg.velocity, dtype=float)[columns] if has_velocity else None
-    return JointSample(
-        position=position,
-        velocity=np.zeros_like(position) if velocity is None else velocity,
-        stamp=to_seconds(msg.header.stamp),
-    )
+    velocity = np.zeros_like(position)
+    if len(msg.velocity) == len(msg.name):
+        velocity = np.array(msg.velocity, dtype=float)[columns]
+    return JointSample(position, velocity, to_seconds(msg.header.stamp))
 
 
 def yaw_from_msg(orientation: Message) -> float:

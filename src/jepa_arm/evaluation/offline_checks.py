@@ -10,14 +10,7 @@ import numpy as np
 import torch
 
 from jepa_arm.agent.agent import Agent
-from jepa_arm.config import (
-    ArmConfig,
-    CameraConfig,
-    GuardConfig,
-    PlannerConfig,
-    SimConfig,
-    TimeConfig,
-)
+from jepa_arm.config import ArmConfig, CameraConfig, GuardConfig, PlannerConfig, SimConfig
 from jepa_arm.core.goals import PositionGoal
 from jepa_arm.core.installation import Finding, Level
 from jepa_arm.core.types import Command, Observation
@@ -35,7 +28,7 @@ MAX_IK_ERROR_M, MAX_TOOL_Z = 1e-3, -0.999
 """Largest position error, and largest z component of a tool axis that points down."""
 
 
-def examine_arm(config: ArmConfig, guard: GuardConfig, time: TimeConfig) -> Iterator[Finding]:
+def examine_arm(config: ArmConfig, guard: GuardConfig, sim: SimConfig) -> Iterator[Finding]:
     """Yield findings on the files of an arm, and on their consistency."""
     try:
         arm = Arm(config)
@@ -46,7 +39,7 @@ def examine_arm(config: ArmConfig, guard: GuardConfig, time: TimeConfig) -> Iter
     yield Finding('arm', Level.OK, f'{config.name}, {len(arm.home)} joints, tip {config.tip_link}')
     yield _check_home(arm, model)
     yield _check_workspace(arm, model)
-    yield _check_stops(arm, guard, time)
+    yield _check_stops(arm, guard, sim.time.stream_dt)
 
 
 def examine_checkpoint(
@@ -150,14 +143,14 @@ def _check_workspace(arm: Arm, model: CollisionModel) -> Finding:
     return Finding('workspace', Level.FAIL, text, 'shrink workspace_min and workspace_max')
 
 
-def _check_stops(arm: Arm, guard: GuardConfig, time: TimeConfig) -> Finding:
+def _check_stops(arm: Arm, guard: GuardConfig, stream_dt: float) -> Finding:
     """Check how long a stop from full speed takes."""
-    streamer, rest = JointStreamer(arm, time.stream_dt), np.zeros_like(arm.home)
+    streamer, rest = JointStreamer(arm, stream_dt), np.zeros_like(arm.home)
     longest, slowest = 0.0, ''
     for joint, speed in zip(range(len(rest)), arm.velocity_limit, strict=True):
         velocity = np.where(np.arange(len(rest)) == joint, speed, 0.0)
         streamer.go_on_from(Command(arm.home, velocity, rest))
-        duration = len(streamer.stopping_path()) * time.stream_dt
+        duration = len(streamer.stopping_path()) * stream_dt
         if duration > longest:
             longest, slowest = duration, arm.joint_names[joint]
     text = f'{longest:.2f} s from full speed ({slowest}), expected <= {guard.slowdown_time} s'

@@ -162,14 +162,12 @@ class Replay:
 
     def _start_goal(self, index: int, recorded: RecordedGoal) -> None:
         """Read a goal and pursue it, as the planner does."""
-        goal = None
         try:
             goal = self._read(recorded)
         except GoalError as error:
-            self.goals.append(str(error))
-        else:
-            self.goals.append(goal)
-        self._agent.set_goal(goal)
+            goal = str(error)
+        self.goals.append(goal)
+        self._agent.set_goal(None if isinstance(goal, str) else goal)
         self._goal_index, self._is_new_goal = index, True
 
     def _read(self, recorded: RecordedGoal) -> PositionGoal:

@@ -56,7 +56,7 @@ def _train_network(name: str, inputs: HeadTraining, config: ActorCriticConfig) -
     checkpoint, episodes = load_checkpoint(inputs.folder), inputs.encoded.episodes
     with torch.inference_mode():
         z = torch.from_numpy(inputs.encoded.z)
-        estimates = np.stack([checkpoint.probes.read(s, z).numpy() for s in ('tip', 'object')])
+        estimates = torch.stack(checkpoint.probes.read_both(z)).numpy()
     positions = np.stack([episodes.tip_target, episodes.object_position])
     torch.manual_seed(inputs.seed)
     networks = _new_actor_critic(checkpoint, config)

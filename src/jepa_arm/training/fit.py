@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,32 +24,29 @@ class TrainingError(JepaArmError, RuntimeError):
     """A training that cannot start or continue; the message says what to do."""
 
 
+@dataclass(frozen=True)
 class ScheduledOptimizer:
     """Optimisers of one network with their learning-rate schedules.
 
     Attributes:
+        parts, schedules: the optimisers, and those of their learning rates.
         steps: numbers of the optimiser steps to make, in order.
         clip_norm: largest norm of a gradient; inf: gradients are not clipped.
     """
 
-    def __init__(
-        self,
-        parts: Iterable[torch.optim.Optimizer],
-        schedules: Iterable[LRScheduler],
-        steps: Iterable[int],
-        clip_norm: float = math.inf,
-    ) -> None:
-        self._parts, self._schedules = tuple(parts), tuple(schedules)
-        self.steps, self.clip_norm = steps, clip_norm
+    parts: Sequence[torch.optim.Optimizer]
+    schedules: Sequence[LRScheduler]
+    steps: Iterable[int]
+    clip_norm: float
 
     def zero_grad(self) -> None:
         """Reset all gradients."""
-        for part in self._parts:
+        for part in self.parts:
             part.zero_grad()
 
     def step(self) -> None:
         """Make one step of each optimiser and advance the schedules."""
-        for part in (*self._parts, *self._schedules):
+        for part in (*self.parts, *self.schedules):
             part.step()
 
 

@@ -183,8 +183,7 @@ class PoseHindsightSampler:
         episodes, z = encoded.episodes, torch.from_numpy(encoded.z)
         self._rng, self._yaw_tolerance = rng, yaw_tolerance
         with torch.inference_mode():
-            read = [checkpoint.probes.read(s, z).numpy().copy() for s in ('tip', 'object')]
-        self._tip, self._object = read
+            self._tip, self._object = (p.numpy().copy() for p in checkpoint.probes.read_both(z))
         self._position = np.asarray(episodes.object_position)
         self._yaw = np.asarray(episodes.object_yaw)
         self._trajectories = Trajectories.training_split(encoded)

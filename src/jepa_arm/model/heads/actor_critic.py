@@ -117,17 +117,14 @@ class ActionMixture(nn.Module):
 class Actor(ActionMixture):
     """Density of action blocks that lead to a goal within a given time."""
 
-    def __init__(
-        self, latent: int, block: int, goal: int = POSITION_FEATURES, width: int = 256
-    ) -> None:
+    def __init__(self, latent: int, block: int, goal: int) -> None:
         """Create the network.
 
         Args:
             latent: D. block: K*A, values in an action block.
             goal: G, features of the goal.
-            width: hidden size.
         """
-        super().__init__(2 * latent + goal + 1, block, width, max_mean=1.2)
+        super().__init__(2 * latent + goal + 1, block, width=256, max_mean=1.2)
 
     def log_prob(
         self, features: Tensor, velocity: Tensor, remaining: Tensor, action: Tensor
@@ -175,10 +172,8 @@ class TwinValue(nn.Module):
             inputs: N, features. width: hidden size.
         """
         super().__init__()
-        self.first, self.second = (
-            normalised_mlp(inputs, width, 1),
-            normalised_mlp(inputs, width, 1),
-        )
+        self.first = normalised_mlp(inputs, width, 1)
+        self.second = normalised_mlp(inputs, width, 1)
 
     def estimates(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return both estimates (B,) for ``features`` (B, N)."""

@@ -17,6 +17,7 @@ from jepa_arm.model.networks import mlp
 from jepa_arm.model.world_model import Normaliser, ProprioceptionScaler
 
 from .camera_pose import CameraPoseHead
+from .probes import COVERAGE, COVERAGE_CHI_SQUARED
 from .push_dynamics import PushDynamics
 
 SUBJECTS = ('tip', 'object')
@@ -52,11 +53,6 @@ OBJECT_NEAR_M, TABLE_CENTRE_M, TABLE_SCALE_M = 0.05, (0.5, 0.0), 0.12
 MIN_LOG_VAR, MAX_LOG_VAR = -8.0, 8.0
 SETPOINT_SCALE_M, MIN_TIP_MOTION_LOG_VAR = 0.05, -14.0
 """Input unit of the setpoint's distance; smallest log variance (cm^2) of the tip's motion."""
-
-
-def tip_setpoint_of(proprio: Tensor) -> Tensor:
-    """Return the tip setpoint (..., 3) m contained in proprioception (..., P)."""
-    return proprio[..., TIP_COLUMNS] + proprio[..., TARGET_OFFSET_COLUMNS]
 
 
 def blind_time_features(blind_s: Tensor) -> Tensor:
@@ -119,15 +115,27 @@ class PositionStdHead(nn.Module):
         scale = torch.lerp(scales[rows, low], scales[rows, low + 1], (at - low)[:, None])
         return log_cm.clamp(MIN_LOG_VAR, MAX_LOG_VAR).exp() * 0.01 * scale
 
+    def calibrate(self, is_known: bool, squared: Tensor, model_dt: float) -> None:
+        """Scale the errors so that their 90 % regions contain 90 % (split-conformal).
+
+        Each time without images is calibrated; times longer than those given as the longest.
+
+        Args:
+            is_known: whether the scale of known or that of unknown yaws is set.
+            squared: (B, L, 2) squared errors over the variance predicted so far, 0, 1, 2, ...
+                model steps after the last image.
+            model_dt: s, duration of a model step.
+        """
+        scale = (torch.quantile(squared, COVERAGE, dim=0) / COVERAGE_CHI_SQUARED).sqrt()
+        steps = (torch.arange(CALIBRATION_STEPS) * CALIBRATION_STEP_S / model_dt).round().long()
+        self.scale[int(is_known)] *= scale[steps.clamp(max=len(scale) - 1)]
+
 
 class ExpectedErrorHead(nn.Module):
-    """Expected variance of prediction errors, by default of each dimension of the latent."""
+    """Expected variance of prediction errors, for instance of each dimension of the latent."""
 
-    def __init__(
-        self, latent_dim: int, block: int, outputs: int | None = None, width: int = 256
-    ) -> None:
+    def __init__(self, latent_dim: int, block: int, outputs: int, width: int = 256) -> None:
         super().__init__()
-        outputs = latent_dim if outputs is None else outputs
         self.net = mlp(2 * latent_dim + block, width, outputs)
 
     def forward(self, z: Tensor, predicted: Tensor, action_block: Tensor) -> Tensor:
@@ -262,8 +270,8 @@ class BeliefHeads(nn.Module):
         self.push_dynamics = PushDynamics()
         self.state_encoder = StateEncoder(latent_dim, normaliser)
         self.position_std = PositionStdHead(latent_dim)
-        self.latent_error = ExpectedErrorHead(latent_dim, block)
-        self.long_horizon_error = ExpectedErrorHead(latent_dim, long_block)
+        self.latent_error = ExpectedErrorHead(latent_dim, block, latent_dim)
+        self.long_horizon_error = ExpectedErrorHead(latent_dim, long_block, latent_dim)
         self.tip_motion = TipMotionHead(normaliser)
         self.image_tip = ImageTipHead(features)
         self.camera_pose = CameraPoseHead(normaliser, *image_size)

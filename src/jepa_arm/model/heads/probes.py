@@ -63,13 +63,11 @@ class PositionProbe(nn.Module):
         """
         return (self.precision_factor(z) @ (residual / self.error_scale)[..., None])[..., 0]
 
-    def covariance(self, z: Tensor) -> Tensor:
-        """Return the error covariance (..., 3, 3) m^2 of ``forward`` for latents (..., D)."""
-        root = torch.linalg.inv(self.precision_factor(z)) * self.error_scale
-        return root @ root.mT
-
     def rms(self, z: Tensor) -> Tensor:
-        """Return the root of the trace of ``covariance`` (...,) m, without matrix inverses."""
+        """Return the expected root mean square error (...,) m of ``forward`` for latents (..., D).
+
+        It is the root of the trace of the error covariance, without matrix inverses.
+        """
         a, b, c, d, e, f = self.precision_net(z).unbind(-1)
         # adding 0 * x keeps NaN, which a compiled clamp would replace
         a, c, f = (x.clamp(*LOG_PRECISION_BOUNDS).exp() + 0.0 * x for x in (a, c, f))
@@ -96,6 +94,10 @@ class Probes(nn.Module):
     def read(self, subject: str, z: Tensor) -> Tensor:
         """Return positions (..., 3) m of the 'object' or the 'tip' in latents (..., D)."""
         return self._probe(subject)(z)
+
+    def read_both(self, z: Tensor) -> list[Tensor]:
+        """Return the positions (..., 3) m of tip and object in latents (..., D)."""
+        return [self.read(subject, z) for subject in ('tip', 'object')]
 
     def expected_error(self, subject: str, z: Tensor) -> Tensor:
         """Return the expected root mean square distance (...,) m of ``read`` from the truth."""

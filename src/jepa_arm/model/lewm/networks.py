@@ -37,13 +37,7 @@ class LeWM(nn.Module):
     def __init__(self, config: LewmConfig, block_width: int) -> None:
         super().__init__()
         self.config, self.latent_dim, self.block_width = config, config.latent_dim, block_width
-        self.encoder = VisionTransformer(
-            (config.image_size, config.image_size),
-            config.patch_size,
-            config.latent_dim,
-            config.encoder_blocks,
-            config.encoder_heads,
-        )
+        self.encoder = VisionTransformer(config)
         self.projector = Projector(config.latent_dim, config.projector_width)
         self.predictor = LatentPredictor(config)
         self.action_encoder = ActionEncoder(block_width, config.action_channels, config.latent_dim)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jepa_arm.config import LewmConfig
+
 NORM_EPS = 1e-12
 INIT_STD = 0.02
 
@@ -18,18 +20,17 @@ INIT_STD = 0.02
 class VisionTransformer(nn.Module):
     """Vision transformer from an image to the features of its class token."""
 
-    def __init__(
-        self, image_size: tuple[int, int], patch_size: int, width: int, blocks: int, heads: int
-    ) -> None:
+    def __init__(self, config: LewmConfig) -> None:
         super().__init__()
-        self.embeddings = PatchEmbeddings(image_size, patch_size, width)
-        layers = nn.ModuleList(EncoderBlock(width, heads) for _ in range(blocks))
+        width, blocks = config.latent_dim, range(config.encoder_blocks)
+        self.embeddings = PatchEmbeddings(config.image_size, config.patch_size, width)
+        layers = nn.ModuleList(EncoderBlock(width, config.encoder_heads) for _ in blocks)
         self.encoder = nn.ModuleDict({'layer': layers})
         self.layernorm = nn.LayerNorm(width, eps=NORM_EPS)
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features (B, width) of normalised images (B, 3, *image_size)."""
+        """Return features (B, D) of normalised images (B, 3, image_size, image_size)."""
         tokens = self.embeddings(image)
         for layer in self.encoder['layer']:  # type: ignore[union-attr]
             tokens = layer(tokens)
@@ -39,9 +40,9 @@ class VisionTransformer(nn.Module):
 class PatchEmbeddings(nn.Module):
     """Embedding of image patches, preceded by a class token, with position embeddings."""
 
-    def __init__(self, image_size: tuple[int, int], patch_size: int, width: int) -> None:
+    def __init__(self, image_size: int, patch_size: int, width: int) -> None:
         super().__init__()
-        patches = (image_size[0] // patch_size) * (image_size[1] // patch_size)
+        patches = (image_size // patch_size) ** 2
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.position_embeddings = nn.Parameter(torch.empty(1, patches + 1, width))
         nn.init.trunc_normal_(self.cls_token, std=INIT_STD)

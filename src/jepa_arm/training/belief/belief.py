@@ -19,23 +19,13 @@ from jepa_arm.belief.surprise import (
     LatentPrediction,
     PredictedFrame,
     ScoredFrames,
-    fit_alarm_threshold,
-    fit_pair_tail,
-    fit_tail,
+    fit_surprise,
     max_improbability,
 )
 from jepa_arm.config import BeliefConfig
-from jepa_arm.model.checkpoint import Checkpoint, load_checkpoint, new_belief_heads
+from jepa_arm.model.checkpoint import load_checkpoint, new_belief_heads
 from jepa_arm.model.checkpoint_files import add_module, round_weights
-from jepa_arm.model.heads.belief_heads import (
-    CALIBRATION_STEP_S,
-    CALIBRATION_STEPS,
-    MIN_CELL_LOG_VAR,
-    SUBJECTS,
-    TIP_COLUMNS,
-    BeliefHeads,
-)
-from jepa_arm.model.heads.probes import COVERAGE, COVERAGE_CHI_SQUARED
+from jepa_arm.model.heads.belief_heads import MIN_CELL_LOG_VAR, TIP_COLUMNS, BeliefHeads
 from jepa_arm.model.world_model import WorldModel
 from jepa_arm.training.cpu import TrainedParts, load_parts, parts_of, worker_pool
 from jepa_arm.training.encoding import BATCH, HeadTraining
@@ -97,7 +87,7 @@ def train_belief(inputs: HeadTraining, config: BeliefConfig) -> dict[str, Any]:
     round_weights(heads)
     heads.eval().requires_grad_(False)
     windows = job.sampler(calibration, [seed, 1]).sample(MEASURED_WINDOWS)
-    _calibrate_position_std(job.checkpoint, heads, windows)
+    _calibrate_position_std(job, windows)
     halves = [score_frames(job.model, heads, job.latents, h) for h in (calibration, measured)]
     sampler = job.sampler(measured, [seed, 2])
     report = {
@@ -313,23 +303,14 @@ def _train_contact(job: _BeliefTraining, sampler: LatentWindowSampler) -> None:
 
 
 @torch.inference_mode()
-def _calibrate_position_std(
-    checkpoint: Checkpoint, heads: BeliefHeads, windows: LatentWindows
-) -> None:
-    """Scale the predicted errors so that their 90 % regions contain 90 % (split-conformal).
-
-    Each time without images is calibrated, for unknown and known yaws; times longer than the
-    windows as the longest.
-    """
-    model_dt = checkpoint.contract.time.model_dt
-    for is_known, own in enumerate((windows.with_unknown_yaw(), windows)):
-        beliefs = belief_errors(checkpoint, heads, own)
-        variance = heads.position_std(beliefs.z, beliefs.blind_s, beliefs.yaw).square()
+def _calibrate_position_std(job: _BeliefTraining, windows: LatentWindows) -> None:
+    """Calibrate the predicted errors of positions, for unknown and known yaws."""
+    head, model_dt = job.heads.position_std, job.checkpoint.contract.time.model_dt
+    for is_known, own in ((False, windows.with_unknown_yaw()), (True, windows)):
+        beliefs = belief_errors(job.checkpoint, job.heads, own)
+        variance = head(beliefs.z, beliefs.blind_s, beliefs.yaw).square()
         squared = beliefs.error.square().sum(-1) / variance
-        squared = squared.view(len(own.z), -1, len(SUBJECTS))
-        scale = (torch.quantile(squared, COVERAGE, dim=0) / COVERAGE_CHI_SQUARED).sqrt()
-        steps = (torch.arange(CALIBRATION_STEPS) * CALIBRATION_STEP_S / model_dt).round().long()
-        heads.position_std.scale[is_known] *= scale[steps.clamp(max=len(scale) - 1)]
+        head.calibrate(is_known, squared.unflatten(0, (len(own.z), -1)), model_dt)
 
 
 def _calibrate_surprise(
@@ -342,14 +323,8 @@ def _calibrate_surprise(
     """
     alarms = []
     for half, other in (halves, halves[::-1]):
-        _fit_surprise(heads, half, period_s)
+        fit_surprise(heads, half, period_s)
         alarms.append((max_improbability(heads, other) > heads.alarm_threshold).numpy())
     frames = ScoredFrames(*map(np.concatenate, zip(*halves, strict=True)))
-    _fit_surprise(heads, frames, period_s)
+    fit_surprise(heads, frames, period_s)
     return count_alarms(np.concatenate(alarms[::-1]), frames.regimes, period_s)
-
-
-def _fit_surprise(heads: BeliefHeads, frames: ScoredFrames, period_s: float) -> None:
-    heads.tail_fit.copy_(fit_tail(frames.scores, frames.regimes))
-    heads.pair_tail_fit.copy_(fit_pair_tail(heads.tail_fit, frames))
-    heads.alarm_threshold.fill_(fit_alarm_threshold(max_improbability(heads, frames), period_s))

@@ -17,22 +17,12 @@ from jepa_arm.belief.surprise import (
     ScoredFrames,
     channel_scores,
     regime_of,
+    tip_setpoints_of,
 )
 from jepa_arm.datasets.episodes import DataError
 from jepa_arm.model.checkpoint import Checkpoint
-from jepa_arm.model.heads.belief_heads import (
-    LONG_HORIZON_STEPS,
-    SUBJECTS,
-    TIP_COLUMNS,
-    BeliefHeads,
-    tip_setpoint_of,
-)
-from jepa_arm.model.heads.push_dynamics import (
-    YAW_HYPOTHESES,
-    ObjectPose,
-    PushDynamics,
-    yaw_hypotheses,
-)
+from jepa_arm.model.heads.belief_heads import LONG_HORIZON_STEPS, TIP_COLUMNS, BeliefHeads
+from jepa_arm.model.heads.push_dynamics import ObjectPose, PushDynamics, yaw_hypotheses
 from jepa_arm.model.world_model import WorldModel
 from jepa_arm.training.encoding import EncodedEpisodes
 
@@ -233,12 +223,12 @@ class LatentWindowSampler:
 def follow_object(dynamics: PushDynamics, windows: LatentWindows) -> list[ObjectPose]:
     """Return the object's poses after each control step, predicted from the tip's path.
 
-    They are B poses each, or (B * YAW_HYPOTHESES,) if no yaw is known.
+    They are B poses each, or those of all ``yaw_hypotheses`` if no yaw is known.
     """
     pose, tips, poses = windows.start, windows.tips, []
     if pose.yaw.isnan().all():
         pose = yaw_hypotheses(pose.position, pose.position_step)
-        tips = tips.repeat_interleave(YAW_HYPOTHESES, 0)
+        tips = tips.repeat_interleave(len(pose.yaw) // len(tips), 0)
     for step in range(tips.shape[1] - 2):
         pose = dynamics(pose, tips[:, step : step + 3])
         poses.append(pose)
@@ -284,7 +274,7 @@ def belief_errors(
     """Return the errors of all N = B * (L + 1) beliefs along ``windows``, window by window."""
     with torch.inference_mode():
         beliefs = torch.cat([windows.z[:, 1:2], blind_beliefs(heads, windows)], dim=1)
-        read = torch.stack([checkpoint.probes.read(s, beliefs) for s in SUBJECTS], 2)
+        read = torch.stack(checkpoint.probes.read_both(beliefs), 2)
     seconds = torch.arange(beliefs.shape[1]) * checkpoint.contract.time.model_dt
     error, shape = read - windows.positions[:, 1:], beliefs.shape[:2]
     return BeliefErrors(
@@ -318,9 +308,7 @@ def predicted_frames(
         features=windows.features[:, -1].clone(),
         near=LatentPrediction(z[:, -2].clone(), torch.cat(near), actions[:, -1].clone()),
         recent=recent,
-        tip_setpoints=torch.stack(
-            [tip_setpoint_of(proprio), tip_setpoint_of(recent[:, 0])], dim=1
-        ),
+        tip_setpoints=tip_setpoints_of(proprio, recent[:, 0]),
         far=LatentPrediction(z[:, 1].clone(), torch.cat(far), actions[:, 1:].flatten(1)),
         change=latents.image_changes(frames, colours),
     )

@@ -35,14 +35,12 @@ def measure_belief(
     windows = sampler.sample(MEASURED_WINDOWS)
     model = checkpoint.model
     assert isinstance(model, WorldModel)
-    report: dict[str, Any] = {'blind': {}, 'blind_unknown_yaw': {}}
+    kinds = {'blind': windows, 'blind_unknown_yaw': windows.with_unknown_yaw()}
+    report: dict[str, Any] = {key: {} for key in kinds}
     for seconds in REPORTED_S:
         step = round(seconds / checkpoint.contract.time.model_dt)
         if step <= steps:
-            for key, own in (
-                ('blind', windows),
-                ('blind_unknown_yaw', windows.with_unknown_yaw()),
-            ):
+            for key, own in kinds.items():
                 report[key][f'{seconds:g} s'] = _errors_after(checkpoint, heads, own, step)
     ahead = predict_open_loop(model, windows.first(CONTACT_STEPS))
     before = torch.cat([windows.z[:, 1:2], ahead[:, :-1]], dim=1)
