@@ -25,6 +25,8 @@ MakeProposals = Callable[[FaultTestbed], list[JointTrajectory]]
 
 SPEED_SHARE = 0.8
 """Share of the velocity limit of paths to forbidden positions."""
+CONTROL_DT_S = 0.1
+"""Period of the waypoints of such paths."""
 MAX_SAMPLES, MAX_STEPS = 60_000, 19
 """Poses drawn in search of a self-collision, and control steps of the path to it."""
 DRIVE_RAD = 0.4
@@ -222,11 +224,9 @@ def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatAr
     raise ValueError('no pose of self-collision was found')
 
 
-def joint_path(
-    arm: Arm, start: FloatArray, end: FloatArray, control_dt: float = 0.1
-) -> FloatArray:
+def joint_path(arm: Arm, start: FloatArray, end: FloatArray) -> FloatArray:
     """Return waypoints (N, J) rad of a straight path from ``start``, which is left out."""
-    steps = (np.abs(end - start) / (SPEED_SHARE * arm.velocity_limit * control_dt)).max()
+    steps = (np.abs(end - start) / (SPEED_SHARE * arm.velocity_limit * CONTROL_DT_S)).max()
     n = max(1, int(np.ceil(steps)))
     return start + np.arange(1, n + 1)[:, None] / n * (end - start)
 

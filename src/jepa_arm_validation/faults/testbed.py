@@ -53,7 +53,7 @@ ROGUE_FRAME = 'rogue'
 
 
 @contextmanager
-def running_testbed(checkpoint: Path, arm: str = 'panda') -> Iterator[FaultTestbed]:
+def running_testbed(checkpoint: Path, arm: str) -> Iterator[FaultTestbed]:
     """Start simulator, guard and planner in a ROS domain of their own; stop them at the end.
 
     Raises:
