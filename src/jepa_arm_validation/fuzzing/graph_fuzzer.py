@@ -148,7 +148,9 @@ class GraphFuzzer:
                 break
         self._restart_crashed()
         seconds = monotonic() - began
-        outcome = self._reach_goal()
+        return self._report(seconds, outcome=self._reach_goal())
+
+    def _report(self, seconds: float, outcome: str) -> dict[str, Any]:
         memory, commands = self._memory.growth(WARM_UP), self._commands
         sent = self._counts.total()
         resets = self._client.guard_resets + self._hostile_resets + self._crashes
@@ -214,13 +216,12 @@ class GraphFuzzer:
     ) -> tuple[list[tuple[str, type, Publisher]], list[tuple[str, Any, Client]]]:
         """Return publishers and service clients of all targets, with names and types."""
         node, qos = self._client.node, QoSProfile(depth=10)
-        return (
-            [(t, kind, node.create_publisher(kind, t, qos)) for t, kind in sorted(topics.items())],
-            [
-                (s, kind.Request, node.create_client(kind, s))
-                for s, kind in sorted(services.items())
-            ],
-        )
+        publishers, clients = [], []
+        for topic, kind in sorted(topics.items()):
+            publishers.append((topic, kind, node.create_publisher(kind, topic, qos)))
+        for service, kind in sorted(services.items()):
+            clients.append((service, kind.Request, node.create_client(kind, service)))
+        return publishers, clients
 
     # Messages.
 
