@@ -140,18 +140,14 @@ def _run_soak(args: argparse.Namespace) -> int:
 def _run_surprise(args: argparse.Namespace) -> int:
     """Measure how reliably and how soon each anomaly raises the surprise of the belief."""
     from jepa_arm.training.cpu import prepare_cpu
-    from jepa_arm_validation.surprise.benchmark import (
-        SurpriseBenchmark,
-        format_surprise,
-        measure_surprise,
-    )
+    from jepa_arm_validation.surprise import benchmark
 
     prepare_cpu(1)
     play = load(CollectConfig, config_path('collect.yaml'))
-    checkpoint = options.load_checkpoint(args)
-    benchmark = SurpriseBenchmark(checkpoint, options.arm(args), options.sim(), play)
-    report = measure_surprise(benchmark, args.episodes, args.seed)
-    print(format_surprise(report))
+    robot = options.load_checkpoint(args), options.arm(args), options.sim()
+    world = benchmark.SurpriseBenchmark(*robot, play)
+    report = benchmark.measure_surprise(world, args.episodes, args.seed)
+    print(benchmark.format_surprise(report))
     options.write_json(args, report)
     return 0
 
@@ -205,35 +201,27 @@ def _run_energy(args: argparse.Namespace) -> int:
 
 def _run_public(args: argparse.Namespace) -> int:
     """Train and evaluate on public environments, resuming finished stages; print the table."""
-    from jepa_arm_validation.public_benchmarks.benchmark import (
-        format_public_table,
-        read_environment_results,
-        run_benchmark,
-    )
+    from jepa_arm_validation.public_benchmarks import benchmark
 
     out = Path(args.out)
     if args.env:
-        run_benchmark(args.env, args.episodes, args.seed, out)
-    print(format_public_table(read_environment_results(out)))
+        benchmark.run_benchmark(args.env, args.episodes, args.seed, out)
+    print(benchmark.format_public_table(benchmark.read_environment_results(out)))
     return 0
 
 
 def _run_ablate(args: argparse.Namespace) -> int:
     """Train and measure variants of the world model alike, resuming after an interruption."""
-    from jepa_arm_validation.ablation.ablation import (
-        AblationConfig,
-        AblationInputs,
-        format_ablation,
-        run_ablation,
-    )
+    from jepa_arm_validation.ablation import ablation
     from jepa_arm_validation.results import read_results
 
     out = Path(args.out)
     if not args.table:
-        config = load(AblationConfig, config_path(args.variants))
+        config = load(ablation.AblationConfig, config_path(args.variants))
         setup, planner = options.simulation(args), options.planner()
-        run_ablation(AblationInputs(Path(args.data), config, setup, planner), out, args.only)
-    print(format_ablation(read_results(out)))
+        inputs = ablation.AblationInputs(Path(args.data), config, setup, planner)
+        ablation.run_ablation(inputs, out, args.only)
+    print(ablation.format_ablation(read_results(out)))
     return 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from jepa_arm.core.types import GuardState
 from jepa_arm.robot.trajectory import JointStreamer
 from jepa_arm_validation.faults.measurements import (
+    RecordedMotion,
     StopRecording,
     motion_peaks,
     time_to_rest,
@@ -33,29 +34,33 @@ def stop(arm):
     state[STOP_TICK:] = GuardState.STOPPING.value
     position = np.array([c.position for c in commands])
     velocity = np.array([c.velocity for c in commands])
-    return StopRecording(at, position, velocity, at, position, velocity, at, state)
+    motion = RecordedMotion(at, position, velocity)
+    return StopRecording(motion, motion, at, state)
 
 
 def cut(recording, chosen):
     """The recording with the commands of ``chosen`` only."""
-    values = {
-        key: getattr(recording, key)[chosen]
-        for key in ('command_times', 'command_position', 'command_velocity')
-    }
-    return dataclasses.replace(recording, **values)
+    commands = RecordedMotion(*(v[chosen] for v in vars(recording.commands).values()))
+    return dataclasses.replace(recording, commands=commands)
+
+
+def with_commands(recording, **changes):
+    """The recording with other positions or velocities of the commands."""
+    commands = dataclasses.replace(recording.commands, **changes)
+    return dataclasses.replace(recording, commands=commands)
 
 
 def test_a_stop_begins_with_the_guards_state_and_ends_with_commands_at_rest(stop):
     assert time_to_stop(stop, ONSET) == pytest.approx(0.05)
-    speed = np.abs(stop.command_velocity).max(axis=1)
+    speed = np.abs(stop.commands.velocity).max(axis=1)
     first_at_rest = STOP_TICK + int(np.argmax(speed[STOP_TICK:] < 1e-6))
-    expected = stop.command_times[first_at_rest] - ONSET
+    expected = stop.commands.times[first_at_rest] - ONSET
     assert time_to_rest(stop, ONSET) == pytest.approx(expected)
     assert 0.1 < expected < 0.4
 
 
 def test_rest_before_the_onset_does_not_count(stop):
-    late = stop.command_times[-3]
+    late = stop.commands.times[-3]
     assert np.isnan(time_to_rest(stop, late)), 'three samples are not a hold'
     assert time_to_rest(stop, 99.0) > 1.0, 'the arm was not at rest at the start'
 
@@ -76,8 +81,8 @@ def test_the_time_to_stop_is_nan_without_a_stop(stop):
 def test_a_jerk_limited_stop_exceeds_no_limit(stop, arm):
     found = motion_peaks(stop, ONSET, np.inf, arm, DT)
     assert found.exceeded_limits() == []
-    chosen = stop.command_times >= ONSET - 3 * DT
-    assert found.velocity == pytest.approx(np.abs(stop.command_velocity[chosen]).max())
+    chosen = stop.commands.times >= ONSET - 3 * DT
+    assert found.velocity == pytest.approx(np.abs(stop.commands.velocity[chosen]).max())
     assert 0.5 < found.shares['acceleration'] <= 1.001
     assert 0.5 < found.shares['jerk'] <= 1.001
 
@@ -86,13 +91,13 @@ def test_a_jerk_limited_stop_exceeds_no_limit(stop, arm):
     'scale, word', [(np.array([1.3, 0, 0, 0, 0, 0, 0]), 'velocity'), (None, 'acceleration')]
 )
 def test_an_exceeded_limit_is_named(stop, arm, scale, word):
-    velocity = stop.command_velocity.copy()
+    velocity = stop.commands.velocity.copy()
     if scale is None:
         velocity[50:] = 0.0
         velocity[40:50, 0] = 0.3  # at once
     else:
         velocity[40] = scale * arm.velocity_limit
-    wrong = dataclasses.replace(stop, command_velocity=velocity)
+    wrong = with_commands(stop, velocity=velocity)
     assert any(
         text.startswith(word)
         for text in motion_peaks(wrong, ONSET, np.inf, arm, DT).exceeded_limits()
@@ -100,16 +105,16 @@ def test_an_exceeded_limit_is_named(stop, arm, scale, word):
 
 
 def test_a_jump_of_the_position_counts_as_velocity(stop, arm):
-    position = stop.command_position.copy()
+    position = stop.commands.position.copy()
     position[45:] += 0.05
-    wrong = dataclasses.replace(stop, command_position=position)
+    wrong = with_commands(stop, position=position)
     assert motion_peaks(wrong, ONSET, np.inf, arm, DT).shares['velocity'] > 2.0
 
 
 def test_an_interruption_gives_a_jump_and_no_acceleration(stop, arm):
     paused = cut(stop, np.r_[0:32, 70:80])
     found = motion_peaks(paused, ONSET, np.inf, arm, DT)
-    jump = np.abs(stop.command_position[70] - stop.command_position[31]).max()
+    jump = np.abs(stop.commands.position[70] - stop.commands.position[31]).max()
     assert found.jump == pytest.approx(jump) and jump > 0.01
     assert found.exceeded_limits() == []
 
@@ -120,9 +125,10 @@ def test_the_tip_distance_is_the_length_of_its_path(arm):
     positions[1:, 0] = [0.3, 0.0, np.nan]
     radius = np.hypot(*arm.tip_position(arm.home)[:2])
     chord = 2.0 * radius * np.sin(0.15)
-    travel = tip_path_length(at, positions, 0.0, 9.0, arm.tip_position)
+    motion = RecordedMotion(at, positions, np.zeros_like(positions))
+    travel = tip_path_length(motion, 0.0, 9.0, arm)
     assert travel == pytest.approx(2.0 * chord)
-    assert tip_path_length(at, positions, 2.0, 9.0, arm.tip_position) == 0.0
+    assert tip_path_length(motion, 2.0, 9.0, arm) == 0.0
 
 
 def test_the_report_counts_failures_and_names_their_problems():

@@ -94,7 +94,7 @@ def test_a_replaced_search_plans_for_yaw_goals_and_a_wrong_yaw_is_not_held(
     result = evaluator.run_policy('scripted', SEED)
     figures = run.summarise_episode(result)
     assert figures['held_s']['2'] == pytest.approx(result.time_s)
-    turned = replace(result, yaw_errors=np.radians(10.1) + 0.0 * result.yaw_errors)
-    assert set(run.summarise_episode(turned)['held_s'].values()) == {None}
+    result.yaw_errors = np.full_like(result.yaw_errors, np.radians(10.1))
+    assert set(run.summarise_episode(result)['held_s'].values()) == {None}
     run.close()
     evaluator.world.close()

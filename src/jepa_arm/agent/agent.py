@@ -293,18 +293,14 @@ class Agent:
 
     def _proprioception(self, joints: FloatArray, stamp: float) -> Tensor:
         """Return the proprioception (1, P) of an arm at ``joints`` (J,) at ``stamp`` (s)."""
-        self._belief.delay_steps, self._belief.delay_fraction = self._delay_in_steps
+        steps = min(self._delay, MAX_DELAY_S) / self._time.control_dt
+        whole = max(0, math.ceil(steps - 1e-6) - 1)
+        # the fraction is in (0, 1], or 0 without delay
+        self._belief.delay_steps, self._belief.delay_fraction = whole, steps - whole
         self._tip_setpoint = self._setpoints.at(
             stamp, self._motion.target, self._belief.delay_steps
         )
         return self._encoder.proprioception(joints, self._tip_setpoint)
-
-    @property
-    def _delay_in_steps(self) -> tuple[int, float]:
-        """Delay as whole control steps and a fraction of one in (0, 1]; (0, 0) without delay."""
-        steps = min(self._delay, MAX_DELAY_S) / self._time.control_dt
-        whole = max(0, math.ceil(steps - 1e-6) - 1)
-        return whole, steps - whole
 
     def _yaw_reader(self, encoded: EncodedObservation) -> YawReader | None:
         """Return a function that reads the object's yaw (rad) off the image."""

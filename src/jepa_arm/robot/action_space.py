@@ -62,8 +62,7 @@ class TipMotion:
 
     def __init__(self, arm: Arm) -> None:
         self._arm = arm
-        self.joints = np.array(arm.home, dtype=float)
-        self.target = arm.clip_to_workspace(arm.tip_position(arm.home))
+        self.reset(arm.home)
 
     def reset(self, q: FloatArray) -> None:
         """Start from joints ``q`` (J,) rad at rest."""

@@ -76,6 +76,7 @@ class Arm:
     (3,) m in ``config.base_link``.
 
     Attributes:
+        joint_names: of the J joints, in the order of joint vectors.
         lower, upper: (J,) rad, position limits of the URDF, tightened by ``config``.
         fastest: (J,) rad/s, velocity limit of the URDF, tightened by ``config``.
         velocity_limit, acceleration_limit, jerk_limit: (J,) rad/s, rad/s^2, rad/s^3, limits of
@@ -87,7 +88,7 @@ class Arm:
     """
 
     def __init__(self, config: ArmConfig) -> None:
-        self.config = config
+        self.config, self.joint_names = config, config.joints
         self.urdf = read_urdf(config.urdf)
         try:
             full = pin.buildModelFromXML(self.urdf)
@@ -121,11 +122,6 @@ class Arm:
                 f'{config.name}.home: expected {config.joints[i]} within its limits, '
                 f'{self.lower[i]} .. {self.upper[i]} rad, got {self.home[i]}'
             )
-
-    @property
-    def joint_names(self) -> tuple[str, ...]:
-        """Names of the J joints, in the order of joint vectors."""
-        return self.config.joints
 
     def tip_position(self, q: FloatArray) -> FloatArray:
         """Return the tip position (3,) m in the base frame at joints ``q`` (J,)."""

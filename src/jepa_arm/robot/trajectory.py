@@ -39,6 +39,9 @@ class JointStreamer:
     ``stop`` brings the arm to rest along a jerk-limited path with the whole acceleration limit,
     and brakes without a jerk limit if ruckig finds no such path. Position limits depend on the
     targets: see ``step``.
+
+    Attributes:
+        command: the last command.
     """
 
     def __init__(self, arm: Arm, dt: float) -> None:
@@ -50,7 +53,6 @@ class JointStreamer:
         self._trajectory = Trajectory(n)
         self._input.max_jerk = arm.jerk_limit.tolist()
         self._zeros = [0.0] * n
-        self._command = Command(np.array(arm.home), np.zeros(n), np.zeros(n))
         self.reset(arm.home)
 
     def reset(self, q: FloatArray) -> None:
@@ -63,17 +65,12 @@ class JointStreamer:
         self._input.current_position = command.position.tolist()
         self._input.current_velocity = command.velocity.tolist()
         self._input.current_acceleration = command.acceleration.tolist()
-        self._command = command
-
-    @property
-    def command(self) -> Command:
-        """The last command."""
-        return self._command
+        self.command = command
 
     @property
     def is_at_rest(self) -> bool:
         """True if the last command has neither velocity nor acceleration."""
-        c = self._command
+        c = self.command
         return bool(np.max(np.abs(c.velocity)) < 1e-6 and np.max(np.abs(c.acceleration)) < 1e-4)
 
     def step(self, target: FloatArray, speed_scale: float = 1.0) -> Command:
@@ -135,8 +132,8 @@ class JointStreamer:
         return motion
 
     def _braking_motion(self) -> FloatArray:
-        before, rows = self._command, []
-        while np.any(self._command.velocity):
+        before, rows = self.command, []
+        while np.any(self.command.velocity):
             command = self._brake()
             rows.append((command.position, command.velocity))
         self.go_on_from(before)
@@ -161,7 +158,7 @@ class JointStreamer:
     def _advance(self) -> Command:
         new = Command(*self._solve(self._update))
         self._output.pass_to_input(self._input)
-        self._command = new
+        self.command = new
         return new
 
     def _update(self) -> FloatArray:
@@ -193,25 +190,25 @@ class JointStreamer:
             if np.all(np.isfinite(found)):
                 return found
             problem = f'not finite: {found.tolist()}'
-        self.go_on_from(self._command)
+        self.go_on_from(self.command)
         raise StreamError(problem)
 
     def _round(self) -> None:
         """Round ``NEGLIGIBLE`` values of the input away."""
-        velocity, acceleration = self._command.velocity, self._command.acceleration
+        velocity, acceleration = self.command.velocity, self.command.acceleration
         self._input.current_velocity = np.where(abs(velocity) < NEGLIGIBLE, 0.0, velocity).tolist()
         self._input.current_acceleration = np.where(
             abs(acceleration) < NEGLIGIBLE, 0.0, acceleration
         ).tolist()
-        position, target = self._command.position, np.array(self._input.target_position)
+        position, target = self.command.position, np.array(self._input.target_position)
         is_at_target = abs(target - position) < NEGLIGIBLE
         self._input.target_position = np.where(is_at_target, position, target).tolist()
 
     def _brake(self) -> Command:
         """Advance one tick with the whole braking limit at once."""
-        position, velocity = self._command.position, self._command.velocity
+        position, velocity = self.command.position, self.command.velocity
         change = np.minimum(np.abs(velocity), self._arm.braking_limit * self._dt)
         slower = velocity - np.sign(velocity) * change
         distance = (velocity + slower) / 2.0 * self._dt
         self.go_on_from(Command(position + distance, slower, (slower - velocity) / self._dt))
-        return self._command
+        return self.command

@@ -75,15 +75,8 @@ class BulletWorld:
         self.config = config
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
         self._bullet = _PhysicsServer(self._mode)
-        self.scene_object = self._cube()
-        self.time, self.has_touched_obstacle = 0.0, False
-        self._robot = self._table = self._object = -1
-        self._obstacles: list[int] = []
-        self._joints: list[int] = []
         self._max_efforts, self._max_velocities = arm.effort_limit.tolist(), arm.fastest.tolist()
-        self._camera_offset = np.zeros(3)
-        self._light: dict[str, list[float]] = {}
-        self._build(self.scene_object, (), None)
+        self._build(self._cube(), (), None)
 
     def close(self) -> None:
         """Free the physics server."""
@@ -274,24 +267,22 @@ class BulletWorld:
         )
         self._robot = self._load_arm()
         self._joints = self._joint_indices()
-        self._table = self._add_body('box', TABLE_SIZE, TABLE_CENTRE, TABLE_RGB)
+        table = self._add_body('box', TABLE_SIZE, TABLE_CENTRE, TABLE_RGB)
         self.scene_object = scene_object
         centre = (*DEFAULT_OBJECT_POSITION, scene_object.height / 2)
         self._object = self._add_object(scene_object, centre, DEFAULT_OBJECT_RGB)
-        colours = obstacle_rgb
-        if colours is None:
-            colours = np.tile(DEFAULT_OBSTACLE_RGB, (len(obstacles), 1))
+        if obstacle_rgb is None:
+            obstacle_rgb = np.tile(DEFAULT_OBSTACLE_RGB, (len(obstacles), 1))
         self._obstacles = [
             self._add_body(each.shape, each.size, each.xyz, rgb, rpy=each.rpy)
-            for each, rgb in zip(obstacles, colours, strict=True)
+            for each, rgb in zip(obstacles, obstacle_rgb, strict=True)
         ]
         for link in range(-1, self._bullet.getNumJoints(self._robot)):
             self._bullet.changeDynamics(self._robot, link, lateralFriction=self.config.friction)
         for link in range(-1, self._joints[0] + 1):  # the base always touches the table
-            self._bullet.setCollisionFilterPair(
-                self._robot, self._table, link, -1, enableCollision=0
-            )
-        self._camera_offset, self._light = np.zeros(3), {}
+            self._bullet.setCollisionFilterPair(self._robot, table, link, -1, enableCollision=0)
+        self._camera_offset = np.zeros(3)
+        self._light: dict[str, list[float]] = {}
         self.time, self.has_touched_obstacle = 0.0, False
         self.place_arm(self.arm.home)
 

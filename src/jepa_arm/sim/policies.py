@@ -150,7 +150,7 @@ class ScriptedPush:
         place, length = routes.next_object_position(centre, self.goal[:2], extra)
         straight = (place - centre) / max(float(np.linalg.norm(place - centre)), 1e-9)
         for yaw in PUSH_YAWS:
-            heading = _rotated(straight, yaw)
+            heading = rotated(straight, yaw)
             if self._place_behind(routes, centre, heading) is not None:
                 return heading, length
         return straight, length
@@ -216,6 +216,8 @@ def distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -
     return float(np.linalg.norm(point - start - fraction * way))
 
 
-def _rotated(vector: FloatArray, angle: float) -> FloatArray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([cos * vector[0] - sin * vector[1], sin * vector[0] + cos * vector[1]])
+def rotated(vectors: FloatArray, angles: FloatArray | float) -> FloatArray:
+    """Return ``vectors`` (..., 2) rotated by ``angles`` (...) rad."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)

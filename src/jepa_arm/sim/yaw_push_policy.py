@@ -17,7 +17,7 @@ from jepa_arm.core.geometry import QUARTER, yaw_error
 from jepa_arm.core.types import FloatArray
 from jepa_arm.robot.action_space import ACTION_METRES
 
-from .policies import CUBE_HALF, PUSH_HEIGHT, SAFE_HEIGHT, distance_to_segment
+from .policies import CUBE_HALF, PUSH_HEIGHT, SAFE_HEIGHT, distance_to_segment, rotated
 from .scene import WorldState
 
 FRICTION_ARM = 0.027
@@ -83,13 +83,6 @@ def predict_pushes(
         is_on_face = np.abs(offset) < CUBE_HALF - FACE_MARGIN
         sticks[:, i] = (np.abs(aside) < MAX_SIDEWAYS * ahead) & is_on_face
     return poses, np.logical_and.accumulate(sticks, axis=1)
-
-
-def rotated(vectors: FloatArray, angles: FloatArray | float) -> FloatArray:
-    """Return ``vectors`` (..., 2) rotated by ``angles`` (...) rad."""
-    cos, sin = np.cos(angles), np.sin(angles)
-    x, y = vectors[..., 0], vectors[..., 1]
-    return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
 def pose_in_frame(frames: FloatArray, pose: FloatArray) -> FloatArray:

@@ -39,8 +39,7 @@ POSITION_HORIZON_S = 1.2
 """Prediction horizon of the errors of positions read from predicted latents."""
 NO_DEADLINE_MS = 1e6
 """Deadline of plans, long enough that all iterations are made on a busy machine."""
-PARTS = 'model', 'train'
-"""Parts of a model file that a variant may change."""
+
 COLUMNS: tuple[tuple[str, str, float, int], ...] = (
     *((f'{n} steps, %', f'error_share {n}', 100.0, 1) for n in (1, 3, 5)),
     ('tip, cm', 'tip_median_cm', 1.0, 2),
@@ -145,8 +144,8 @@ def run_ablation(inputs: AblationInputs, out: Path, only: list[str]) -> list[Pat
         DataError: the data cannot be used.
     """
     config = inputs.config
-    names = select('variant', only, [variant.name for variant in config.variants])
-    selected = [variant for variant in config.variants if variant.name in names]
+    variants = {variant.name: variant for variant in config.variants}
+    selected = [variants[name] for name in select('variant', only, variants)]
     files = [resolve(variant, config) for variant in selected]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -181,7 +180,7 @@ def resolve(variant: AblationVariant, config: AblationConfig) -> ModelFile:
         if not equals or key not in values.get(part, {}):
             raise ConfigError(
                 f'variant {variant.name}: expected part.key=value with a known key of '
-                f'{" or ".join(PARTS)}, got {change!r}'
+                f'model or train, got {change!r}'
             )
         values[part][key] = yaml.safe_load(value)
     actor_critic = to_dict(

@@ -77,11 +77,7 @@ def _expect_success(result: FaultResult, *arguments: str | Path) -> None:
 
 
 def _expect_failure(
-    result: FaultResult,
-    arguments: list[str | Path],
-    max_bytes: int,
-    reason: str,
-    intact: Path,
+    result: FaultResult, arguments: Sequence[str | Path], max_bytes: int, reason: str, intact: Path
 ) -> None:
     """Run ``jepa-arm`` with a full disk; expect exit code 1 and one clear line with ``reason``.
 

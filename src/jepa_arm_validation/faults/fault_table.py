@@ -43,7 +43,7 @@ BLOCKED_NOTE = (
     'because the blocked arm surprises the planner'
 )
 ALL_NODES = 'planner', 'guard', 'sim'
-SELF_COLLISION = proposals.SelfCollision()
+
 ROGUE_PUBLISHER = proposals.RoguePublisher()
 
 
@@ -170,7 +170,8 @@ ROWS: tuple[tuple[Any, ...], ...] = (
      Scenario('followed within the limits of acceleration and jerk', proposals.zigzag),
      'it is followed, along a path that keeps the jerk limit'),
     (16, 'plan_self_collision', 'a plan with a self-collision half-way and a valid end',
-     plan(SELF_COLLISION.make, 'self_collision', prepare=SELF_COLLISION.prepare)),
+     plan(proposals.through_self_collision, 'self_collision',
+          prepare=proposals.self_collision_pose)),
     (17, 'plan_table', 'a plan into the table', plan(proposals.into_table, 'table')),
     (17, 'plan_workspace', 'a plan out of the workspace',
      plan(proposals.out_of_workspace, 'workspace')),

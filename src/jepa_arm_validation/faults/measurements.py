@@ -6,7 +6,6 @@ joint states, ``K`` states of the guard, ``J`` joints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,21 +28,30 @@ ROUNDING = 1.001
 
 
 @dataclass(frozen=True)
+class RecordedMotion:
+    """Samples of a motion.
+
+    Attributes:
+        times, position, velocity: (N,), (N, J) rad, (N, J) rad/s.
+    """
+
+    times: FloatArray
+    position: FloatArray
+    velocity: FloatArray
+
+
+@dataclass(frozen=True)
 class StopRecording:
     """Commands, joints and guard states around one fault.
 
     Attributes:
-        command_times, command_position, command_velocity: (N,), (N, J) rad, (N, J) rad/s.
-        joint_times, joint_position, joint_velocity: (M,), (M, J), (M, J); may hold NaN.
+        commands: N of them.
+        joints: M of them; they may hold NaN.
         guard_times, guard_state: (K,), (K,) values of ``GuardState``.
     """
 
-    command_times: FloatArray
-    command_position: FloatArray
-    command_velocity: FloatArray
-    joint_times: FloatArray
-    joint_position: FloatArray
-    joint_velocity: FloatArray
+    commands: RecordedMotion
+    joints: RecordedMotion
     guard_times: FloatArray
     guard_state: FloatArray
 
@@ -89,7 +97,7 @@ def time_to_stop(recording: StopRecording, onset: float) -> float:
     stopped = times[(times >= onset) & np.isin(state, STOPPED)]
     if len(stopped):
         return float(stopped[0] - onset)
-    times, joint_times = recording.command_times, recording.joint_times
+    times, joint_times = recording.commands.times, recording.joints.times
     has_ceased = len(times) and len(joint_times) and times[-1] + INTERRUPTED_S < joint_times[-1]
     return max(0.0, float(times[-1] - onset)) if has_ceased else np.nan
 
@@ -102,14 +110,11 @@ def time_to_rest(recording: StopRecording, onset: float, by_joints: bool = False
         onset: of the fault.
         by_joints: judge measured joints instead of commands, for faults that end the commands.
     """
-    if by_joints:
-        times, velocity, limit = recording.joint_times, recording.joint_velocity, REST_MEASURED
-    else:
-        times, velocity = recording.command_times, recording.command_velocity
-        limit = REST_COMMANDED
-    is_at_rest = (np.abs(velocity).max(axis=1, initial=0.0) < limit) & (times >= onset)
-    count = first_held(is_at_rest, REST_SAMPLES)
-    return np.nan if count is None else float(times[count - REST_SAMPLES] - onset)
+    motion = recording.joints if by_joints else recording.commands
+    limit = REST_MEASURED if by_joints else REST_COMMANDED
+    is_slow = np.abs(motion.velocity).max(axis=1, initial=0.0) < limit
+    count = first_held(is_slow & (motion.times >= onset), REST_SAMPLES)
+    return np.nan if count is None else float(motion.times[count - REST_SAMPLES] - onset)
 
 
 def motion_peaks(
@@ -121,16 +126,15 @@ def motion_peaks(
     positions; acceleration and jerk are differences over a tick of ``dt`` s. No differences are
     taken across an interruption of the stream; ``jump`` reports these.
     """
-    times = recording.command_times
-    selected = (times >= onset - 3 * dt) & (times <= until)
-    position, velocity = recording.command_position[selected], recording.command_velocity[selected]
-    is_next = np.diff(times[selected]) < INTERRUPTED_S
+    commands, joints = recording.commands, recording.joints
+    selected = (commands.times >= onset - 3 * dt) & (commands.times <= until)
+    position, velocity = commands.position[selected], commands.velocity[selected]
+    is_next = np.diff(commands.times[selected]) < INTERRUPTED_S
     step = np.diff(position, axis=0)
     speed = np.vstack([np.abs(velocity), np.abs(step[is_next]) / dt])
     acceleration = np.diff(velocity, axis=0) / dt
     jerk = np.diff(acceleration, axis=0)[is_next[1:] & is_next[:-1]] / dt
-    times = recording.joint_times
-    measured = recording.joint_velocity[(times >= onset) & (times <= until)]
+    measured = joints.velocity[(joints.times >= onset) & (joints.times <= until)]
     measured = np.where(np.isfinite(measured), measured, 0.0)
     values = {
         'velocity': (speed, arm.velocity_limit),
@@ -146,22 +150,14 @@ def motion_peaks(
     return MotionPeaks(**largest, jump=jump, shares=shares)
 
 
-def tip_path_length(
-    times: FloatArray,
-    positions: FloatArray,
-    onset: float,
-    until: float,
-    tip_position: Callable[[FloatArray], FloatArray],
-) -> float:
+def tip_path_length(motion: RecordedMotion, onset: float, until: float, arm: Arm) -> float:
     """Return the length (m) of the tip's path between ``onset`` and ``until``.
 
-    Args:
-        times: (N,) s. positions: (N, J) rad, commanded or measured; rows with NaN are skipped.
-        onset, until: s.
-        tip_position: (3,) m of joints (J,).
+    Samples with NaN are skipped.
     """
-    selected = (times >= onset) & (times <= until) & np.isfinite(positions).all(axis=1)
+    is_known = np.isfinite(motion.position).all(axis=1)
+    selected = (motion.times >= onset) & (motion.times <= until) & is_known
     if selected.sum() < 2:
         return 0.0
-    tips = np.array([tip_position(q) for q in positions[selected]])
+    tips = np.array([arm.tip_position(q) for q in motion.position[selected]])
     return float(np.linalg.norm(np.diff(tips, axis=0), axis=1).sum())

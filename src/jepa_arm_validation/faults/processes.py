@@ -48,7 +48,7 @@ def second_guard(testbed: FaultTestbed) -> FaultResult:
     result = measure(testbed, onset)
     _expect_refusal(result, second, 'another guard')
     result.expect(publishers == 1, 'the second would have published commands')
-    is_following = testbed.state() == GuardState.FOLLOWING.value
+    is_following = testbed.state() is GuardState.FOLLOWING
     result.expect(is_following, f'the first stopped: {testbed.reported_reasons(onset)}')
     return result
 
@@ -71,7 +71,7 @@ def overrun(testbed: FaultTestbed) -> FaultResult:
     result = measure(testbed, onset)
     result.reasons, result.after = testbed.reported_reasons(onset), 'continues'
     result.expect(is_reported(), f'expected the reason {OVERRUN!r}, got {result.reasons}')
-    is_latched = testbed.state() == GuardState.LATCHED.value
+    is_latched = testbed.state() is GuardState.LATCHED
     result.expect(not is_latched, 'latched')
     if not is_latched and not moves_again(testbed):
         testbed.start_moving()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from time import monotonic, sleep
 
 import numpy as np
@@ -24,6 +25,8 @@ MakeProposals = Callable[[FaultTestbed], list[JointTrajectory]]
 
 SPEED_SHARE = 0.8
 """Share of the velocity limit of paths to forbidden positions."""
+CONTROL_DT_S = 0.1
+"""Period of the waypoints of such paths."""
 MAX_SAMPLES, MAX_STEPS = 60_000, 19
 """Poses drawn in search of a self-collision, and control steps of the path to it."""
 DRIVE_RAD = 0.4
@@ -119,25 +122,18 @@ def repeated(testbed: FaultTestbed) -> list[JointTrajectory]:
     return [testbed.last_proposal]
 
 
-class SelfCollision:
-    """Proposal through a self-collision and back to where the arm is."""
+@cache
+def self_collision_pose(testbed: FaultTestbed) -> FloatArray:
+    """Return a pose (J,) rad of self-collision; the search at the first call takes seconds."""
+    return find_self_collision(testbed.arm, testbed.command(), testbed.inward() * DRIVE_RAD)
 
-    def __init__(self) -> None:
-        self._pose: FloatArray | None = None
 
-    def prepare(self, testbed: FaultTestbed) -> None:
-        """Search the pose of the self-collision, which takes seconds."""
-        if self._pose is None:
-            rotation = testbed.inward() * DRIVE_RAD
-            self._pose = find_self_collision(testbed.arm, testbed.command(), rotation)
-
-    def make(self, testbed: FaultTestbed) -> list[JointTrajectory]:
-        """Return the proposal from the present command."""
-        assert self._pose is not None
-        start = testbed.command()
-        pose = np.array([start[0], *self._pose[1:]])
-        path = joint_path(testbed.arm, start, pose)
-        return [_proposal_along(testbed, np.vstack([path, path[-2::-1], start]))]
+def through_self_collision(testbed: FaultTestbed) -> list[JointTrajectory]:
+    """Move through a self-collision and back to where the arm is."""
+    start = testbed.command()
+    pose = np.array([start[0], *self_collision_pose(testbed)[1:]])
+    path = joint_path(testbed.arm, start, pose)
+    return [_proposal_along(testbed, np.vstack([path, path[-2::-1], start]))]
 
 
 class RoguePublisher:
@@ -161,9 +157,8 @@ class RoguePublisher:
     def stop(self, testbed: FaultTestbed) -> None:
         """Destroy the publisher."""
         client, publisher = testbed.client, self._publisher
-        if publisher is not None:
-            client.execute(lambda: client.node.destroy_publisher(publisher))
-            self._publisher = None
+        assert publisher is not None
+        client.execute(lambda: client.node.destroy_publisher(publisher))
 
 
 def permuted_joints(testbed: FaultTestbed) -> FaultResult:
@@ -192,7 +187,7 @@ def zigzag(testbed: FaultTestbed) -> FaultResult:
         testbed.send_proposal(testbed.proposal(positions=positions))
         sleep(testbed.time.control_dt)
     result = measure(testbed, onset)
-    is_following = testbed.state() == GuardState.FOLLOWING.value
+    is_following = testbed.state() is GuardState.FOLLOWING
     result.expect(is_following, f'not followed: {testbed.reported_reasons(onset)}')
     result.stop_s = result.rest_s = np.nan
     result.after = 'followed'
@@ -229,11 +224,9 @@ def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatAr
     raise ValueError('no pose of self-collision was found')
 
 
-def joint_path(
-    arm: Arm, start: FloatArray, end: FloatArray, control_dt: float = 0.1
-) -> FloatArray:
+def joint_path(arm: Arm, start: FloatArray, end: FloatArray) -> FloatArray:
     """Return waypoints (N, J) rad of a straight path from ``start``, which is left out."""
-    steps = (np.abs(end - start) / (SPEED_SHARE * arm.velocity_limit * control_dt)).max()
+    steps = (np.abs(end - start) / (SPEED_SHARE * arm.velocity_limit * CONTROL_DT_S)).max()
     n = max(1, int(np.ceil(steps)))
     return start + np.arange(1, n + 1)[:, None] / n * (end - start)
 

@@ -18,7 +18,6 @@ from .fault_table import FAULT_TABLE, FaultCase
 from .scenarios import FaultResult
 from .testbed import FaultTestbed, running_testbed
 
-VERDICTS = {True: 'passed', False: 'failed'}
 PEAKS = ('velocity', 'acceleration', 'jerk', 'measured_velocity')
 
 
@@ -33,15 +32,12 @@ def select_cases(names: Sequence[str]) -> tuple[FaultCase, ...]:
     return tuple(c for c in FAULT_TABLE if c.name in chosen or str(c.number) in chosen)
 
 
-def run_faults(
-    checkpoint: Path, arm: str = 'panda', names: Sequence[str] = (), progress: bool = True
-) -> dict[str, Any]:
-    """Try the selected cases; return ``rows``, ``seconds``, ``machine`` and ``git``.
+def run_faults(checkpoint: Path, arm: str, names: Sequence[str]) -> dict[str, Any]:
+    """Try and print the selected cases; return ``rows``, ``seconds``, ``machine`` and ``git``.
 
     Args:
         checkpoint: folder of the planner's model. arm: name of the arm.
         names: see ``select_cases``.
-        progress: print each result.
 
     Raises:
         GraphError: the graph did not start.
@@ -52,9 +48,8 @@ def run_faults(
         for case in cases:
             row = _run_case(case, testbed)
             rows.append(row)
-            if progress:
-                verdict = 'passed' if row['passed'] else '; '.join(row['problems'])
-                print(f'{case.number:2d} {case.name:20s} {row["seconds"]:5.1f} s  {verdict}')
+            verdict = '; '.join(row['problems']) or 'passed'
+            print(f'{case.number:2d} {case.name:20s} {row["seconds"]:5.1f} s  {verdict}')
     return {
         'rows': rows,
         'seconds': round(monotonic() - began, 1),
@@ -103,10 +98,11 @@ def format_faults(report: Mapping[str, Any]) -> str:
         peaks = [format_number(shares.get(key), '.0%') for key in PEAKS]
         distance = format_number(row['distance_cm'], '.1f', 'cm')
         times = [format_number(row[f'time_to_{key}_ms'], '.0f') for key in ('stop', 'hold')]
+        verdict = 'passed' if row['passed'] else 'failed'
         lines.append(
             f'{row["number"]:2d} {row["name"]:21s} {times[0]:>6s} {times[1]:>6s}  '
             f'{peaks[0]:>4s} {peaks[1]:>4s} {peaks[2]:>4s} {peaks[3]:>6s} '
-            f'{distance:>6s}  {VERDICTS[row["passed"]]:8s} '
+            f'{distance:>6s}  {verdict:8s} '
             f'{"; ".join(filter(None, (row["after"], row["reason"])))[:90]}'
         )
     failed = [row for row in report['rows'] if not row['passed']]

@@ -132,7 +132,7 @@ class StopScenario:
 
     def _has_stopped(self, testbed: FaultTestbed, onset: float, goal: SentGoal | None) -> bool:
         """Return True if the arm rests and, where it must be, is latched or without a goal."""
-        is_over = 'reset' not in self.after or testbed.state() == GuardState.LATCHED.value
+        is_over = 'reset' not in self.after or testbed.state() is GuardState.LATCHED
         if self.after == 'reset or new goal' and goal is not None:
             is_over = is_over or goal.is_done
         recording = testbed.recording()
@@ -164,27 +164,26 @@ def measure(
         by_joints: judge rest by the joints, for faults that end the commands.
         trusts_joints: the measured joints are valid.
     """
-    recording, until = testbed.recording(), monotonic()
-    paths = [(recording.command_times, recording.command_position)]
-    if trusts_joints:
-        paths.append((recording.joint_times, recording.joint_position))
-    tip_position = testbed.arm.tip_position
-    peaks = motion_peaks(recording, onset, until, testbed.arm, testbed.time.stream_dt)
+    recording, until, arm = testbed.recording(), monotonic(), testbed.arm
+    motions = [recording.commands, recording.joints] if trusts_joints else [recording.commands]
+    peaks = motion_peaks(recording, onset, until, arm, testbed.time.stream_dt)
     return FaultResult(
         time_to_stop(recording, onset),
         time_to_rest(recording, onset, by_joints),
         peaks,
-        max(tip_path_length(*path, onset, until, tip_position) for path in paths),
+        max(tip_path_length(motion, onset, until, arm) for motion in motions),
         problems=peaks.exceeded_limits(by_joints),
     )
 
 
 def moves_again(testbed: FaultTestbed) -> bool:
     """Return True if the guard follows and the arm moves within ``RESUME_S``, by itself."""
-    following = GuardState.FOLLOWING.value
-    return testbed.becomes(
-        lambda: testbed.state() == following and testbed.speed() > MOVING_VELOCITY / 2, RESUME_S
-    )
+
+    def has_resumed() -> bool:
+        is_following = testbed.state() is GuardState.FOLLOWING
+        return is_following and testbed.speed() > MOVING_VELOCITY / 2
+
+    return testbed.becomes(has_resumed, RESUME_S)
 
 
 def stays_still(testbed: FaultTestbed) -> bool:
@@ -257,7 +256,7 @@ def _check_motion(move: Callable[[], object], problem: str) -> str:
 
 
 def _becomes_latched(testbed: FaultTestbed) -> bool:
-    return testbed.becomes(lambda: testbed.state() == GuardState.LATCHED.value, RESUME_S)
+    return testbed.becomes(lambda: testbed.state() is GuardState.LATCHED, RESUME_S)
 
 
 def _has_reason(reported: list[str], beginning: str) -> bool:

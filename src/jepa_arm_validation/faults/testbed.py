@@ -30,7 +30,7 @@ from jepa_arm.ros.runtime.node_contract import COMMAND_TOPIC, GraphError
 from jepa_arm.ros.runtime.qos import COMMAND_QOS, STATUS_QOS
 from jepa_arm_validation.graph import running_graph
 
-from .measurements import StopRecording
+from .measurements import RecordedMotion, StopRecording
 
 NODES = 'sim', 'guard', 'planner'
 """Nodes in the order in which they are started."""
@@ -53,7 +53,7 @@ ROGUE_FRAME = 'rogue'
 
 
 @contextmanager
-def running_testbed(checkpoint: Path, arm: str = 'panda') -> Iterator[FaultTestbed]:
+def running_testbed(checkpoint: Path, arm: str) -> Iterator[FaultTestbed]:
     """Start simulator, guard and planner in a ROS domain of their own; stop them at the end.
 
     Raises:
@@ -90,18 +90,13 @@ class FaultTestbed:
         self._guard = client.record(GuardStatus, 'guard/status', STATUS_QOS)
         self._planner = client.record(PlannerStatus, 'planner/status', STATUS_QOS)
         self._diagnostics = client.record(DiagnosticArray, '/diagnostics', STATUS_QOS)
-        self._proposals = client.execute(
-            lambda: client.node.create_publisher(
-                JointTrajectory, 'planner/joint_trajectory', COMMAND_QOS
-            )
-        )
+        topic = 'planner/joint_trajectory'
+        self._proposals = client.publisher(JointTrajectory, topic, COMMAND_QOS)
         self._wait_for_messages(set(graph.processes))
 
     def restore(self) -> None:
         """Restart the processes that have ended."""
-        ended = set()
-        while (name := self.graph.poll_ended()) is not None:
-            ended.add(name)
+        ended = set(iter(self.graph.poll_ended, None))
         for name in NODES:
             if name in ended:
                 self.graph.start_node(name)
@@ -109,10 +104,11 @@ class FaultTestbed:
 
     def prepare(self) -> None:
         """Bring the graph to rest: scene reset, guard idle, no goal, all processes running."""
+        client = self.client
         self.restore()
-        self.client.call(Trigger, 'planner/hold')  # ends the goal of the last case
-        self.client.reset(SCENE_SEED)
-        self._wait(lambda: self._planner[-1][1].state == PlannerStatus.IDLE, 'an idle planner')
+        client.call(Trigger, 'planner/hold')  # ends the goal of the last case
+        client.reset(SCENE_SEED)
+        client.wait(lambda: self._planner[-1][1].state == PlannerStatus.IDLE, 'an idle planner')
         for log in (
             self._commands, self._joints, self._guard, self._planner, self._diagnostics
         ):  # fmt: skip
@@ -124,7 +120,7 @@ class FaultTestbed:
         """Send a goal for the tip and return it with the arm midway."""
         start = self.tip()
         goal = self.client.send_goal(self.distant_goal(), FINE_TOLERANCE_M, GOAL_TIMEOUT_S)
-        self._wait(
+        self.client.wait(
             lambda: (
                 np.linalg.norm(self.tip() - start) > MIDWAY_M and self.speed() > MOVING_VELOCITY
             ),
@@ -166,7 +162,7 @@ class FaultTestbed:
         for _ in range(round(seconds / self.time.control_dt)):
             self.send_proposal(self.proposal())
             sleep(self.time.control_dt)
-        if self.state() != GuardState.FOLLOWING.value:
+        if self.state() is not GuardState.FOLLOWING:
             raise GraphError(f'the guard does not follow proposals: {self._guard[-1][1].reasons}')
 
     def send_proposal(self, msg: JointTrajectory) -> None:
@@ -231,9 +227,9 @@ class FaultTestbed:
         arrived, msg = self._joints[-1]
         return convert.to_seconds(msg.header.stamp) + monotonic() - arrived
 
-    def state(self) -> int:
-        """Return the newest state of the guard, a value of ``GuardState``."""
-        return self._guard[-1][1].state if self._guard else GuardState.INACTIVE.value
+    def state(self) -> GuardState:
+        """Return the newest state of the guard."""
+        return GuardState(self._guard[-1][1].state) if self._guard else GuardState.INACTIVE
 
     def becomes(self, condition: Callable[[], Any], timeout: float) -> bool:
         """Return True as soon as ``condition`` holds, False after ``timeout`` s."""
@@ -268,8 +264,8 @@ class FaultTestbed:
             for sample in [convert.joints_from_msg(m, names)]
         ]
         guard = np.array([(t, m.state) for t, m in list(self._guard)]).reshape(-1, 2)
-        columns = [*_columns(commands, len(names)), *_columns(joints, len(names))]
-        return StopRecording(*columns, guard_times=guard[:, 0], guard_state=guard[:, 1])
+        motions = _motion(commands, len(names)), _motion(joints, len(names))
+        return StopRecording(*motions, guard_times=guard[:, 0], guard_state=guard[:, 1])
 
     def outcome(self, goal: SentGoal, timeout: float = 0.1) -> str:
         """Return outcome and message of a goal, 'no result' if there is none in ``timeout`` s."""
@@ -282,21 +278,17 @@ class FaultTestbed:
         """Wait for messages of the nodes ``names``, and for the guard to become active."""
         logs = {'sim': self._joints, 'guard': self._guard, 'planner': self._planner}
         counts = {name: len(logs[name]) for name in names}
-        self._wait(
+        self.client.wait(
             lambda: all(len(logs[name]) > count + 2 for name, count in counts.items()),
             f'messages of {sorted(names)}',
             60.0,
         )
         if 'guard' in names:  # a goal that is sent to an inactive guard ends at once
-            self._wait(lambda: self.state() != GuardState.INACTIVE.value, 'an active guard')
-
-    def _wait(self, condition: Callable[[], Any], what: str, timeout: float = 20.0) -> None:
-        self.client.wait(condition, what, timeout)
+            self.client.wait(lambda: self.state() is not GuardState.INACTIVE, 'an active guard')
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterator[FloatArray]:
-    """Yield times (N,), positions (N, width) and velocities (N, width) of ``rows``."""
-    yield np.array([row[0] for row in rows])
-    for column in (1, 2):
-        values = [list(row[column]) for row in rows]
-        yield np.array(values, dtype=float).reshape(len(rows), width)
+def _motion(rows: Sequence[tuple[Any, ...]], width: int) -> RecordedMotion:
+    """Return times, positions (N, width) and velocities (N, width) of ``rows`` as arrays."""
+    times, *columns = ([row[i] for row in rows] for i in range(3))
+    position, velocity = (np.array(c, dtype=float).reshape(len(rows), width) for c in columns)
+    return RecordedMotion(np.array(times), position, velocity)

@@ -93,9 +93,7 @@ def fuzz_ros(
         GraphError: the graph did not start.
     """
     with running_graph(SimulationGraph(arm, str(checkpoint), task=TASK), 'fuzz') as running:
-        fuzzer = GraphFuzzer(*running, seed, arm)
-        fuzzer.run(count, progress)
-        return fuzzer.report()
+        return GraphFuzzer(*running, seed, arm).run(count, progress)
 
 
 class GraphFuzzer:
@@ -123,7 +121,7 @@ class GraphFuzzer:
         self._pending: deque[tuple[str, Client, Any, float]] = deque()
         self._due: list[tuple[str, type, Client]] = []
         self._crashes, self._hostile_resets = 0, 0
-        self._seconds, self._outcome = 0.0, 'not tried'
+
         self._clock: tuple[float, float] | None = None
         client.subscribe(PoseArray, 'ground_truth/objects', self._on_ground_truth, SENSOR_QOS)
         client.wait(lambda: self._clock, 'ground_truth/objects')
@@ -131,8 +129,8 @@ class GraphFuzzer:
         self._valid = self._collect_messages(topics)
         self._publishers, self._clients = client.execute(lambda: self._connect(topics, services))
 
-    def run(self, count: int, progress: bool = True) -> None:
-        """Send ``count`` hostile messages, then a goal that must be reached."""
+    def run(self, count: int, progress: bool) -> dict[str, Any]:
+        """Send ``count`` hostile messages, then a goal that must be reached; return the report."""
         began = recovered = monotonic()
         for i in tqdm(range(count), unit='msg', disable=not progress):
             if self._rng.random() < TOPIC_SHARE:
@@ -149,28 +147,27 @@ class GraphFuzzer:
             if self._crashes > MAX_CRASHES:
                 break
         self._restart_crashed()
-        self._seconds = monotonic() - began
-        self._outcome = self._reach_goal()
+        seconds = monotonic() - began
+        return self._report(seconds, outcome=self._reach_goal())
 
-    def report(self) -> dict[str, Any]:
-        """Return the report."""
+    def _report(self, seconds: float, outcome: str) -> dict[str, Any]:
         memory, commands = self._memory.growth(WARM_UP), self._commands
         sent = self._counts.total()
         resets = self._client.guard_resets + self._hostile_resets + self._crashes
         violations = [*self._violations, *commands.findings(resets)]
         if sent >= LONG:
             violations += excessive_growth(memory)
-        if self._outcome != 'SUCCEEDED':
-            violations.append(f'a normal goal afterwards: {self._outcome}')
+        if outcome != 'SUCCEEDED':
+            violations.append(f'a normal goal afterwards: {outcome}')
         return {
             'messages': sent,
             'seed': self._seed,
-            'seconds': round(self._seconds, 1),
-            'messages_per_s': round(sent / max(self._seconds, 1e-3)),
+            'seconds': round(seconds, 1),
+            'messages_per_s': round(sent / max(seconds, 1e-3)),
             'crashes': self._crashes,
             'commands': commands.commands,
             'commands_lost': commands.lost,
-            'goal_afterwards': self._outcome,
+            'goal_afterwards': outcome,
             'memory': memory,
             'counts': dict(sorted(self._counts.items())),
             'violations': len(violations) + max(0, commands.violations - len(commands.examples)),

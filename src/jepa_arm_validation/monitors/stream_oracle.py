@@ -30,13 +30,12 @@ class StreamOracle:
         """
         self._arm, self._dt = arm, dt
         self._positions: deque[FloatArray] = deque(maxlen=4)
-        self._last: Command | None = None
-        self._lower, self._upper = arm.lower, arm.upper
+        self.restart()
 
     def restart(self) -> None:
         """Expect a new stream: the next command may be anywhere."""
         self._positions.clear()
-        self._last = None
+        self._last: Command | None = None
 
     def judge(self, command: Command) -> list[str]:
         """Return the violations of the next command, each as 'kind: details'."""
@@ -47,8 +46,8 @@ class StreamOracle:
         if last is None:  # a stream may begin outside the limits and return
             self._lower = np.minimum(arm.lower, p) - TOLERANCE['position']
             self._upper = np.maximum(arm.upper, p) + TOLERANCE['position']
-        if np.any(p < self._lower) or np.any(p > self._upper):
-            excess = np.maximum(self._lower - p, p - self._upper)
+        excess = np.maximum(self._lower - p, p - self._upper)
+        if excess.max() > 0.0:
             joint = int(excess.argmax())
             violations.append(f'position: joint {joint} {excess.max():.3g} rad outside')
         violations += _exceeding('velocity', v, arm.velocity_limit)

@@ -33,7 +33,6 @@ from .table import TOLERANCES_CM, summarise
 
 FLOPS_SEED = EVALUATION_SEED + 950_000
 INSTALL = "pip install -e '.[peers]' (docs/dependencies.md)"
-TASKS = 'reach', 'push'
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,11 @@ class PlannerRun:
         _, self._tolerances = TOLERANCES_CM[task]
         tightest = self._tolerances[0] / 100.0
         self._runner = EpisodeRunner(inputs.setup, task, tightest)
-        self._config = replace(inputs.planner, deadline_ms=float('inf'))
-        self._make_search: MakeOptimizer | None = None
-        if isinstance(planner.search, str):
-            self._config = replace(self._config, optimizer=planner.search)
-        else:
-            self._make_search = planner.search
-        self._agent: MeteredAgent | None = None
-        if planner.search is not None:
-            self._agent = self._make_agent(self._config)
-            self._agent.energy_counter = energy_counter
+        self._config, search = replace(inputs.planner, deadline_ms=float('inf')), planner.search
+        if isinstance(search, str):
+            self._config = replace(self._config, optimizer=search)
+        self._make_search = None if isinstance(search, str) else search
+        self._agent = self._make_agent(self._config, energy_counter) if search else None
 
     def close(self) -> None:
         """Close the simulation."""
@@ -250,9 +244,11 @@ class PlannerRun:
             'episodes': [],
         }
 
-    def _make_agent(self, config: PlannerConfig) -> MeteredAgent:
-        arm = self._runner.arm
-        return MeteredAgent(self._checkpoint, arm, config, optimizer=self._make_search)
+    def _make_agent(
+        self, config: PlannerConfig, counter: RaplCounter | None = None
+    ) -> MeteredAgent:
+        arm, search = self._runner.arm, self._make_search
+        return MeteredAgent(self._checkpoint, arm, config, optimizer=search, counter=counter)
 
     def _settings(self, seed: int) -> dict[str, Any]:
         """Return everything that a result depends on, besides the machine."""
@@ -292,7 +288,7 @@ def bench_energy(inputs: ComparisonInputs, episodes: int, seed: int) -> dict[str
     except EnergyError as error:
         figures['joules'] = f'not measured: {error}'
     planner = next(p for p in OWN_PLANNERS if p.search == inputs.planner.optimizer)
-    for task in TASKS:
+    for task in ('reach', 'push'):
         run = PlannerRun(inputs, planner, task, counter)
         result = run.empty_result(seed)
         seeds = range(EVALUATION_SEED + seed, EVALUATION_SEED + seed + episodes)

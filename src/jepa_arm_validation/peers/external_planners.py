@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -168,18 +169,13 @@ def to_solution(problem: PlanningProblem, plan: Tensor, candidates: int) -> Solu
     return replace(evaluator.solution(), candidates=candidates)
 
 
-def stable_world_model(solver: str) -> MakeOptimizer:
-    """Return the factory of a search with the ``solver`` of stable-worldmodel."""
-    return lambda *args: StableWorldModelSearch(solver, *args)
-
-
 def as_published(make: MakeOptimizer) -> MakeOptimizer:
     """Return the factory of the searches of ``make`` under the ``PublishedProtocol``."""
     return lambda config, contract: PublishedProtocol(make(config, contract), config)
 
 
 PUBLISHED_COST = 'published: last latent to goal latent, whole plans executed'
-STABLE_WORLD_MODEL, TORCH_WORLD = 'stable-worldmodel', 'torch-world'
+SWM = 'stable-worldmodel'
 
 
 def with_both_costs(
@@ -194,8 +190,8 @@ def with_both_costs(
 
 
 EXTERNAL_PLANNERS = (
-    *with_both_costs('swm-cem', 'CEM', stable_world_model('CEMSolver'), STABLE_WORLD_MODEL),
-    *with_both_costs('swm-icem', 'iCEM', stable_world_model('ICEMSolver'), STABLE_WORLD_MODEL),
-    *with_both_costs('swm-mppi', 'MPPI', stable_world_model('MPPISolver'), STABLE_WORLD_MODEL),
-    *with_both_costs('torch-world-cem', 'CEM', TorchWorldSearch, TORCH_WORLD),
+    *with_both_costs('swm-cem', 'CEM', partial(StableWorldModelSearch, 'CEMSolver'), SWM),
+    *with_both_costs('swm-icem', 'iCEM', partial(StableWorldModelSearch, 'ICEMSolver'), SWM),
+    *with_both_costs('swm-mppi', 'MPPI', partial(StableWorldModelSearch, 'MPPISolver'), SWM),
+    *with_both_costs('torch-world-cem', 'CEM', TorchWorldSearch, 'torch-world'),
 )

@@ -20,6 +20,8 @@ from jepa_arm.evaluation.episode_runner import EpisodeRunner
 
 POWERCAP = Path('/sys/class/powercap')
 PROCESS = Path('/proc/self')
+COUNTED = 10
+"""Decisions whose operations are counted."""
 
 
 class EnergyError(JepaArmError):
@@ -69,29 +71,28 @@ class MeteredAgent(Agent):
 
     Attributes:
         energy_counter: measures the whole machine during a decision, or None.
-        processor_s: s of each decision. joules: J of each decision, empty without a counter.
+        processor_s: s of each decision. joules: J of each decision, zero without a counter.
         candidates: action sequences evaluated by each decision.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Build the agent; see ``Agent`` for the arguments."""
+    def __init__(self, *args: Any, counter: RaplCounter | None = None, **kwargs: Any) -> None:
+        """Build the agent; see ``Agent`` for the other arguments."""
         super().__init__(*args, **kwargs)
-        self.energy_counter: RaplCounter | None = None
-        self.processor_s: list[float] = []
-        self.joules: list[float] = []
-        self.candidates: list[int] = []
+        self.energy_counter = counter
+        self.clear_records()
 
     def clear_records(self) -> None:
         """Delete the records of all decisions."""
-        self.processor_s, self.joules, self.candidates = [], [], []
+        self.processor_s: list[float] = []
+        self.joules: list[float] = []
+        self.candidates: list[int] = []
 
     def step(
         self, observation: Observation | JointSample, feedback: StepFeedback = NO_FEEDBACK
     ) -> Decision:
         """Decide as ``Agent.step`` does, and record the cost."""
         self.processor_s.append(0.0)
-        if self.energy_counter:
-            self.joules.append(0.0)
+        self.joules.append(0.0)
         with self._recording():
             decision = super().step(observation, feedback)
         if decision.plan is not None:
@@ -114,17 +115,15 @@ class MeteredAgent(Agent):
             self.joules[-1] += self.energy_counter.joules() - energy
 
 
-def count_flops(
-    agent: Agent, runner: EpisodeRunner, goal: Goal, seed: int, steps: int = 10
-) -> float:
+def count_flops(agent: Agent, runner: EpisodeRunner, goal: Goal, seed: int) -> float:
     """Return the floating-point operations per decision, encoding included.
 
     Matrix products and convolutions are counted, a multiplication and an addition as two;
-    elementwise operations are not. The result is the mean over ``steps`` decisions in the scene
+    elementwise operations are not. The result is the mean over ``COUNTED`` decisions in the scene
     of ``seed``. The first decision, which has no warm start, is left out.
     """
     loop, counts = runner.control_loop(agent, runner.task.sample(seed), goal), []
-    for _ in range(steps + 1):
+    for _ in range(COUNTED + 1):
         with FlopCounterMode(display=False) as counter:
             loop.step()
         counts.append(counter.get_total_flops())

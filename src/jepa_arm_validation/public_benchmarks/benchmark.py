@@ -26,17 +26,15 @@ PUBLISHED = {
 }
 """Success in %: LeWM as reported by its authors (arXiv:2603.19312, where solved starts count), and
 its weights under both rules of CLEAR-LeWM (0.5; mean and range of three seeds, n = 100 each)."""
-POLICIES = ('search', 'actor', 'random', 'recorded', 'expert')
-HEADER = (
-    'environment, rule',
-    'our search',
-    'our actor alone',
-    'random',
-    'recorded actions',
-    'expert',
-    'LeWM, same rule [1]',
-    'LeWM as published [2]',
-)
+POLICIES = {
+    'search': 'our search',
+    'actor': 'our actor alone',
+    'random': 'random',
+    'recorded': 'recorded actions',
+    'expert': 'expert',
+}
+"""Title of each policy in the table."""
+LEWM_TITLES = 'LeWM, same rule [1]', 'LeWM as published [2]'
 
 
 def run_benchmark(name: str, pairs: int, seed: int, out: Path) -> None:
@@ -120,7 +118,7 @@ def format_public_table(results: Sequence[Mapping[str, Any]]) -> str:
             cells = [format_score(scores.get(policy)) for policy in POLICIES]
             published = str(PUBLISHED[name][rule]), str(PUBLISHED[name]['LeWM'])
             rows.append([f'{name}, {rule}', *cells, *published])
-    return markdown_table(HEADER, rows)
+    return markdown_table(('environment, rule', *POLICIES.values(), *LEWM_TITLES), rows)
 
 
 def read_environment_results(folder: Path) -> list[dict[str, Any]]:

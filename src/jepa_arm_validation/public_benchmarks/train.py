@@ -43,6 +43,8 @@ TRAIN: dict[str, Any] = {
     'colour_augmentation': False,
 }
 """Changes to its training; ``steps`` sets the share of the warm-up."""
+SEED = 0
+"""Seed of weights, windows and split."""
 MAX_STEPS = 50
 """Largest distance of hindsight goals in control steps: the published budget."""
 ERROR_STEPS = 5
@@ -78,42 +80,38 @@ def configuration(actor_critic_steps: int) -> ModelFile:
     return ModelFile(replace(base.model, **MODEL), replace(base.train, **TRAIN), heads)
 
 
-def train(
-    environment: Environment, episodes: EpisodeFile, folder: Path, seed: int = 0
-) -> TrainedModel:
+def train(environment: Environment, episodes: EpisodeFile, folder: Path) -> TrainedModel:
     """Train world model, actor and value; what ``folder`` holds already is loaded instead.
 
     Args:
         environment: which says how long to train. episodes: the data.
-        folder: of weights and figures. seed: of weights, windows and split.
+        folder: of weights and figures.
     """
     record, config = folder / 'training.json', configuration(environment.actor_critic_steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, float] = {}
     if record.exists():
         figures = json.loads(record.read_text())
         model = _load_model(episodes, folder, config, figures)
     else:
-        model, figures = _train_model(environment, episodes, folder, config, seed)
+        model, figures = _train_model(environment, episodes, folder, config)
         record.write_text(json.dumps(figures, indent=1) + '\n')
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     actor_critic = ActorCritic(
         model.latent_dim, model.block_width, MAX_STEPS, uses_latent_goals=True
     )
     if 'actor_critic_minutes' in figures:
         load_module(folder, 'actor_critic', actor_critic)
     else:
-        figures |= _train_actor_critic(actor_critic, model, episodes, config, seed)
+        figures |= _train_actor_critic(actor_critic, model, episodes, config)
         save_module(folder, 'actor_critic', actor_critic)
         record.write_text(json.dumps(figures, indent=1) + '\n')
     return TrainedModel(model, actor_critic.eval().requires_grad_(False), figures)
 
 
 def _train_model(
-    environment: Environment, episodes: EpisodeFile, folder: Path, config: ModelFile, seed: int
+    environment: Environment, episodes: EpisodeFile, folder: Path, config: ModelFile
 ) -> tuple[WorldModel, dict[str, float]]:
     """Train and save the world model; return it with the figures of its training."""
-    trained = train_for(episodes, folder / 'run', config, seed, 60.0 * environment.minutes)
+    trained = train_for(episodes, folder / 'run', config, SEED, 60.0 * environment.minutes)
     model = trained.model
     assert isinstance(model, WorldModel)
     save_module(folder, 'model', model)
@@ -141,20 +139,16 @@ def _load_model(
 
 
 def _train_actor_critic(
-    actor_critic: ActorCritic,
-    model: WorldModel,
-    episodes: EpisodeFile,
-    config: ModelFile,
-    seed: int,
+    actor_critic: ActorCritic, model: WorldModel, episodes: EpisodeFile, config: ModelFile
 ) -> dict[str, float]:
     """Fit actor and value on the training split; return errors, losses and minutes."""
     prepare_cpu(threads=1)
     began = time.process_time()
-    encoded = encode_episodes(model, episodes, episodes.split(seed, config.train.held_out))
+    encoded = encode_episodes(model, episodes, episodes.split(SEED, config.train.held_out))
     figures = _held_out_errors(model, encoded)
     trajectories = Trajectories.training_split(encoded)
     for name, fit in (('actor', train_actor), ('value', train_value)):
-        rng = np.random.default_rng([seed, ord(name[0])])
+        rng = np.random.default_rng([SEED, ord(name[0])])
         data = LatentHindsightSampler(trajectories, rng)
         figures[f'{name}_loss'] = fit(actor_critic, data, config.actor_critic)
     figures['actor_critic_steps'] = config.actor_critic.actor_steps
@@ -172,7 +166,7 @@ def _held_out_errors(model: WorldModel, encoded: EncodedEpisodes) -> dict[str, f
     )
     starts = starts[:: max(1, len(starts) // MAX_WINDOWS)]
     windows = rollout_windows(model, encoded, starts, ERROR_STEPS)
-    report = prediction_report(model, windows, seed=0)
+    report = prediction_report(model, windows, SEED)
     return {
         'error_1': report['mse'][0],
         'error_5': report['mse'][-1],

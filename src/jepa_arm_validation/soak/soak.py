@@ -89,9 +89,7 @@ def run_soak(checkpoint: Path, settings: SoakSettings, progress: bool = True) ->
         GraphError: the graph did not start.
     """
     with running_graph(SimulationGraph(settings.arm, str(checkpoint)), 'soak') as running:
-        test = SoakTest(*running, settings)
-        test.run(progress)
-        return test.report()
+        return SoakTest(*running, settings).run(progress)
 
 
 class SoakTest:
@@ -121,8 +119,8 @@ class SoakTest:
         client.subscribe(GuardStatus, 'guard/status', self._on_guard, STATUS_QOS)
         client.subscribe(PlannerStatus, 'planner/status', self._on_planner, STATUS_QOS)
 
-    def run(self, progress: bool = True) -> None:
-        """Pursue goals until the time is over or a process has ended."""
+    def run(self, progress: bool) -> dict[str, Any]:
+        """Pursue goals until the time is over or a process has ended; return the report."""
         self._began, seconds = monotonic(), self._settings.minutes * 60.0
         with tqdm(total=round(seconds), unit='s', disable=not progress) as bar:
             while self._elapsed() < seconds and not self._has_process_ended():
@@ -131,9 +129,9 @@ class SoakTest:
                 except GraphError as error:
                     self._violations.append(f'after {self._elapsed():.0f} s: {error}')
                 bar.update(min(round(self._elapsed()), bar.total) - bar.n)
+        return self._report()
 
-    def report(self) -> dict[str, Any]:
-        """Return the report."""
+    def _report(self) -> dict[str, Any]:
         memory, commands = self._memory.growth(WARM_UP_S), self._commands
         violations = self._violations + commands.findings(self._client.guard_resets)
         return {

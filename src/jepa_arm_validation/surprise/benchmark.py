@@ -13,7 +13,6 @@ from jepa_arm.belief.belief import Belief, EncodedObservation
 from jepa_arm.belief.image_change import ImageChangeDetector
 from jepa_arm.belief.surprise import SurpriseDetector
 from jepa_arm.config import ArmConfig, CollectConfig, SimConfig
-from jepa_arm.core.files import git_hash, machine
 from jepa_arm.core.types import FloatArray, ImageArray
 from jepa_arm.datasets.collection import sample_scene
 from jepa_arm.evaluation.report import format_number
@@ -25,7 +24,6 @@ from jepa_arm.robot.arm import Arm
 from jepa_arm.robot.trajectory import JointStreamer
 from jepa_arm.sim.bullet import BulletWorld
 from jepa_arm.sim.play_policy import PlayPolicy
-from jepa_arm.sim.scene import WorldState
 from jepa_arm.sim.scene_sampling import reachable_object_region
 from jepa_arm.sim.tasks import EVALUATION_SEED
 from jepa_arm.training.belief.report import auroc
@@ -120,8 +118,8 @@ class SurpriseBenchmark:
             self._move(streamer, joints, is_blocked=is_on and anomaly.blocks_arm)
             state = world.state()
             is_moving = bool(np.linalg.norm(commanded.target - before) > MOVING_M)
-            may_begin = _holds(anomaly.requires, state, is_moving)
-            if onset == FRAMES and frame >= EARLIEST_ONSET - 1 and may_begin:
+            holds = {'': True, 'motion': is_moving, 'contact': is_moving and state.contact}
+            if onset == FRAMES and frame >= EARLIEST_ONSET - 1 and holds[anomaly.requires]:
                 onset, onset_image = frame + 1, world.image()
                 if anomaly.change_world is not None:
                     anomaly.change_world(world, anomaly_rng)
@@ -153,16 +151,7 @@ class SurpriseBenchmark:
             self._world.step()
 
 
-def _holds(requires: str, state: WorldState, is_moving: bool) -> bool:
-    """Return True if the condition of an anomaly's onset holds."""
-    if requires == 'contact':
-        return is_moving and state.contact
-    return is_moving if requires == 'motion' else True
-
-
-def measure_surprise(
-    benchmark: SurpriseBenchmark, episodes: int, seed: int, progress: bool = True
-) -> dict[str, Any]:
+def measure_surprise(benchmark: SurpriseBenchmark, episodes: int, seed: int) -> dict[str, Any]:
     """Return the AUROC and the delay of the alarm for each anomaly, and the false alarms.
 
     The positives are ``episodes`` episodes of each anomaly, the negatives as many episodes of the
@@ -171,13 +160,12 @@ def measure_surprise(
     Args:
         benchmark: is closed at the end.
         episodes: per anomaly. seed: scenes have the seeds ``EVALUATION_SEED + seed + i``.
-        progress: show a progress bar.
     """
     dt = benchmark.time.control_dt
     traces: dict[str, list[SurpriseTrace]] = {}
     for anomaly in (NO_ANOMALY, *ANOMALIES):
         seeds = range(EVALUATION_SEED + seed, EVALUATION_SEED + seed + episodes)
-        bar = tqdm(seeds, unit='ep', desc=anomaly.name, disable=not progress)
+        bar = tqdm(seeds, unit='ep', desc=anomaly.name)
         traces[anomaly.name] = [benchmark.run_episode(scene, anomaly) for scene in bar]
     benchmark.close()
     normal = np.concatenate([t.surprise[WARM_UP:] for t in traces[NO_ANOMALY.name]])
@@ -191,8 +179,6 @@ def measure_surprise(
         'false_alarms_per_10_minutes': false_alarms / minutes * 10.0,
         'rows': rows,
         'checkpoint': benchmark.checkpoint.folder.name,
-        'git': git_hash(),
-        'machine': machine(),
     }
 
 

@@ -60,11 +60,9 @@ class PushMap:
         """
         self._can_push, self._depth, self._max_depth = can_push, depth, max_depth
         shape = np.maximum(1, np.round((bounds[1] - bounds[0]) / SPACING).astype(int))
-        self._nodes = bounds[0] + SPACING * np.stack(
-            np.meshgrid(np.arange(shape[0] + 1), np.arange(shape[1] + 1), indexing='ij'), axis=-1
-        )
-        flat = self._nodes.reshape(-1, 2)
-        grid = self._nodes.shape[:2]
+        grid = tuple(shape + 1)
+        flat = bounds[0] + SPACING * np.array(list(np.ndindex(*grid)))
+        self._nodes = flat.reshape(*grid, 2)
         has_room = can_push(flat).reshape(*grid, -1)
         depths = depth(flat).reshape(grid)
         factor = np.where(is_avoided(flat).reshape(grid) | (depths > 0.0), AVOIDED_FACTOR, 1.0)
@@ -105,11 +103,8 @@ class PushMap:
         distances = SPACING * np.arange(1, 1 + max(1, round(max_distance / SPACING)))
         ends = position + distances[:, None, None] * HEADINGS
         flat = ends.reshape(-1, 2)
-        depths, start_depth = (
-            self._depth(flat).reshape(ends.shape[:2]),
-            self._depth(position[None])[0],
-        )
-        depths = np.maximum.accumulate(depths)
+        start_depth = self._depth(position[None])[0]
+        depths = np.maximum.accumulate(self._depth(flat).reshape(ends.shape[:2]))
         cost_to_go = self._cost_from(flat).reshape(depths.shape)
         approach = APPROACH_COST * np.maximum(0.0, depths - start_depth)
         cost = distances[:, None] + cost_to_go + approach
