@@ -499,7 +499,7 @@ class PlanningLoop:
         )
 
     def _is_surprised(self, decision: Decision) -> bool:
-        """Return whether the surprise counts; NaN, if nothing was rated, does not."""
+        """Return whether the surprise exceeds its threshold; NaN (not computed) does not."""
         return decision.surprise > self._settings.surprise_threshold
 
     def _check_surprise(self, active: ActiveGoal | None, decision: Decision, stamp: float) -> None:
@@ -520,12 +520,12 @@ class PlanningLoop:
 def warm_up(agent: Agent, is_ending: Callable[[], bool], logger: RcutilsLogger) -> None:
     """Make the first plans of ``agent``, and choose the number of candidates for this machine.
 
-    The smallest number is measured first, so that a slow machine compiles no other.
+    The smallest allowed number is timed first; a slow machine keeps it and compiles only once.
 
     Args:
-        agent: is reset afterwards.
-        is_ending: tells that the process ends and the rest can be skipped.
-        logger: of the node.
+        agent: agent to warm up; it is reset afterwards.
+        is_ending: returns True if the process is ending and the rest can be skipped.
+        logger: logger of the node.
     """
     planners = agent.planners
     _make_plans(agent)
