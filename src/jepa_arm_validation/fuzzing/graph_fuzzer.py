@@ -241,7 +241,7 @@ class GraphFuzzer:
         self._count(topic)
 
     def _valid_message(self, topic: str, kind: type) -> Any:
-        """Return a message that fits the present state, else one that was received, else None."""
+        """Return a message that fits the current state; failing that, a received one, or None."""
         now, position = self._now(), self._commands.position
         if position is not None and kind is JointState:
             sample = JointSample(position, np.zeros_like(position), now)

@@ -91,7 +91,7 @@ class CommandOutput(ABC):
 
     @abstractmethod
     def problems(self) -> list[str]:
-        """Return the present problems, for ``/diagnostics``."""
+        """Return the current problems, for ``/diagnostics``."""
 
     def values(self) -> dict[str, object]:
         """Return further values by name, for ``/diagnostics``."""

@@ -456,7 +456,7 @@ class GuardComponent:
         return msg
 
     def problems(self) -> list[str]:
-        """Return the present problems, for ``/diagnostics``."""
+        """Return the current problems, for ``/diagnostics``."""
         problems = [self._pause.reason] if self._pause.reason else []
         is_old = monotonic() - self._progress.fault_at > FAULT_REPORT_S
         if not is_old or not self._guard.is_ready(self._now()):

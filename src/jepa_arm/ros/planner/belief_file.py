@@ -77,7 +77,7 @@ class BeliefFile:
         return found
 
     def save(self) -> None:
-        """Save the agent's present belief."""
+        """Save the agent's current belief."""
         snapshot = None if self._path is None else self._agent.snapshot()
         if self._path is not None and snapshot is not None:
             self._request(partial(save_snapshot, self._path, snapshot, self._owner))
