@@ -212,7 +212,7 @@ class Agent:
 
         Raises:
             BlindError: no image has come yet.
-            ValueError: the actions are not a whole number of model steps, too many or out of range.
+            ValueError: actions out of range, too many, or not a whole number of model steps.
         """
         blocks = action_blocks(actions, self._model.contract)
         if self._belief.stamp is None:
@@ -353,7 +353,7 @@ class Agent:
         )
 
     def _execute(self, plan: Plan, stamp: float) -> Proposal:
-        """Take the plan's first action as commanded; return the proposal for ``stamp`` (s)."""
+        """Record the plan's first action as commanded; return the proposal for ``stamp`` (s)."""
         actions = plan.actions.numpy().astype(float)
         if self._motion.is_outside:
             actions[0] = 0.0  # first back into the workspace by the shortest way
@@ -370,10 +370,10 @@ class Agent:
         return Proposal(self.arm.joint_names, waypoints, times, stamp, self.config.valid_for)
 
     def _as_probes_see(self, goal: Goal, z: Tensor) -> Goal:
-        """Return ``goal``, shifted for the tip by the error with which the probe reads it now.
+        """Return ``goal``; a tip goal is shifted by the current error of the tip probe.
 
-        The commanded tip position is known, and the probe says where the model thinks it is;
-        without the shift their difference would stay as a constant error (offset-free control).
+        The error is the probe's reading minus the known commanded tip position. Without the shift
+        it would remain as a constant offset from the goal (offset-free control).
         """
         if isinstance(goal, LatentGoal) or goal.subject != 'tip':
             return goal
@@ -421,7 +421,7 @@ class Agent:
         return isinstance(self.goal, PositionGoal) and self.goal.yaw is not None
 
     def _yaw_error(self, goal: Goal) -> float:
-        """rad, by which the object is still to be turned; NaN without a yaw goal or reading."""
+        """Remaining absolute yaw error of the object, rad; NaN without a yaw goal or reading."""
         yaw = None if self._yaw_tracker is None else self._yaw_tracker.estimate.yaw
         if yaw is None or not isinstance(goal, PositionGoal) or goal.yaw is None:
             return np.nan

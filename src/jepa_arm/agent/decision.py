@@ -20,16 +20,16 @@ class StepFeedback:
     """Feedback since the last decision, and the conditions of the next one.
 
     Attributes:
-        setpoint: (J,) rad, commanded joints to plan on from; None: where the last decision leads.
+        setpoint: (J,) rad, commanded joints to plan from; None: those of the last decision.
         is_continued: whether the next plan continues the last one. Otherwise its warm start and
             the actions that are under way are dropped.
         late_observations: observations that arrived after a plan was made without them, oldest
             first. Those that are not newer than the newest image are ignored.
-        sent_at: s, stamp at which the last proposal was sent; None: as late as ``delay`` says.
+        sent_at: s, time at which the last proposal was sent; None: it follows from ``delay``.
         speed_scale: share of the tip's full speed to plan with, in (0, 1].
         delay: s from an observation to the first command of its proposal; 0 in lock-step.
-        max_candidates: action sequences evaluated for a plan, whatever the time; None: as many
-            as there is time for until the deadline.
+        max_candidates: action sequences to evaluate for a plan, regardless of the deadline; None:
+            as many as the deadline allows.
     """
 
     setpoint: FloatArray | None = None
@@ -46,10 +46,10 @@ NO_FEEDBACK = StepFeedback()
 
 @dataclass(frozen=True)
 class Evidence:
-    """An encoded observation beside what was believed before it: the inputs of surprise.
+    """An encoded observation and the belief before it, from which surprise is computed.
 
     Attributes:
-        belief: before the observation.
+        belief: the belief before the observation.
         encoded: the observation, with the features of its image.
         tip_setpoints: (1, 2, 3) m, commanded tip positions at the observation and a control step
             before.
@@ -140,5 +140,5 @@ class DecisionMaker(Protocol):
         ...
 
     def assess(self, decision: Decision) -> Decision:
-        """Return ``decision`` with everything that its proposal need not wait for."""
+        """Return ``decision`` with the values filled in that its proposal does not depend on."""
         ...

@@ -39,7 +39,7 @@ class SetpointHistory:
         self._changes: deque[SetpointChange] = deque(maxlen=LENGTH)
 
     def reset(self) -> None:
-        """Forget all changes: the target has always been the present one."""
+        """Forget all changes, as if the commanded tip had never moved."""
         self._changes.clear()
 
     def add(self, decided: float, before: FloatArray, applied: float) -> None:

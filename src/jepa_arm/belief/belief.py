@@ -1,4 +1,4 @@
-"""Belief: recent latents of the world, carried on while images are late, missing or rejected.
+"""Belief: recent latents of the world, propagated while images are late, missing or rejected.
 
 Each image updates the belief at its own stamp. Between images the arm is measured, and the object
 is predicted from the tip's motion; the belief is the latent of both. If the object's yaw was not
@@ -44,7 +44,7 @@ YawReader = Callable[[], float | None]
 
 
 class BlindError(JepaArmError, ValueError):
-    """The belief cannot be carried on without an image; the message says why."""
+    """The belief cannot be propagated without an image; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Belief:
 
     Attributes:
         delay_steps: whole control steps from a decision until its action takes effect.
-        delay_fraction: fraction of a control step that passes beyond them, in [0, 1].
+        delay_fraction: fraction of a control step, in [0, 1], to be added to ``delay_steps``.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Belief:
         self.delay_steps, self.delay_fraction = int(snapshot.delay[0]), float(snapshot.delay[1])
 
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
-        """Take the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
+        """Assume that the world was at rest until ``stamp`` (s), with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
         if last.pose is not None:
             last = replace(last, pose=last.pose.at_rest())
@@ -183,7 +183,7 @@ class Belief:
     # ---------------------------------------------------------------- update
 
     def forget_actions(self) -> None:
-        """Take no action to be under way."""
+        """Forget all recorded actions: none is in progress."""
         self._actions.clear()
 
     def record_action(self, stamp: float, action: Tensor) -> None:
@@ -280,7 +280,7 @@ class Belief:
 
     @property
     def blind_for(self) -> float:
-        """S since the last image; infinite before the first."""
+        """Time (s) since the last image; infinite before the first."""
         image_stamp = self._image_stamp
         return float('inf') if image_stamp is None else self._steps[-1].stamp - image_stamp
 
@@ -343,17 +343,17 @@ class Belief:
         change: ImageChange | None = None,
         tip_setpoints: Tensor | None = None,
     ) -> PredictedFrame | None:
-        """Return an observation beside what was predicted for it, the input of surprise.
+        """Return an observation with its predictions, from which surprise is computed.
 
         Args:
-            encoded: not yet in the belief, with image features.
-            change: of its image.
-            tip_setpoints: (1, 2, 3) m, see ``PredictedFrame``; None: as ``proprio`` says, which
-                is right if no action comes late.
+            encoded: observation with image features, not yet in the belief.
+            change: change of its image.
+            tip_setpoints: (1, 2, 3) m, see ``PredictedFrame``; None: taken from proprioception,
+                which is right if no action is delayed.
 
         Returns:
-            None while there is not enough history with images: a belief that was carried on
-            without them is no measure.
+            None if there is not enough history with images: predictions from a belief that was
+            propagated without them would not be comparable.
         """
         if not self._steps or encoded.features is None:
             return None

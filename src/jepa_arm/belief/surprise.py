@@ -154,7 +154,7 @@ def _image_scores(heads: BeliefHeads, frame: PredictedFrame) -> dict[str, Tensor
 
 
 def _has_reference(frame: PredictedFrame) -> Tensor:
-    """Return for each channel (B, C) whether there was something to compare with."""
+    """Return the mask (B, C) of channels for which the frame has something to compare with."""
     always, change = torch.ones(len(frame.z), dtype=torch.bool), frame.change
     has_history = ~always if frame.far is None else always
     known = {
@@ -177,7 +177,7 @@ def regime_of(heads: BeliefHeads, frame: PredictedFrame) -> Tensor:
 
 
 def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor:
-    """Return the tails (C, R, 3): score at which it begins, mean excess above it, its share.
+    """Return the tails (C, R, 3) of scores: threshold, mean excess above it, probability of it.
 
     Args:
         scores: (N, C), see ``channel_scores``, or means of ``improbability``. regimes: (N,).

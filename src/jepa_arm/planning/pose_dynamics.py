@@ -16,11 +16,11 @@ POSE_WIDTH = 7
 
 
 class PoseDynamics(nn.Module):
-    """World model whose latents are augmented with what the probes read in them and a yaw.
+    """World model whose latents are augmented with positions read by the probes, and a yaw.
 
     An augmented latent (B, D+7) consists of a latent of the model, the tip's setpoint and the
-    object's position as the probes read them in it, and the object's yaw. The positions are read
-    once for every use.
+    object's position as the probes read them from it, and the object's yaw. The positions are
+    read only once per latent.
 
     Attributes:
         model: the world model.

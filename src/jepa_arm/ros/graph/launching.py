@@ -180,7 +180,7 @@ def _is_launched(file: str) -> bool:
 
 
 def _check_known(words: Iterable[str], known: Sequence[str]) -> None:
-    """Check that ``words`` set known arguments: ``launch`` ignores others without a word.
+    """Check that ``words`` set known arguments; ``launch`` silently ignores others.
 
     Raises:
         ConfigError: one is unknown; ``dryrun:=true`` would move the arm.

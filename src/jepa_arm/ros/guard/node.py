@@ -300,7 +300,7 @@ class GuardComponent:
         self._tick_if_due()
 
     def _try_start(self, sample: JointSample) -> None:
-        """Take over the arm where it stands, unless somebody else commands it."""
+        """Take over the arm where it stands, unless another node commands it."""
         if not self._output.is_clear:
             if self._output.unavailable_reason:
                 self._node.get_logger().info(

@@ -106,7 +106,7 @@ class SentTrajectory:
 
     @property
     def is_up_to_date(self) -> bool:
-        """True if the newest command was sent as it is."""
+        """True if the last trajectory sent contains the newest command unchanged."""
         if self._points is None:
             return False
         sent = self._points[min(self._count - self._first_sent, len(self._points) - 1)]
@@ -114,11 +114,14 @@ class SentTrajectory:
 
     @property
     def must_extend(self) -> bool:
-        """True if what was sent is about to end in a stop that the guard does not make."""
+        """True if the robot would soon begin the stop at the end of the last trajectory sent.
+
+        The guard itself is still moving, so the trajectory must be sent again, extended.
+        """
         return self._is_continuing and self._count - self._sent_at >= RESEND_TICKS
 
     def compose(self, predicted: FloatArray, stop: FloatArray) -> TimedTrajectory:
-        """Return the trajectory to send now; it counts as sent.
+        """Return the trajectory to send now and record it as sent.
 
         Args:
             predicted: (N, 2, J) rad and rad/s, the commands after the newest one.

@@ -70,7 +70,7 @@ class BeliefFile:
 
     @property
     def problems(self) -> list[str]:
-        """Present problems in words."""
+        """Current problems, one sentence each."""
         found = [self._write_error] if self._write_error else []
         if monotonic() - self._refused_at < REPORT_S:
             found.append(f'the saved belief was {self.state}')
@@ -124,7 +124,7 @@ class BeliefFile:
         self._logger.warning(f'{self._path}: the saved belief was {self.state}')
 
     def _request(self, change: Callable[[], object]) -> None:
-        """Have the thread change the file; a change that still waits is replaced."""
+        """Have the thread make ``change`` to the file, in place of any change still waiting."""
         with self._changed:
             self._change = change
             self._changed.notify()

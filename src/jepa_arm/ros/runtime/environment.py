@@ -204,7 +204,7 @@ def end_with_this_process() -> dict[str, str]:
 
 
 def end_with_starter() -> None:
-    """End with the process in ``STARTER_VARIABLE``, even if it has ended already."""
+    """End this process when the one in ``STARTER_VARIABLE`` ends, at once if it has ended."""
     starter = os.environ.get(STARTER_VARIABLE)
     if not starter or sys.platform != 'linux':
         return
@@ -229,7 +229,7 @@ def ros_problem() -> str | None:
 
 
 def require_rerun() -> None:
-    """Check that Rerun is installed; call it before anything is started that shows itself in it.
+    """Check that Rerun is installed; call this before starting anything that is to be viewed.
 
     Raises:
         ConfigError: it is not installed.

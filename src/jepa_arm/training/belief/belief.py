@@ -139,7 +139,7 @@ class _BeliefTraining:
         return adamw(module, self.config.steps, self.config.learning_rate)
 
     def rows(self, rng: np.random.Generator, count: int) -> Tensor:
-        """Return a batch of random rows, of ``count``."""
+        """Return a batch of random row indices below ``count``."""
         return torch.from_numpy(rng.integers(0, count, self.config.batch))
 
 
