@@ -458,7 +458,7 @@ class Agent:
 
 
 def action_blocks(actions: FloatArray, contract: Contract) -> Tensor:
-    """Return control actions as (1, H, K*A) blocks, one a model step.
+    """Return control actions as (1, H, K*A) blocks, one per model step.
 
     Args:
         actions: (H * K * A,) in [-1, 1], one control step after the other.

@@ -76,11 +76,11 @@ class Decision:
         is_continued: whether the plan continues the one before it.
         distance: m (latent units for a latent goal) to the goal, read from the belief; NaN
             without a goal.
-        remaining_path: m, left of the path around declared obstacles for the goal's subject; NaN
-            without obstacles.
-        remaining_approach: m, left of the tip's path to where it can push; NaN unless it has to
-            go around something first.
-        yaw_error: rad, by which the object is still to be turned; NaN if no yaw was asked for.
+        remaining_path: m, remaining length of the path of the goal's subject around declared
+            obstacles; NaN without obstacles.
+        remaining_approach: m, remaining length of the tip's path to where it can push; NaN
+            unless it has to go around something first.
+        yaw_error: rad, remaining yaw error of the object; NaN if the goal has no yaw.
         surprise: improbability of the observation; 1 is the alarm threshold. NaN without an
             image, and without belief heads.
         surprise_channel: the most surprising channel, see ``belief_heads.CHANNELS``.
@@ -118,10 +118,10 @@ class Decision:
 class ImaginedMotion:
     """Motion of tip and object that the world model predicts for given actions; nothing moves.
 
-    One row a model step.
+    One row per model step.
 
     Attributes:
-        times: (N,) s from the present.
+        times: (N,) s from now.
         tips, objects: (N, 3) m, read by the probes from the predicted latents.
     """
 

@@ -289,10 +289,10 @@ class Belief:
         return self._history_at(self._steps[-1].stamp)
 
     def predict_start(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (z, z_prev, previous_action) when the next action takes effect.
+        """Return (z, z_prev, previous_action) for the time at which the next action takes effect.
 
-        The latents are predicted over the actions that are under way. The previous action (A,)
-        is None without delay.
+        The latents are predicted under the actions decided but not yet finished by then. The
+        previous action (A,) is None if there is no delay of whole control steps.
         """
         start = self._steps[-1].stamp + self.delay_steps * self._time.control_dt
         if self.delay_steps == 0:
@@ -324,7 +324,7 @@ class Belief:
     def predict(self, stamp: float, steps: int = 1) -> LatentPrediction:
         """Predict the latent at ``stamp`` (s) from ``steps`` model steps before.
 
-        The arm is taken to have rested before the oldest step of the history.
+        The arm is assumed to be at rest before the oldest step of the history.
         """
         z, z_prev = self._history_at(stamp - steps * self._time.model_dt)
         blocks = self.action_blocks(stamp, steps)
@@ -382,8 +382,8 @@ class Belief:
     def action_blocks(self, stamp: float, steps: int = 1) -> Tensor:
         """Return the actions (1, H, K*A) of the ``steps`` model steps before ``stamp`` (s).
 
-        What a late action has left to do passes from one block to the next. The latent at the
-        start contains what happened before the first.
+        With a fractional delay, the rest of each action falls into the next control step. For
+        the first step there is none, as the latent at the start already contains it.
         """
         dt, count = self._time.control_dt, steps * self._time.frame_skip
         first = stamp - steps * self._time.model_dt
@@ -394,7 +394,8 @@ class Belief:
     def _actions_at(self, starts: Tensor) -> Tensor:
         """Return the actions (N, A) for control steps that start at ``starts`` (N,) s.
 
-        An action works for one control step; each control step gets its share of it.
+        An action lasts one control step from when it takes effect. A control step that overlaps
+        two actions gets their mean, weighted by the overlap.
         """
         if not self._actions:
             return torch.zeros(len(starts), self._action_width)

@@ -45,8 +45,8 @@ REGIME_FREE = 'camera_pose', 'palette'
 """Channels that do not depend on what the arm does: calibrated over all regimes, since an arm at
 rest shows few poses in many frames."""
 STILL_SHARE, STILL_LOG_VAR = 0.25, 1.5
-"""Background cells: this share of the most constant ones, and those whose log variance exceeds
-them by less than that."""
+"""Background cells: this share of the cells, the most constant ones, and all others whose log
+variance exceeds theirs by less than this value."""
 
 
 class LatentPrediction(NamedTuple):
@@ -69,7 +69,7 @@ class LatentPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictedFrame:
-    """One observation or many, beside what was predicted for them.
+    """One or many observations with the predictions of them.
 
     Attributes:
         z: (B, D) observed. proprio: (B, P). features: (B, F) of the image alone.

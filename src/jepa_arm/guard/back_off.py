@@ -29,8 +29,8 @@ class BackOff:
     def is_exhausted(self, now: float) -> bool:
         """Return whether the arm was blocked too often, at ``now`` (s), to back off again.
 
-        Counted are back-offs within ``backoff_window`` and those without an accepted proposal
-        in between.
+        Two counts have limits: back-offs within ``backoff_window``, and consecutive ones without
+        an accepted proposal in between.
         """
         self._times = [t for t in self._times if now - t < self._config.backoff_window]
         return max(len(self._times), self._in_a_row) >= self._config.max_backoffs

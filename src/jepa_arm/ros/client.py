@@ -226,7 +226,7 @@ class GraphClient:
     def guard_resets(self) -> int:
         """Return how often the guard's setpoint was set to the measured joints.
 
-        By this client, or by the guard itself after a pause of its process.
+        Resets by this client are counted, and those by the guard after a pause of its process.
         """
         return self._own_resets + self._pauses
 
@@ -497,7 +497,7 @@ class GraphClient:
     # Internals.
 
     def _missing(self) -> list[str]:
-        """Return the topics and actions of the graph that are not there."""
+        """Return the required topics and actions that the graph does not have yet."""
         topics = ('guard/status', 'planner/status', 'joint_states')
         missing = [topic for topic in topics if not self.node.count_publishers(topic)]
         return missing if self._goals().server_is_ready() else [*missing, 'move_to_goal']
@@ -510,7 +510,7 @@ class GraphClient:
         return self._action
 
     def _is_guard_ready(self, stamp: float) -> bool:
-        """Return whether the guard is idle and its command equals joints measured since then."""
+        """Return whether the guard idles at the joints, measured at ``stamp`` (s) or later."""
         guard, joints = self.guard, self.joints
         if guard is None or joints is None or guard.state != GuardStatus.IDLE:
             return False

@@ -120,7 +120,7 @@ def repeated(testbed: FaultTestbed) -> list[JointTrajectory]:
 
 
 class SelfCollision:
-    """Proposal through a self-collision and back to where the arm is."""
+    """Proposal that leads the arm into a self-collision and back."""
 
     def __init__(self) -> None:
         self._pose: FloatArray | None = None
@@ -132,7 +132,7 @@ class SelfCollision:
             self._pose = find_self_collision(testbed.arm, testbed.command(), rotation)
 
     def make(self, testbed: FaultTestbed) -> list[JointTrajectory]:
-        """Return the proposal from the present command."""
+        """Return the proposal, which starts and ends at the current command."""
         assert self._pose is not None
         start = testbed.command()
         pose = np.array([start[0], *self._pose[1:]])
@@ -147,7 +147,7 @@ class RoguePublisher:
         self._publisher: Publisher | None = None
 
     def start(self, testbed: FaultTestbed) -> float:
-        """Publish a command to stay at the present position; return the time, s."""
+        """Publish a command to stay at the current position; return the time, s."""
         publisher = testbed.client.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND_QOS)
         zeros = np.zeros(len(testbed.arm.home))
         command = Command(testbed.command(), zeros, zeros)
@@ -200,7 +200,7 @@ def zigzag(testbed: FaultTestbed) -> FaultResult:
 
 
 def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatArray:
-    """Return a pose (J,) rad of self-collision whose path from ``start`` is valid otherwise.
+    """Return joints (J,) rad in self-collision; the path to them is otherwise valid.
 
     Args:
         arm: whose workspace, table and shape are checked.
@@ -239,7 +239,7 @@ def joint_path(
 
 
 def _repeat_command(testbed: FaultTestbed) -> FloatArray:
-    """Return waypoints (WAYPOINTS, J) rad at the present command."""
+    """Return waypoints (WAYPOINTS, J) rad at the current command."""
     return np.tile(testbed.command(), (WAYPOINTS, 1))
 
 

@@ -54,7 +54,7 @@ MAX_PENDING = 10
 ANSWER_S = 5.0
 """Time after which a request without an answer is given up."""
 EXCLUDED = '/change_state'
-"""Services that are not called: shutting a node down is no fault."""
+"""Services that are not called, since shutting a node down is not a fault."""
 DISCOVERY_S = 3.0
 """Time without new topics or services after which all are known."""
 LISTEN_S = 1.5

@@ -1,7 +1,8 @@
 """Sent trajectory: timing of commands for a robot that executes whole trajectories. No ROS.
 
 Trajectories are sent seldom. The robot executes each command ``DELAY_TICKS`` after the guard gave
-it, so a new trajectory begins exactly like the old one continues and arrives before they differ.
+it, so a new trajectory begins exactly as the previous one continues, and arrives before the two
+diverge.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PREDICTED_TICKS = 9
 OVERLAP_TICKS = 2
 """Commands that are due already and sent again, as clocks and timers are not exact."""
 EPSILON_RAD = 1e-5
-"""Largest difference between a command and what was sent of it."""
+"""Largest difference between a command and its counterpart in the trajectory sent."""
 MAX_CLOCK_OFFSET_TICKS = 10.0
 """Largest offset of the clock from the number of commands; beyond it the timing starts again."""
 EXTRA_TICK_THRESHOLD = 0.75
@@ -64,7 +65,7 @@ class SentTrajectory:
 
         Args:
             dt: s, period of the commands.
-            velocity_limit: (J,) rad/s; a command farther from the one before starts again.
+            velocity_limit: (J,) rad/s; a command that jumps farther in a tick restarts the record.
         """
         self._dt, self._max_step = dt, 2.0 * dt * velocity_limit
         self._recent: deque[FloatArray] = deque(maxlen=OVERLAP_TICKS + DELAY_TICKS + 1)

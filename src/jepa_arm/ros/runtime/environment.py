@@ -1,4 +1,4 @@
-"""Environment of a ROS 2 process: discovery, transport, domain, logs, end with the starter.
+"""Environment of a ROS 2 process: discovery, transport, domain, logs, ending with its starter.
 
 Makes ROS 2 work in a process that was started without sourcing a setup file. Imports no rclpy,
 which reads most of these variables only once.
@@ -74,8 +74,8 @@ def limit_discovery() -> None:
 def choose_transport(shares_memory: bool) -> None:
     """Choose the transport of Fast DDS unless the user has set a profile.
 
-    rmw_fastrtps always adds shared memory to the range LOCALHOST. To do without, the range is set
-    to SYSTEM_DEFAULT and a profile limits discovery to this machine.
+    With the range LOCALHOST, rmw_fastrtps always adds shared memory. To avoid it, the range is
+    set to SYSTEM_DEFAULT and a profile limits discovery to this machine.
     """
     variable = f'{DDS_NAMES[rclpy_major() >= 8]}_DEFAULT_PROFILES_FILE'
     local, wide = (str(config_path(name)) for name in (LOCAL_PROFILE, 'fastdds.xml'))

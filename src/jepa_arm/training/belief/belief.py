@@ -71,7 +71,7 @@ def train_belief(inputs: HeadTraining, config: BeliefConfig) -> dict[str, Any]:
 
     Half of the held-out episodes calibrate position errors, the other half measures them. Surprise
     is calibrated on all of them; its false alarms are counted in each half with a calibration on
-    the other. The heads that carry the belief on are trained in this process, the others in two
+    the other. The heads that propagate the belief are trained in this process, the others in two
     more. The checkpoint gets ``belief.safetensors``.
 
     Returns:
@@ -318,8 +318,8 @@ def _calibrate_position_std(
 ) -> None:
     """Scale the predicted errors so that their 90 % regions contain 90 % (split-conformal).
 
-    Each time without images is calibrated, for unknown and known yaws; times longer than the
-    windows as the longest.
+    Each duration without images is calibrated separately, for unknown and known yaws. Durations
+    longer than the windows share the calibration of the longest.
     """
     model_dt = checkpoint.contract.time.model_dt
     for is_known, own in enumerate((windows.with_unknown_yaw(), windows)):
