@@ -43,11 +43,11 @@ from .setpoint_history import SetpointHistory
 EQUAL_RAD = 1e-9
 """Joint vectors closer than this are treated as equal."""
 MAX_YAW_STD = 0.2
-"""rad; a yaw that is read with a larger error is not used to predict an unseen object."""
+"""rad; a yaw read with a larger std is not used to predict the object while no image comes."""
 MAX_DELAY_S = 0.4
-"""Delay from an observation to its command that is planned for at most."""
+"""Longest delay from an observation to its command that is planned for."""
 MAX_IMAGINED_STEPS = 100
-"""Model steps imagined at most."""
+"""Largest number of model steps imagined."""
 
 
 class Agent:
@@ -55,8 +55,8 @@ class Agent:
 
     Attributes:
         checkpoint, arm, config: as given.
-        goal: pursued from the next step on; None holds.
-        planners: searches for positions and for poses.
+        goal: goal pursued from the next step on; None: hold.
+        planners: searches for position goals and pose goals.
         goal_images: reads goals from observations.
     """
 
@@ -73,11 +73,11 @@ class Agent:
 
         Args:
             checkpoint: world model with its probes and heads.
-            arm: of the checkpoint's contract.
-            config: of the search.
-            seed: of the search.
+            arm: the arm that the checkpoint's contract names.
+            config: configuration of the search.
+            seed: seed of the search.
             optimizer: makes an optimizer that replaces the configured one.
-            candidates_per_iteration: candidates per iteration at first; None: as configured.
+            candidates_per_iteration: initial number of candidates; None: as configured.
         """
         self.checkpoint, self.arm, self.config = checkpoint, arm, config
         self._model, self._probes = checkpoint.model, checkpoint.probes
@@ -151,13 +151,13 @@ class Agent:
         """Observe, encode, predict, plan: return the proposal for one observation.
 
         Args:
-            observation: newer than the last one. Joints alone, when no image came: the belief is
-                carried on by prediction.
+            observation: newer than the last one; only joints if no image came, in which case the
+                belief is propagated by prediction.
             feedback: what happened since the last step.
 
         Raises:
-            BlindError: there is no image, and no belief that could be carried on.
-            ValueError: an image or joints of another size than the model's, or an old stamp.
+            BlindError: there is no image and no belief to propagate.
+            ValueError: the image or joints have the wrong size, or the stamp is not newer.
         """
         self._apply(feedback)
         evidence = None
@@ -178,9 +178,10 @@ class Agent:
 
     @torch.inference_mode()
     def assess(self, decision: Decision) -> Decision:
-        """Return the last ``decision`` with everything that its proposal need not wait for.
+        """Return ``decision`` with predicted distance, risk, tip path and surprise filled in.
 
-        Call it once, before the next step.
+        These are computed after the proposal, so as not to delay it. Call this once for the
+        decision of the last step, before the next step.
         """
         plan, goal, start = decision.plan, decision.goal, decision.start
         if plan is not None and goal is not None and start is not None:
@@ -204,14 +205,14 @@ class Agent:
 
     @torch.inference_mode()
     def imagine(self, actions: FloatArray) -> ImaginedMotion:
-        """Return what the world model predicts from the present belief; nothing moves.
+        """Return what the world model predicts from the current belief; nothing moves.
 
         Args:
             actions: (T * A,) in [-1, 1], one control step after the other.
 
         Raises:
             BlindError: no image has come yet.
-            ValueError: actions that are no whole number of model steps, too many, or out of range.
+            ValueError: actions out of range, too many, or not a whole number of model steps.
         """
         blocks = action_blocks(actions, self._model.contract)
         if self._belief.stamp is None:
@@ -230,7 +231,7 @@ class Agent:
 
     @property
     def setpoint(self) -> FloatArray:
-        """(J,) rad, where the arm is commanded to go by the last decision."""
+        """(J,) rad, joints that the last decision commands."""
         return self._motion.joints
 
     def snapshot(self) -> BeliefSnapshot | None:
@@ -239,10 +240,10 @@ class Agent:
 
     @torch.inference_mode()
     def restore(self, snapshot: BeliefSnapshot, now: JointSample) -> None:
-        """Restore a belief of a world that has rested since, with the arm at ``now``.
+        """Restore a belief, assuming that only the arm has moved since, to the joints ``now``.
 
         Raises:
-            RestoreError, BlindError: it cannot be carried on to ``now``; nothing has changed.
+            RestoreError, BlindError: it cannot be propagated to ``now``; nothing has changed.
         """
         belief = self._belief.copy()
         restore(belief, snapshot, self.arm, self._time, now)
@@ -262,7 +263,7 @@ class Agent:
         self._delay = feedback.delay
 
     def _start_from(self, setpoint: FloatArray, is_continued: bool) -> None:
-        """Plan on from commanded joints ``setpoint`` (J,), whatever was decided last."""
+        """Plan from the commanded joints ``setpoint`` (J,), even if another was decided last."""
         if not is_continued:
             self._restart_from(setpoint)
         elif np.abs(setpoint - self._motion.joints).max() > EQUAL_RAD:
@@ -271,7 +272,7 @@ class Agent:
             self._belief.replace_last_action(torch.tensor(moved, dtype=torch.float32))
 
     def _restart_from(self, joints: FloatArray) -> None:
-        """Plan on from ``joints`` (J,), where the arm is held: nothing is under way."""
+        """Plan from ``joints`` (J,), where the arm is held and no command is under way."""
         self._motion.reset(joints)
         self._previous_tip_setpoint = self._motion.target
         self._setpoints.reset()
@@ -280,7 +281,7 @@ class Agent:
         self._upcoming_actions = torch.zeros(0, TipMotion.width)
 
     def _observe(self, observation: Observation) -> Evidence:
-        """Encode an observation and update the belief with it, also with a late one."""
+        """Encode an observation, which may be late, and update the belief with it."""
         stamp = observation.stamp
         proprio = self._proprioception(observation.joints, stamp)
         before = self._belief.copy()
@@ -303,7 +304,7 @@ class Agent:
         return self._encoder.proprioception(joints, self._tip_setpoint)
 
     def _yaw_reader(self, encoded: EncodedObservation) -> YawReader | None:
-        """Return a function that reads the object's yaw (rad) off the image."""
+        """Return a function that reads the object's yaw (rad) from the image, if possible."""
         tracker = self._yaw_tracker
         if tracker is None:
             return None
@@ -348,7 +349,7 @@ class Agent:
         )
 
     def _execute(self, plan: Plan, stamp: float) -> Proposal:
-        """Take the plan's first action as commanded; return the proposal for ``stamp`` (s)."""
+        """Record the plan's first action as commanded; return the proposal for ``stamp`` (s)."""
         actions = plan.actions.numpy().astype(float)
         if self._motion.is_outside:
             actions[0] = 0.0  # first back into the workspace by the shortest way
@@ -365,10 +366,10 @@ class Agent:
         return Proposal(self.arm.joint_names, waypoints, times, stamp, self.config.valid_for)
 
     def _as_probes_see(self, goal: Goal, z: Tensor) -> Goal:
-        """Return ``goal``, shifted for the tip by the error with which the probe reads it now.
+        """Return ``goal``; a tip goal is shifted by the current error of the tip probe.
 
-        The commanded tip position is known, and the probe says where the model thinks it is;
-        without the shift their difference would stay as a constant error (offset-free control).
+        The error is the probe's reading minus the known commanded tip position. Without the shift
+        it would remain as a constant offset from the goal (offset-free control).
         """
         if isinstance(goal, LatentGoal) or goal.subject != 'tip':
             return goal
@@ -416,7 +417,7 @@ class Agent:
         return isinstance(self.goal, PositionGoal) and self.goal.yaw is not None
 
     def _yaw_error(self, goal: Goal) -> float:
-        """rad, by which the object is still to be turned; NaN without a yaw goal or reading."""
+        """Remaining absolute yaw error of the object, rad; NaN without a yaw goal or reading."""
         yaw = None if self._yaw_tracker is None else self._yaw_tracker.estimate.yaw
         if yaw is None or not isinstance(goal, PositionGoal) or goal.yaw is None:
             return np.nan
@@ -453,7 +454,7 @@ class Agent:
 
 
 def action_blocks(actions: FloatArray, contract: Contract) -> Tensor:
-    """Return control actions as (1, H, K*A) blocks, one a model step.
+    """Return control actions as (1, H, K*A) blocks, one per model step.
 
     Args:
         actions: (H * K * A,) in [-1, 1], one control step after the other.

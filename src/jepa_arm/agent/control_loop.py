@@ -86,6 +86,6 @@ class ControlLoop:
         robot.step()
 
     def _replan_from_held_joints(self) -> None:
-        """Make the next plan start where the guard holds the arm: it did not follow the last."""
+        """Start the next plan where the guard holds the arm, as it dropped the last proposal."""
         if self._guard.command is not None:
             self._held_at = self._guard.command.position

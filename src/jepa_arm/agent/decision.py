@@ -20,16 +20,16 @@ class StepFeedback:
     """Feedback since the last decision, and the conditions of the next one.
 
     Attributes:
-        setpoint: (J,) rad, commanded joints to plan on from; None: where the last decision leads.
+        setpoint: (J,) rad, commanded joints to plan from; None: those of the last decision.
         is_continued: whether the next plan continues the last one. Otherwise its warm start and
             the actions that are under way are dropped.
         late_observations: observations that arrived after a plan was made without them, oldest
             first. Those that are not newer than the newest image are ignored.
-        sent_at: s, stamp at which the last proposal was sent; None: as late as ``delay`` says.
+        sent_at: s, time at which the last proposal was sent; None: it follows from ``delay``.
         speed_scale: share of the tip's full speed to plan with, in (0, 1].
         delay: s from an observation to the first command of its proposal; 0 in lock-step.
-        max_candidates: action sequences evaluated for a plan, whatever the time; None: as many
-            as there is time for until the deadline.
+        max_candidates: action sequences to evaluate for a plan, regardless of the deadline; None:
+            as many as the deadline allows.
     """
 
     setpoint: FloatArray | None = None
@@ -46,10 +46,10 @@ NO_FEEDBACK = StepFeedback()
 
 @dataclass(frozen=True)
 class Evidence:
-    """An encoded observation beside what was believed before it: the inputs of surprise.
+    """An encoded observation and the belief before it, from which surprise is computed.
 
     Attributes:
-        belief: before the observation.
+        belief: the belief before the observation.
         encoded: the observation, with the features of its image.
         tip_setpoints: (1, 2, 3) m, commanded tip positions at the observation and a control step
             before.
@@ -76,11 +76,11 @@ class Decision:
         is_continued: whether the plan continues the one before it.
         distance: m (latent units for a latent goal) to the goal, read from the belief; NaN
             without a goal.
-        remaining_path: m, left of the path around declared obstacles for the goal's subject; NaN
-            without obstacles.
-        remaining_approach: m, left of the tip's path to where it can push; NaN unless it has to
-            go around something first.
-        yaw_error: rad, by which the object is still to be turned; NaN if no yaw was asked for.
+        remaining_path: m, remaining length of the path of the goal's subject around declared
+            obstacles; NaN without obstacles.
+        remaining_approach: m, remaining length of the tip's path to where it can push; NaN
+            unless it has to go around something first.
+        yaw_error: rad, remaining yaw error of the object; NaN if the goal has no yaw.
         surprise: improbability of the observation; 1 is the alarm threshold. NaN without an
             image, and without belief heads.
         surprise_channel: the most surprising channel, see ``belief_heads.CHANNELS``.
@@ -118,10 +118,10 @@ class Decision:
 class ImaginedMotion:
     """Motion of tip and object that the world model predicts for given actions; nothing moves.
 
-    One row a model step.
+    One row per model step.
 
     Attributes:
-        times: (N,) s from the present.
+        times: (N,) s from now.
         tips, objects: (N, 3) m, read by the probes from the predicted latents.
     """
 
@@ -140,5 +140,5 @@ class DecisionMaker(Protocol):
         ...
 
     def assess(self, decision: Decision) -> Decision:
-        """Return ``decision`` with everything that its proposal need not wait for."""
+        """Return ``decision`` with the values filled in that its proposal does not depend on."""
         ...

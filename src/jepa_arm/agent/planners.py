@@ -73,8 +73,8 @@ class Planners:
     def plan(self, start: StartState, goal: Goal, max_candidates: int | None = None) -> Plan:
         """Return a plan.
 
-        A goal with a yaw is planned for as a position until the yaw was read once. Changing
-        between the planners drops the warm start.
+        A goal with a yaw is treated as a position until the object's yaw has been read once.
+        Switching between the planners drops the warm start.
 
         Args:
             start, max_candidates: see ``Planner.plan``.
@@ -156,7 +156,7 @@ class Planners:
         return measure_candidate_budget(planner, self._config.candidates, z, z_prev)
 
     def _up_to_date(self, planner: Planner) -> Planner:
-        """Return ``planner`` with the present deadline and obstacles."""
+        """Return ``planner`` after giving it the current deadline and obstacles."""
         planner.deadline_ms, planner.constraints = self.deadline_ms, self.constraints
         return planner
 
@@ -168,7 +168,7 @@ class Planners:
         return Planner(model, config, self._seed, self._optimizer, self._region, compiler)
 
     def _ready_pose_planner(self) -> Planner:
-        """Return the pose planner; making it takes seconds the first time."""
+        """Return the pose planner; the first call creates it, which takes seconds."""
         if self._pose_planner is None:
             candidates = self.candidates_per_iteration
             self._pose_planner = self._make_planner(candidates, self._pose_dynamics)

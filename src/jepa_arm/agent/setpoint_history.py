@@ -39,7 +39,7 @@ class SetpointHistory:
         self._changes: deque[SetpointChange] = deque(maxlen=LENGTH)
 
     def reset(self) -> None:
-        """Forget all changes: the target has always been the present one."""
+        """Forget all changes, as if the commanded tip had never moved."""
         self._changes.clear()
 
     def add(self, decided: float, before: FloatArray, applied: float) -> None:
@@ -54,8 +54,8 @@ class SetpointHistory:
     def at(self, stamp: float, target: FloatArray, delay_steps: int) -> FloatArray:
         """Return the commanded tip position (3,) m in effect at ``stamp`` (s).
 
-        A change takes effect ``delay_steps`` control steps after its decision, so the one before
-        may still be pending.
+        A change takes effect ``delay_steps`` control steps after its decision, so several may
+        still be pending.
         """
         setpoint = target
         for change in reversed(self._changes):
@@ -67,7 +67,8 @@ class SetpointHistory:
     def recent(self, stamp: float, target: FloatArray) -> FloatArray:
         """Return the commanded tip positions (2, 3) m at ``stamp`` (s) and a control step before.
 
-        A command that arrived within a control step counts for the fraction that was left of it.
+        A change that reached the arm during the preceding control step is blended in, in
+        proportion to the time since then.
         """
         setpoints = []
         for time in (stamp, stamp - self._dt):

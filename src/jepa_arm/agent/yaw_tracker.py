@@ -11,9 +11,9 @@ from jepa_arm.model.heads.yaw_probe import YawProbe
 from jepa_arm.robot.camera import project
 
 TURN_STD = 15.0
-"""rad per m: standard deviation by which a push turns an object, per displacement."""
+"""rad per m, standard deviation of an object's rotation per displacement by a push."""
 DRIFT_STD = 0.01
-"""rad from one image to the next, of an object at rest."""
+"""rad, standard deviation of the drift of an object at rest from one image to the next."""
 
 
 class YawEstimate:
@@ -33,7 +33,8 @@ class YawEstimate:
         """Add a reading.
 
         Args:
-            yaw, std: rad, of the reading. position: (3,) m, of the object in the same image.
+            yaw, std: rad, the reading and its standard deviation.
+            position: (3,) m, of the object in the same image.
         """
         if self.yaw is None or self._position is None:
             self.yaw, self.std = yaw, std

@@ -1,4 +1,4 @@
-"""Belief: recent latents of the world, carried on while images are late, missing or rejected.
+"""Belief: recent latents of the world, propagated while images are late, missing or rejected.
 
 Each image updates the belief at its own stamp. Between images the arm is measured, and the object
 is predicted from the tip's motion; the belief is the latent of both. If the object's yaw was not
@@ -39,7 +39,7 @@ YawReader = Callable[[], float | None]
 
 
 class BlindError(JepaArmError, ValueError):
-    """The belief cannot be carried on without an image; the message says why."""
+    """The belief cannot be propagated without an image; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Belief:
 
     Attributes:
         delay_steps: whole control steps from a decision until its action takes effect.
-        delay_fraction: fraction of a control step that passes beyond them, in [0, 1].
+        delay_fraction: fraction of a control step, in [0, 1], to be added to ``delay_steps``.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Belief:
         self.delay_steps, self.delay_fraction = int(snapshot.delay[0]), float(snapshot.delay[1])
 
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
-        """Take the world to have rested until ``stamp`` (s), with ``proprio`` (1, P)."""
+        """Assume that the world was at rest until ``stamp`` (s), with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
         if last.pose is not None:
             last = replace(last, pose=last.pose.at_rest())
@@ -178,7 +178,7 @@ class Belief:
     # ---------------------------------------------------------------- update
 
     def forget_actions(self) -> None:
-        """Take no action to be under way."""
+        """Forget all recorded actions: none is in progress."""
         self._actions.clear()
 
     def record_action(self, stamp: float, action: Tensor) -> None:
@@ -275,7 +275,7 @@ class Belief:
 
     @property
     def blind_for(self) -> float:
-        """S since the last image; infinite before the first."""
+        """Time (s) since the last image; infinite before the first."""
         image_stamp = self._image_stamp
         return float('inf') if image_stamp is None else self._steps[-1].stamp - image_stamp
 
@@ -284,10 +284,10 @@ class Belief:
         return self._history_at(self._steps[-1].stamp)
 
     def predict_start(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (z, z_prev, previous_action) when the next action takes effect.
+        """Return (z, z_prev, previous_action) for the time at which the next action takes effect.
 
-        The latents are predicted over the actions that are under way. The previous action (A,)
-        is None without delay.
+        The latents are predicted under the actions decided but not yet finished by then. The
+        previous action (A,) is None if there is no delay of whole control steps.
         """
         start = self._steps[-1].stamp + self.delay_steps * self._time.control_dt
         if self.delay_steps == 0:
@@ -319,7 +319,7 @@ class Belief:
     def predict(self, stamp: float, steps: int = 1) -> LatentPrediction:
         """Predict the latent at ``stamp`` (s) from ``steps`` model steps before.
 
-        The arm is taken to have rested before the oldest step of the history.
+        The arm is assumed to be at rest before the oldest step of the history.
         """
         z, z_prev = self._history_at(stamp - steps * self._time.model_dt)
         blocks = self.action_blocks(stamp, steps)
@@ -338,17 +338,17 @@ class Belief:
         change: ImageChange | None = None,
         tip_setpoints: Tensor | None = None,
     ) -> PredictedFrame | None:
-        """Return an observation beside what was predicted for it, the input of surprise.
+        """Return an observation with its predictions, from which surprise is computed.
 
         Args:
-            encoded: not yet in the belief, with image features.
-            change: of its image.
-            tip_setpoints: (1, 2, 3) m, see ``PredictedFrame``; None: as ``proprio`` says, which
-                is right if no action comes late.
+            encoded: observation with image features, not yet in the belief.
+            change: change of its image.
+            tip_setpoints: (1, 2, 3) m, see ``PredictedFrame``; None: taken from proprioception,
+                which is right if no action is delayed.
 
         Returns:
-            None while there is not enough history with images: a belief that was carried on
-            without them is no measure.
+            None if there is not enough history with images: predictions from a belief that was
+            propagated without them would not be comparable.
         """
         stamp, proprio = encoded.stamp, encoded.proprio
         if encoded.features is None or not self._steps or not self.rests_on_images(stamp):
@@ -373,8 +373,8 @@ class Belief:
     def action_blocks(self, stamp: float, steps: int = 1) -> Tensor:
         """Return the actions (1, H, K*A) of the ``steps`` model steps before ``stamp`` (s).
 
-        What a late action has left to do passes from one block to the next. The latent at the
-        start contains what happened before the first.
+        With a fractional delay, the rest of each action falls into the next control step. For
+        the first step there is none, as the latent at the start already contains it.
         """
         dt, count = self._time.control_dt, steps * self._time.frame_skip
         first = stamp - steps * self._time.model_dt
@@ -385,7 +385,8 @@ class Belief:
     def _actions_at(self, starts: Tensor) -> Tensor:
         """Return the actions (N, A) for control steps that start at ``starts`` (N,) s.
 
-        An action works for one control step; each control step gets its share of it.
+        An action lasts one control step from when it takes effect. A control step that overlaps
+        two actions gets their mean, weighted by the overlap.
         """
         if not self._actions:
             return torch.zeros(len(starts), self._action_width)

@@ -60,7 +60,7 @@ class ImageChange(NamedTuple):
 
 
 class ImageChangeDetector:
-    """Compares each image with recent ones, and its colours with all before."""
+    """Compares each image with recent ones, and its colours with those of all earlier images."""
 
     def __init__(self, time: TimeConfig, colours: bool = True) -> None:
         """Start without any image.
@@ -143,10 +143,10 @@ def cell_brightness(image: ImageArray) -> NDArray[np.float32]:
 
 
 def colour_histogram(image: ImageArray) -> NDArray[np.float32]:
-    """Return how much of each colour (BINS * BINS,) an image (h, w, 3) RGB has: share x chroma.
+    """Return the chroma-weighted colour histogram (BINS * BINS,) of an image (h, w, 3) RGB.
 
     Colours are taken relative to the brightest channel, so that light and shade do not matter.
-    Each pixel is spread over the four nearest bins, so that a small shift makes no new colour.
+    Each pixel is spread over the four nearest bins, so that a small shift adds no new colour.
     """
     red, green, blue = np.moveaxis(image.reshape(-1, 3).astype(np.float32) / 255.0, 1, 0)
     plane = np.stack([red - green, (red + green) / 2.0 - blue])
@@ -166,7 +166,7 @@ def colour_histogram(image: ImageArray) -> NDArray[np.float32]:
 
 
 def colour_novelty(histogram: NDArray[np.float32], known: NDArray[np.float32] | None) -> float:
-    """Return the log ratio of the colour that exceeds ``known`` most; NaN if none is known."""
+    """Return the largest log ratio of a bin to its value in ``known``; NaN without ``known``."""
     if known is None:
         return float('nan')
     return float(np.log((histogram + MIN_SHARE) / (known + MIN_SHARE)).max())

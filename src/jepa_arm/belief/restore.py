@@ -1,7 +1,7 @@
-"""Restoring a belief: carry a snapshot on to the present after a restart.
+"""Restoring a belief: a snapshot is propagated to the current time after a restart.
 
 If the arm has rested since, nothing has to be predicted, and the next image is rated against the
-last one. If it moved on, the belief is carried on as without images, and the first images are not
+last one. If it moved on, the belief is propagated as without images, and the first images are not
 rated, as after any blackout.
 """
 
@@ -34,15 +34,15 @@ MAX_UNFINISHED = 8
 def restore(
     belief: Belief, snapshot: BeliefSnapshot, arm: Arm, time: TimeConfig, now: JointSample
 ) -> None:
-    """Replace ``belief`` by ``snapshot``, carried on to a control step before ``now``.
+    """Replace ``belief`` by ``snapshot``, propagated to a control step before ``now``.
 
-    The arm must rest at ``now`` somewhere on the path that it was commanded, or was about to be;
-    the actions that lead there are taken to have been carried out, and the world to have rested
-    since.
+    The arm must rest at ``now`` somewhere on its commanded path or on the upcoming part of its
+    plan. The actions that lead there are assumed to have been executed, and the world to have
+    been at rest since.
 
     Raises:
-        RestoreError: the arm is not on that path, so what it did is unknown.
-        BlindError: the arm moved on, and there are no belief heads to predict the world.
+        RestoreError: the arm is not on that path, so its motion since is unknown.
+        BlindError: the arm has moved, and there are no belief heads to predict the world.
     """
     tip = arm.tip_position(now.position)
     actions = torch.cat([snapshot.actions[-MAX_UNFINISHED:], snapshot.upcoming_actions])
@@ -57,19 +57,22 @@ def restore(
     if _was_at_rest(snapshot, tip):
         belief.restore(snapshot)
     else:
-        _carry_on(belief, snapshot, arm, time, now, done)
+        _propagate(belief, snapshot, arm, time, now, done)
     belief.rest_until(now.stamp - time.control_dt, _proprio(arm, now.position, tip))
 
 
 def _progress(
     setpoint: FloatArray, actions: Tensor, upcoming: int, tip: FloatArray
 ) -> tuple[float, float]:
-    """Return how many of ``actions`` (N, A) lead to ``tip`` (3,) m, and its distance (m) to there.
+    """Return the number of actions done at the path point nearest to ``tip``, and its distance.
 
     Args:
-        setpoint: (3,) m, where all but the last ``upcoming`` actions lead.
-        actions: sent and upcoming ones. upcoming: number of the latter.
-        tip: (3,) m, measured.
+        setpoint: (3,) m, tip position to which all but the last ``upcoming`` actions lead.
+        actions: (N, A), sent ones followed by upcoming ones. upcoming: number of the latter.
+        tip: (3,) m, measured tip position.
+
+    Returns:
+        Number of actions in [0, N], with the fraction of the current one; distance in m.
     """
     steps = ACTION_METRES * np.concatenate([np.zeros((1, 3)), actions.numpy().astype(float)])
     path = np.cumsum(steps, axis=0)
@@ -85,13 +88,13 @@ def _progress(
 
 
 def _was_at_rest(snapshot: BeliefSnapshot, tip: FloatArray) -> bool:
-    """Check whether the arm rested at ``tip`` (3,) m already when the snapshot was made."""
+    """Check whether the arm was already at rest at ``tip`` (3,) m in the snapshot."""
     joints = len(snapshot.setpoint)
     tips = snapshot.proprio[-SETTLING_STEPS:, joints : joints + 3].numpy()
     return bool(np.linalg.norm(tips - tip, axis=1).max() < REST_M)
 
 
-def _carry_on(
+def _propagate(
     belief: Belief,
     snapshot: BeliefSnapshot,
     arm: Arm,
@@ -99,7 +102,7 @@ def _carry_on(
     now: JointSample,
     done: float,
 ) -> None:
-    """Carry the belief on over the first ``done`` of the unfinished and upcoming actions."""
+    """Restore and propagate the belief over the first ``done`` unfinished and upcoming actions."""
     recent, upcoming = snapshot.actions[-MAX_UNFINISHED:], snapshot.upcoming_actions
     actions, sent, dt = torch.cat([recent, upcoming]), len(recent), time.control_dt
     shares = (done - torch.arange(len(actions), dtype=torch.float32)).clamp(0.0, 1.0)

@@ -46,8 +46,8 @@ REGIME_FREE = 'camera_pose', 'palette'
 """Channels that do not depend on what the arm does: calibrated over all regimes, since an arm at
 rest shows few poses in many frames."""
 STILL_SHARE, STILL_LOG_VAR = 0.25, 1.5
-"""Background cells: this share of the most constant ones, and those whose log variance exceeds
-them by less than that."""
+"""Background cells: this share of the cells, the most constant ones, and all others whose log
+variance exceeds theirs by less than this value."""
 
 
 class LatentPrediction(NamedTuple):
@@ -70,7 +70,7 @@ class LatentPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictedFrame:
-    """One observation or many, beside what was predicted for them.
+    """One or many observations with the predictions of them.
 
     Attributes:
         z: (B, D) observed. proprio: (B, P). features: (B, F) of the image alone.
@@ -154,7 +154,7 @@ def _image_scores(heads: BeliefHeads, frame: PredictedFrame) -> dict[str, Tensor
 
 
 def _has_reference(frame: PredictedFrame) -> Tensor:
-    """Return for each channel (B, C) whether there was something to compare with."""
+    """Return the mask (B, C) of channels for which the frame has something to compare with."""
     always, change = torch.ones(len(frame.z), dtype=torch.bool), frame.change
     has_history = ~always if frame.far is None else always
     known = {
@@ -177,7 +177,7 @@ def regime_of(heads: BeliefHeads, frame: PredictedFrame) -> Tensor:
 
 
 def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor:
-    """Return the tails (C, R, 3): score at which it begins, mean excess above it, its share.
+    """Return the tails (C, R, 3) of scores: threshold, mean excess above it, probability of it.
 
     Args:
         scores: (N, C), see ``channel_scores``, or means of ``improbability``. regimes: (N,).

@@ -1,1 +1,1 @@
-"""Command line of ``jepa-arm``: one module a group of verbs, which imports when a verb runs."""
+"""Command line of ``jepa-arm``: one module per group of verbs; each verb imports what it needs."""

@@ -67,7 +67,7 @@ class CommandLine:
 
     Attributes:
         parser: the complete parser.
-        examples: one typical command a verb, as shown by its ``--help``.
+        examples: one typical command per verb, as shown by its ``--help``.
     """
 
     def __init__(self) -> None:

@@ -66,15 +66,15 @@ class GuardConfig(Checked):
             if that is later: images and plans may be late, as long as they keep coming.
         max_waypoints: largest number of waypoints of a proposal.
         max_joint_age: s without a joint state after which the arm is stopped.
-        max_joint_step: rad, largest distance from the present command to the first waypoint.
+        max_joint_step: rad, largest distance from the current command to the first waypoint.
         workspace_margin: m by which the tip may leave the workspace box between waypoints.
         table_clearance: m, smallest height of the arm above the table plane; only a stop may use
             it up.
         obstacle_clearance: m, smallest distance of any part of the arm to a declared obstacle.
         collision_check_step: m, farthest that any part of the arm moves between two checks.
         slowdown_time: s, time to a joint limit, a self-collision or a declared obstacle at the
-            present closing speed below which the arm slows down.
-        min_proximity_scale: fraction of the velocity limits to which the arm is slowed at most.
+            current closing speed, below which the arm slows down.
+        min_proximity_scale: smallest fraction of the velocity limits to which it slows down.
         max_tracking_error: rad from the measured joints to the nearest recent command, beyond
             which the guard backs off.
         fatal_tracking_error: rad, the same, beyond which the guard latches at once.

@@ -184,7 +184,7 @@ class ArmConfig(Checked):
 
     @property
     def tool_from(self) -> tuple[float, float, float]:
-        """Unit vector of the tip frame against the tool axis, towards the arm."""
+        """Unit vector opposite to the tool axis, pointing back to the arm, in the tip frame."""
         x, y, z = self.tool_axis
         return -x, -y, -z
 
@@ -222,7 +222,7 @@ class Contract:
 
     @property
     def proprio_width(self) -> int:
-        """P: joint positions, tip position, and lead of the tip target over the tip."""
+        """P: joint positions, tip position, and offset of the tip target from the tip."""
         return len(self.joints) + 6
 
     @property

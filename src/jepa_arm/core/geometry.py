@@ -1,4 +1,4 @@
-"""Angles of what looks the same after a quarter turn."""
+"""Angles of objects that look the same after a quarter turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .types import FloatArray
 
 QUARTER = math.pi / 2.0
-"""rad; after so much of a turn a cube of one colour looks the same."""
+"""rad, a quarter turn, after which a cube of one colour looks the same."""
 
 
 def yaw_error(yaw: ArrayLike, goal: ArrayLike) -> FloatArray:

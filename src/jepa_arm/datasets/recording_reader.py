@@ -211,7 +211,7 @@ class _PlannerReader:
         return '' if is_complete else 'a step before it'
 
     def _joint_values(self, status: Message, name: str) -> FloatArray | None:
-        """Return a status field with one value (rad) a joint; None if it is empty."""
+        """Return a status field with one value (rad) per joint; None if it is empty."""
         values, count = np.array(getattr(status, name), dtype=float), len(self._names)
         if len(values) not in (0, count) or not np.all(np.isfinite(values)):
             raise ConversionError(

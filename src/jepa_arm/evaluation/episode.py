@@ -115,7 +115,7 @@ class EpisodeRecord:
 
 
 def first_held(flags: Iterable[bool], steps: int) -> int | None:
-    """Return after how many ``flags`` the last ``steps`` of them were all set, None if never."""
+    """Return the 1-based position at which ``steps`` flags in a row were first set, or None."""
     held = 0
     for count, flag in enumerate(flags, start=1):
         held = held + 1 if flag else 0

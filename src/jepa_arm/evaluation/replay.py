@@ -37,7 +37,7 @@ TOLERANCE_CM = 0.1
 MIN_EQUAL = 0.95
 """Share of equal decisions from which on two planners are judged to be equal."""
 MIN_COMPARED = 0.5
-"""Share of the decisions, without those that may differ, that a judgement needs."""
+"""Smallest share of the compared decisions that must count for a judgement; see ``compare``."""
 TIME_SLACK_S = 1e-6
 PERCENTILES = {'p50': 50, 'p90': 90, 'p99': 99, 'max': 100}
 
@@ -183,7 +183,7 @@ class Replay:
     def _continues_last_goal(self, setpoint: FloatArray) -> bool:
         """Return whether a new goal starts from the setpoint that the last one had sent.
 
-        The last proposal is then on its way, as it is when a plan is continued.
+        The last proposal is then still being executed, as when a plan is continued.
         """
         last = self._last
         if not self._is_new_goal or last is None or not last.has_plan:
@@ -243,8 +243,8 @@ class Replay:
     def _is_comparable(self, step: RecordedStep) -> bool:
         """Return whether the new decision starts from the state of the recorded one.
 
-        It does not while the recorded plan continues one from before the recording: neither that
-        plan nor its random numbers are known.
+        It does not as long as the recorded plan continues one made before the recording began,
+        of which neither the plan nor the random numbers are known.
         """
         if self._goal_index is None or step.proposal is None or not self._has_synchronised:
             return False
@@ -285,11 +285,11 @@ def compare(
 ) -> dict[str, Any]:
     """Return the report; ``passed`` tells whether the planners are judged to be equal.
 
-    They are if enough decisions are equal and all goals end alike. A decision that may differ
-    although the planners are equal counts only if it is equal.
+    They are if enough decisions are equal and all goals end alike. Decisions that differ for an
+    allowed cause (see ``ReplayedStep``) do not count.
 
     Args:
-        recording: that was replayed.
+        recording: the recording that was replayed.
         replayed: its steps.
         goals: see ``Replay.goals``.
         arm: its kinematics.

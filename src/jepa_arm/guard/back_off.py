@@ -7,11 +7,11 @@ from jepa_arm.core.types import FloatArray
 
 
 class BackOff:
-    """The retreat of the commands to where a blocked arm was measured.
+    """State of a back-off: the commands retreat to the measured joints of a blocked arm.
 
     Attributes:
-        target: (J,) rad, where the commands go; None if the guard is not backing off.
-        measured: (J,) rad, where the blocked arm was measured; None likewise.
+        target: (J,) rad, target of the commands; None if the guard is not backing off.
+        measured: (J,) rad, joints at which the arm was blocked; None if not backing off.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -29,14 +29,14 @@ class BackOff:
     def is_exhausted(self, now: float) -> bool:
         """Return whether the arm was blocked too often, at ``now`` (s), to back off again.
 
-        Counted are back-offs within ``backoff_window`` and those without an accepted proposal
-        in between.
+        Two counts have limits: back-offs within ``backoff_window``, and consecutive ones without
+        an accepted proposal in between.
         """
         self._times = [t for t in self._times if now - t < self._config.backoff_window]
         return max(len(self._times), self._in_a_row) >= self._config.max_backoffs
 
     def begin(self, target: FloatArray, measured: FloatArray, now: float) -> None:
-        """Start a back-off at ``now`` (s) to ``target``, of an arm ``measured`` at (J,) rad."""
+        """Start a back-off to ``target`` (J,) rad at ``now`` (s); see the attributes."""
         self._times.append(now)
         self._in_a_row += 1
         self.target, self.measured = target, measured
@@ -46,5 +46,5 @@ class BackOff:
         self.target = self.measured = None
 
     def proposal_accepted(self) -> None:
-        """Count back-offs in a row from zero again."""
+        """Reset the count of consecutive back-offs."""
         self._in_a_row = 0

@@ -1,22 +1,22 @@
-"""Clock monitor: detects a clock that goes back, stands still or is not a number."""
+"""Clock monitor: detects a clock that goes back, stands still or is not finite."""
 
 from __future__ import annotations
 
 import numpy as np
 
 EPSILON_S = 1e-6
-"""Rounding error by which an age or a time limit may be missed."""
+"""Rounding error that is tolerated when times are compared."""
 
 
 class ClockMonitor:
-    """The caller's clock as the guard sees it, one time per tick."""
+    """Monitor of the caller's clock, which is read once per tick."""
 
     def __init__(self, dt: float, max_standstill: float) -> None:
         """Create a monitor at time 0.
 
         Args:
             dt: s, period of the ticks.
-            max_standstill: s of ticks that may be made at one and the same time.
+            max_standstill: s, longest sequence of ticks at the same time.
         """
         self._dt, self._max_standstill = dt, max_standstill
         self._now, self._ticks_at_now = 0.0, 0
@@ -26,7 +26,7 @@ class ClockMonitor:
         self._now, self._ticks_at_now = now, 0
 
     def check(self, now: float) -> str:
-        """Return why ``now`` (s) cannot be the time as 'code: text', or ''."""
+        """Return a fault ('code: text') if ``now`` (s) is not finite or goes back, else ''."""
         if not np.isfinite(now):
             return f'clock: expected a finite time, got {now}'
         if now < self._now - EPSILON_S:
@@ -34,7 +34,7 @@ class ClockMonitor:
         return ''
 
     def check_tick(self, now: float) -> str:
-        """Return the fault of the clock at a tick, or ''; continue from ``now`` (s) either way."""
+        """Return the clock's fault at this tick, or ''; record ``now`` (s) in either case."""
         fault = self.check(now)
         if np.isfinite(now):
             self._ticks_at_now = self._ticks_at_now + 1 if now == self._now else 0

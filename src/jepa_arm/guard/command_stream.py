@@ -1,4 +1,4 @@
-"""Guarded command stream: every command can still be followed by a stop that hits nothing."""
+"""Guarded command stream: every command can still be followed by a collision-free stop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jepa_arm.robot.trajectory import JointStreamer, StreamError
 from .path_checker import PathChecker
 
 EPSILON_RAD = 1e-6
-"""Rounding error by which a limit may be missed."""
+"""Rounding error that is tolerated when a limit is checked."""
 LOOK_AHEAD_S = 0.005
 """Time of motion over which closing speeds are measured."""
 MIN_CLOSING_SPEED = 1e-3
@@ -132,7 +132,7 @@ class GuardedCommandStream:
         return self.command
 
     def _check_stop(self, begin: CollisionState) -> str:
-        """Return why the last command and the stop after it must not be sent, or ''."""
+        """Return the reason not to send the last command (nor the stop after it), or ''."""
         try:
             stop = self._streamer.stopping_path()
         except StreamError as error:

@@ -99,7 +99,7 @@ class Guard:
 
     @property
     def state(self) -> GuardState:
-        """The present state."""
+        """The current state."""
         return self._state
 
     @property

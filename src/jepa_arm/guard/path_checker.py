@@ -18,7 +18,7 @@ from jepa_arm.robot.arm import Arm
 from jepa_arm.robot.collision import CollisionModel, CollisionState
 
 EPSILON_M = 1e-6
-"""Rounding error by which a limit may be missed."""
+"""Rounding error that is tolerated when a limit is checked."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class PathChecker:
 
         Args:
             begin, end: ends of the segment.
-            moved: (E,) m, bound of the way of each point.
-            sag: m, bound of the points' distance from the straight line between their ends.
+            moved: (E,) m, bound on the distance that each point travels.
+            sag: m, bound on the points' deviation from straight lines between their end points.
             limits: limits of the path.
         """
         model = self.collision_model

@@ -21,9 +21,9 @@ from jepa_arm.robot.arm import Arm
 from .path_checker import PathChecker
 
 EPSILON = 1e-6
-"""Rounding error, s or rad, by which a limit may be missed."""
+"""Rounding error, s or rad, that is tolerated when a limit is checked."""
 MAX_SPACING_ERROR_S = 1e-3
-"""How far the waypoints' spacing may be off the control period."""
+"""Largest deviation of the waypoints' spacing from the control period."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CheckContext:
 
     Attributes:
         arm, time, config, path_checker: fixed limits.
-        command: (J,) rad, the present command.
+        command: (J,) rad, the current command.
         last_stamp: s, stamp of the last accepted proposal.
         ros_now: s, ROS clock.
     """
@@ -141,7 +141,7 @@ def check_velocity_limits(proposal: Proposal, context: CheckContext) -> str:
 
 
 def check_first_step(proposal: Proposal, context: CheckContext) -> str:
-    """Check the distance from the present command to the first waypoint."""
+    """Check the distance from the current command to the first waypoint."""
     step = np.abs(proposal.positions[:1] - context.command)
     limit = context.config.max_joint_step
     if step.max() <= limit + EPSILON:

@@ -90,9 +90,9 @@ def most_candidates_in_time(config: PlannerConfig, search_ms: float, deadline_ms
     If none does, it is the smallest allowed number.
 
     Args:
-        config: that sets the number of candidates and the range to choose from.
+        config: sets the number of candidates and the range to choose from.
         search_ms: duration of a search with the configured candidates.
-        deadline_ms: of a search.
+        deadline_ms: deadline of a search.
     """
     for share in CANDIDATE_SHARES:
         candidates = int(share * config.candidates)

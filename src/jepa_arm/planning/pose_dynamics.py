@@ -1,4 +1,4 @@
-"""Pose dynamics: a world model beside whose latents the object's yaw is predicted."""
+"""Pose dynamics: a world model whose latents are augmented with positions and the yaw."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jepa_arm.model.world_model import WorldModel, shift_history
 from .model import PlanningModel
 
 POSE_WIDTH = 7
-"""Numbers beside a latent: setpoint of the tip and position of the object (m), yaw (rad)."""
+"""Values appended to a latent: setpoint of the tip, position of the object (m), yaw (rad)."""
 
 
 class PoseDynamics(nn.Module):
-    """World model whose latents are augmented with what the probes read in them and a yaw.
+    """World model whose latents are augmented with positions read by the probes, and a yaw.
 
     An augmented latent (B, D+7) consists of a latent of the model, the tip's setpoint and the
-    object's position as the probes read them in it, and the object's yaw. The positions are read
-    once for every use.
+    object's position as the probes read them from it, and the object's yaw. The positions are
+    read only once per latent.
 
     Attributes:
         model: the world model.
@@ -73,7 +73,8 @@ class PoseDynamics(nn.Module):
 
         Args:
             z, z_prev: latents of the model.
-            yaw: rad, of the object now; it also stands for earlier yaws, which are not used.
+            yaw: rad, current yaw of the object; it also fills in for ``z_prev``, where it is
+                not used.
         """
         latents = torch.cat([z, z_prev.view(-1, z.shape[1])])
         yaws = z.new_full((len(latents), 1), yaw)
@@ -81,5 +82,5 @@ class PoseDynamics(nn.Module):
         return augmented[:1], augmented[1:].view(1, -1)
 
     def _with_positions(self, z: Tensor) -> Tensor:
-        """Return latents (B, D) with the positions that the probes read in them, (B, D+6)."""
+        """Append to latents (B, D) the positions that the probes read from them; (B, D+6)."""
         return torch.cat([z, self.probes.read('tip', z), self.probes.read('object', z)], dim=1)

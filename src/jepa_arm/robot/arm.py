@@ -205,9 +205,9 @@ class Arm:
         """Return the limits (J,) of ``config.key`` or, if empty, of the URDF.
 
         Args:
-            key: of the configuration.
+            key: name of the limit in the configuration.
             in_model: limits of the URDF in the order of the model.
-            outwards: 1 for upper limits, -1 for lower ones.
+            outwards: sign of a wider limit: 1 for upper limits, -1 for lower ones.
 
         Raises:
             ArmError: a configured limit is wider than that of the URDF.

@@ -53,7 +53,7 @@ def image_fault(image: ImageArray, max_clipped: float) -> str:
 class JumpFilter:
     """Removes jumps that no arm can make from measured joint positions.
 
-    An encoder that slips moves no pixel of the image, and neither does one that recovers.
+    Such jumps, from an encoder that slips or recovers, are not motions that an image could show.
     """
 
     def __init__(self, velocity_limit: FloatArray) -> None:

@@ -1,7 +1,8 @@
 """Collision model: distances between the arm's shapes, to the table and to declared obstacles.
 
 Shapes come from the URDF and from the configuration (pinocchio and coal). A cylinder with a
-sphere at either end, as URDFs describe capsules, becomes one capsule: a ninth of the pairs.
+sphere at either end, as URDFs describe capsules, becomes one capsule, which leaves a ninth of the
+pairs.
 """
 
 from __future__ import annotations

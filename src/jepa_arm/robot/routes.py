@@ -1,9 +1,9 @@
 """Routes: shortest paths of a point around declared obstacles, for the object and for the tip.
 
 A visibility graph over the corners of inflated boxes, searched by A* (Hart, Nilsson and Raphael
-1968). A tilted box, a sphere and a lying capsule count with their bounding box. In 2-D (object on
-the table) the boxes are footprints. In 3-D (tip) they extend ``OVERHEAD_M`` below the obstacle,
-since the peg is above its tip, so that a route leads around or over them.
+1968). Tilted boxes, spheres and lying capsules are replaced by their bounding boxes. In 2-D
+(object on the table) the boxes are footprints. In 3-D (tip) they extend ``OVERHEAD_M`` below the
+obstacle, since the peg is above its tip; a route thus leads around or over them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jepa_arm.config import ObstacleConfig
 from jepa_arm.core.types import FloatArray
 
 OVERHEAD_M = 0.20
-"""Height above a tip or the table from which obstacles do not matter: the peg's length."""
+"""Obstacles higher than this above a tip or the table are ignored: the peg's length."""
 ROUNDING_M = 1e-6
-"""Depth up to which a route may enter an inflated box through rounding."""
+"""Penetration of an inflated box that counts as a rounding error."""
 CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
 MIDDLES = np.array([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
 
@@ -34,14 +34,15 @@ def shortest_route(
     margin: float,
     bounds: FloatArray | None = None,
 ) -> FloatArray | None:
-    """Return the waypoints (N, dim) m of the shortest route, from after ``start`` to ``goal``.
+    """Return the waypoints (N, dim) m of the shortest route: the last is ``goal``, none ``start``.
 
-    In 3-D it is the shortest one over a few points of each edge. A start or goal nearer to an
-    obstacle than ``margin`` is remaining or approached without coming nearer.
+    In 3-D, routes bend only at a few points of each obstacle's edges, so the shortest of these is
+    an approximation. If the start or goal is closer to an obstacle than ``margin``, the route
+    leaves or reaches it without getting any closer to that obstacle.
 
     Args:
         start, goal: (dim,) m, base frame, dim 2 or 3.
-        obstacles: to avoid.
+        obstacles: obstacles to avoid.
         margin: m, distance to keep from them.
         bounds: (2, dim) m, box for the waypoints between start and goal.
 
@@ -100,9 +101,9 @@ def nearest_free_point(
     """Return ``point`` (dim,) m, or the nearest free point on a face of the box that contains it.
 
     Args:
-        point: to move.
-        obstacles: whose boxes are inflated by ``margin`` m.
-        margin: distance to keep from them.
+        point: point to move.
+        obstacles: obstacles to keep clear of.
+        margin: m, by which their boxes are inflated.
         bounds: (2, dim) m, box for the result.
 
     Returns:
@@ -149,7 +150,7 @@ def _shortest_path(
 
     Args:
         nodes: (M, dim) m.
-        visible_from: returns which nodes (M,) are visible from a node.
+        visible_from: returns the mask (M,) of nodes visible from node i.
     """
     remaining = np.linalg.norm(nodes - nodes[1], axis=1)
     cost = np.full(len(nodes), np.inf)
@@ -214,10 +215,10 @@ class ObstacleBoxes:
         return np.linalg.norm(apart, axis=-1)
 
     def hit(self, begin: FloatArray, end: FloatArray, half: FloatArray) -> NDArray[np.bool_]:
-        """Return for segments (M,) whether they enter a box, by slabs (Kay and Kajiya 1986).
+        """Return the mask (M,) of segments that enter a box (slab method, Kay and Kajiya 1986).
 
         Args:
-            begin, end: (M, dim) m, of the segments.
+            begin, end: (M, dim) m, end points of the segments.
             half: (N, dim) or (M, N, dim) m, half sizes of the boxes.
         """
         first = self.local(begin)
@@ -253,13 +254,13 @@ class ObstacleBoxes:
         return projections @ self.rotation[i] + self.centre[i]
 
     def _to_base(self, local: FloatArray) -> FloatArray:
-        """Return points (N, M, dim) of the boxes' frames in the base frame, (N * M, dim) m."""
+        """Transform points (N, M, dim) from the boxes' frames to the base frame, (N * M, dim)."""
         return (np.einsum('nij,nmi->nmj', self.rotation, local) + self.centre[:, None]).reshape(
             -1, local.shape[-1]
         )
 
     def _to_base_2d(self, local: FloatArray, i: int) -> FloatArray:
-        """Return points (M, 2) of the frame of box ``i`` in the base frame, (M, 2) m."""
+        """Transform points (M, 2) from the frame of box ``i`` to the base frame, (M, 2)."""
         return local @ self.rotation[i, :2, :2] + self.centre[i, :2]
 
     def _crossings(
@@ -303,7 +304,16 @@ def _without_zeros(path: FloatArray) -> FloatArray:
 def _slab_shares(
     first: FloatArray, path: FloatArray, half: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the shares (...) of ``path`` (..., dim) from ``first`` at which it is in a box."""
+    """Return the fractions (...) of ``path`` at which a line enters and leaves a centred box.
+
+    Args:
+        first: (..., dim), start of the line.
+        path: (..., dim), vector from start to end, without zeros.
+        half: (..., dim), half sizes of the box.
+
+    Returns:
+        The line misses the box if it enters later than it leaves.
+    """
     near, far = (-half - first) / path, (half - first) / path
     return np.minimum(near, far).max(axis=-1), np.maximum(near, far).min(axis=-1)
 

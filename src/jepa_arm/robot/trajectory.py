@@ -1,4 +1,4 @@
-"""Joint trajectories: jerk-limited motion to joint targets, streamed one command a tick.
+"""Joint trajectories: jerk-limited motion to joint targets, streamed one command per tick.
 
 The same ``JointStreamer`` runs in data collection, in the in-process loop and in the guard node:
 stepped targets strike objects, and a model learned from one kind of motion plans badly for others.
@@ -33,7 +33,7 @@ class StreamError(JepaArmError, RuntimeError):
 
 
 class JointStreamer:
-    """Jerk-limited motion towards a joint target, one command a tick (ruckig).
+    """Jerk-limited motion towards a joint target, one command per tick (ruckig).
 
     Every command respects the arm's velocity, acceleration and jerk limits, whatever the targets.
     ``stop`` brings the arm to rest along a jerk-limited path with the whole acceleration limit,

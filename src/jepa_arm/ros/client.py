@@ -49,15 +49,15 @@ READY_S = 60.0
 RETRY_S = 3.0
 """Time without a response after which a request is sent again."""
 REJOIN_S = 20.0
-"""Time after which another participant is created: one that had discovered no action by then was
-observed with Fast DDS."""
+"""Time after which another participant is created. With Fast DDS, a participant was seen that had
+discovered no action by then."""
 POLL_S = 0.02
 """Longest time between two checks of a condition that no message makes true."""
 SPIN_S = 0.1
 GUARD_RETRY_S = 0.2
 """Time between two requests to reset the guard."""
 SETTLE_S = 0.6
-"""Age of the scene, s, from which the planner's belief holds nothing of the previous scene."""
+"""Age of the scene, s, after which the planner's belief is free of the previous scene."""
 AT_SETPOINT_RAD = 0.01
 """Largest difference between the measured joints and the command of a guard that is ready."""
 MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
@@ -95,7 +95,7 @@ class SentGoal:
 
     @property
     def is_done(self) -> bool:
-        """Return whether the result is here."""
+        """Return whether the result has arrived."""
         return self._future.done()
 
     def cancel(self) -> None:
@@ -103,7 +103,7 @@ class SentGoal:
         self._handle.cancel_goal_async()
 
     def result(self, timeout: float = ANSWER_S) -> GoalResult:
-        """Return the result as soon as it is here.
+        """Wait for the result and return it.
 
         Raises:
             GraphError: no result within ``timeout`` s.
@@ -134,7 +134,7 @@ class GraphClient:
         poll_period: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        """Create the node and start to spin it; nobody is waited for.
+        """Create the node and start to spin it, without waiting for other nodes.
 
         Args:
             name: of the node.
@@ -226,7 +226,7 @@ class GraphClient:
     def guard_resets(self) -> int:
         """Return how often the guard's setpoint was set to the measured joints.
 
-        By this client, or by the guard itself after a pause of its process.
+        Resets by this client are counted, and those by the guard after a pause of its process.
         """
         return self._own_resets + self._pauses
 
@@ -267,8 +267,8 @@ class GraphClient:
         From then on ``guard``, ``planner`` and ``joints`` are kept up to date.
 
         Raises:
-            GraphError: something is missing after ``timeout`` s; the message names the nodes that
-                are there.
+            GraphError: something is missing after ``timeout`` s; the message names the nodes
+                found.
         """
         if not self._has_status:
             self._has_status = True
@@ -285,7 +285,7 @@ class GraphClient:
     # Topics and services.
 
     def execute(self, function: Callable[[], T]) -> T:
-        """Return the result of ``function``, called by the thread that spins.
+        """Run ``function`` on the thread that spins the node and return its result.
 
         For creating and destroying parts of the node: rclpy adds an action client to its node
         before it is complete, and a spin that finds such a client raises an exception.
@@ -379,7 +379,7 @@ class GraphClient:
         return scene
 
     def reset_scene(self, seed: int, task: str = '') -> ResetScene.Response:
-        """Reset the virtual arm alone: guard and planner still have the previous scene.
+        """Reset only the virtual arm; guard and planner keep the previous scene. See ``reset``.
 
         Raises:
             GraphError: the reset fails.
@@ -387,7 +387,7 @@ class GraphClient:
         return self._demand(ResetScene, 'sim/reset', ResetScene.Request(seed=seed, task=task))
 
     def wait_for_rest(self) -> None:
-        """Wait until the guard moves the arm no more.
+        """Wait until the guard no longer moves the arm.
 
         Raises:
             GraphError: the arm still moves.
@@ -395,7 +395,7 @@ class GraphClient:
         self.wait(lambda: self.guard is None or self.guard.state not in MOVING, 'the arm at rest')
 
     def settle(self, stamp: float) -> None:
-        """Wait until guard and planner are ready in the scene that began at ``stamp``, s.
+        """Wait until guard and planner are ready for the scene that began at ``stamp`` (s).
 
         Raises:
             GraphError: they are not.
@@ -407,7 +407,7 @@ class GraphClient:
         self.prepare_guard(stamp)
 
     def prepare_guard(self, stamp: float) -> None:
-        """Reset the guard until it holds the arm where it was measured at ``stamp`` s or later.
+        """Reset the guard until it holds the arm at joints measured at ``stamp`` (s) or later.
 
         Raises:
             GraphError: it does not.
@@ -496,7 +496,7 @@ class GraphClient:
         return response
 
     def _missing(self) -> list[str]:
-        """Return the topics and actions of the graph that are not there."""
+        """Return the required topics and actions that the graph does not have yet."""
         topics = ('guard/status', 'planner/status', 'joint_states')
         missing = [topic for topic in topics if not self.node.count_publishers(topic)]
         return missing if self._goals().server_is_ready() else [*missing, 'move_to_goal']
@@ -509,7 +509,7 @@ class GraphClient:
         return self._action
 
     def _is_guard_ready(self, stamp: float) -> bool:
-        """Return whether the guard is idle and its command equals joints measured since then."""
+        """Return whether the guard idles at the joints, measured at ``stamp`` (s) or later."""
         guard, joints = self.guard, self.joints
         if guard is None or joints is None or guard.state != GuardStatus.IDLE:
             return False

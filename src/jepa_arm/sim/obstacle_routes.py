@@ -48,7 +48,7 @@ class ObstacleRoutes:
         """Return the tip's position one control step ahead on its route, (3,) m.
 
         Args:
-            target: (3,) m, present target of the tip.
+            target: (3,) m, current target of the tip.
             goal: (3,) m.
             others: further obstacles.
 
@@ -103,7 +103,7 @@ class ObstacleRoutes:
 
         Args:
             tip: (3,) m; it lags behind its target.
-            target: (3,) m, present target of the tip.
+            target: (3,) m, current target of the tip.
             action: (3,) in [-1, 1].
 
         Returns:

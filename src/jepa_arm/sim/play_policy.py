@@ -29,7 +29,7 @@ TIP_GOAL_SHARE = 0.2
 OVER_OBJECT_SHARE = 0.25
 """Share of the tip's goals that are on or over the object."""
 REST_PROBABILITY = 0.015
-"""Probability of a rest to begin at a control step."""
+"""Probability that a rest begins at a control step."""
 REST_BETWEEN_GOALS_PROBABILITY = 0.3
 AHEAD_SHARE = 0.85
 """Share of the pushes that continue roughly from where the tip is, so that the object moves

@@ -23,14 +23,14 @@ CONTACT_DISTANCE = 0.042
 STAND_OFF, NEAR_STAND_OFF = 0.075, 0.060
 """m from the object's centre to the tip before a push; the second one in narrow places."""
 ORBIT_RADIUS, ORBIT_STEP = 0.088, 0.28
-"""m and rad per control step, of the way round the object."""
+"""m and rad per control step, orbit on which the tip moves round the object."""
 SAFE_HEIGHT = 0.085
 PUSH_HEIGHT = 0.018
 """m, heights of the tip."""
 CUBE_HALF, CUBE_FOOTPRINT_RADIUS = 0.025, 0.0354
-"""m, half the side and half the diagonal of the cube that the constants above are for."""
+"""m, half the side and half the diagonal of the standard cube, which the constants above fit."""
 PUSH_YAWS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
-"""rad by which a push may deviate from its route, in the order they are tried."""
+"""rad, angles between push and route, in the order in which they are tried."""
 
 
 class Policy(Protocol):
@@ -95,7 +95,7 @@ class ScriptedPush:
         across = (tip - centre) - along * heading
         is_low = state.tip_position[2] < PUSH_HEIGHT + 0.012
         if is_low and along < -0.02 and np.linalg.norm(across) < 0.012:
-            gap = max(0.0, -along - CONTACT_DISTANCE - self._extra)
+            gap = max(0.0, -along - CONTACT_DISTANCE - self._extra_half_width)
             lead = float((target[:2] - tip) @ heading)
             advance = min(gap + distance - lead, ACTION_METRES)
             step = advance * heading - across
@@ -109,15 +109,15 @@ class ScriptedPush:
         return self.routes.deflect(state.tip_position, target, action)
 
     @property
-    def _extra(self) -> float:
-        """Half the object's width minus that of the standard cube (m)."""
+    def _extra_half_width(self) -> float:
+        """Half width of the object minus that of the standard cube, m."""
         return 0.0 if self.scene_object is None else self.scene_object.size / 2.0 - CUBE_HALF
 
     def _go_behind(
         self, target: FloatArray, centre: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        """Return the action towards the place behind the object, on an orbit round it."""
-        stand_off = STAND_OFF + self._extra
+        """Return the action towards the place behind the object, round it if it is in the way."""
+        stand_off = STAND_OFF + self._extra_half_width
         behind = centre - stand_off * heading
         offset = target[:2] - centre
         radius = float(np.linalg.norm(offset))
@@ -133,7 +133,7 @@ class ScriptedPush:
             goal_angle = np.arctan2(-heading[1], -heading[0])
             rotation = (goal_angle - angle + np.pi) % (2 * np.pi) - np.pi
             angle += np.clip(rotation, -ORBIT_STEP, ORBIT_STEP)
-            orbit = ORBIT_RADIUS + self._extra
+            orbit = ORBIT_RADIUS + self._extra_half_width
             way = centre + orbit * np.array([np.cos(angle), np.sin(angle)]) - target[:2]
         return to_action(target, target[:2] + way, PUSH_HEIGHT)
 
@@ -161,7 +161,9 @@ class ScriptedPush:
         """Return a free place (3,) m for the tip behind the object with a clear path to it."""
         middle = np.array([*centre, PUSH_HEIGHT])
         for stand_off in (STAND_OFF, NEAR_STAND_OFF):
-            place = np.array([*centre - (stand_off + self._extra) * heading, PUSH_HEIGHT])
+            place = np.array(
+                [*centre - (stand_off + self._extra_half_width) * heading, PUSH_HEIGHT]
+            )
             if routes.is_tip_free(place) and routes.is_tip_path_clear(place, middle):
                 return place
         return None
@@ -169,8 +171,8 @@ class ScriptedPush:
     def _go_behind_on_route(
         self, routes: ObstacleRoutes, state: WorldState, target: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        """Return the action on the shortest route behind the object, itself an obstacle then."""
-        size = 2.0 * (CUBE_HALF + self._extra)
+        """Return the action along the shortest route to behind the object, itself an obstacle."""
+        size = 2.0 * (CUBE_HALF + self._extra_half_width)
         height = size if self.scene_object is None else self.scene_object.height
         x, y = map(float, state.object_position[:2])
         itself = ObstacleConfig(
@@ -199,7 +201,7 @@ class OrnsteinUhlenbeckNoise:
 
 
 class RandomWalk:
-    """Smooth random actions, blind to the goal: the lower bound of every comparison."""
+    """Smooth random actions that ignore the goal: the baseline of every comparison."""
 
     def __init__(self, rng: np.random.Generator, sigma: float = 0.6) -> None:
         self._noise = OrnsteinUhlenbeckNoise(rng, sigma)

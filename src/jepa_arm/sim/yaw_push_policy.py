@@ -25,9 +25,9 @@ FRICTION_ARM = 0.027
 CONTACT_ROLL = 0.016
 """m by which the contact moves along the face per rad of rotation of the cube, measured."""
 MAX_SIDEWAYS = 0.55
-"""Largest sideways motion of the contact, relative to that ahead, at which it sticks."""
+"""Largest ratio of sideways to forward motion of the contact at which it still sticks."""
 FACE_MARGIN = 0.003
-"""m from the edge of a face in which a contact may slip off."""
+"""m from the edge of a face, within which a contact may slip off."""
 CONTACT_DISTANCE, BEHIND_DISTANCE = 0.038, 0.060
 """m from the cube's middle to the tip along the face's normal: in contact, and before a push."""
 PASSING_DISTANCE = 0.056
@@ -40,17 +40,17 @@ SLANTS = np.linspace(-0.6, 0.6, 5, dtype=np.float64)
 FINE_SLANTS = np.linspace(-0.6, 0.6, 9, dtype=np.float64)
 FACES = QUARTER * np.arange(4)
 POSITION_UNIT, YAW_UNIT = 0.01, np.radians(5.0)
-"""m and rad that cost 1."""
+"""m and rad, errors that cost 1 each."""
 POSITION_TOLERANCE, YAW_TOLERANCE = 0.012, np.radians(6.0)
 """m and rad within which the cube is left alone."""
 PUSH_COST, COST_PER_METRE = 0.7, 3.0
 MAX_FIRST_PUSHES = 600
-"""Number of first pushes, nearest to the goal, that are extended by a second one."""
+"""Largest number of first pushes, those ending nearest to the goal, tried with a second push."""
 MAX_DEVIATION, MIN_GAIN = 2.5, 0.15
-"""Cost by which the outcome of a push may exceed the chosen one, and cost that pushing on must
-save; otherwise the push is given up."""
+"""Largest cost still expected at the end of a push, and least cost that pushing on must save;
+otherwise the push is given up."""
 EDGE_MARGIN = 0.055
-"""m from the edge of the workspace within which the cube is not left between two pushes."""
+"""m from the edge of the workspace; no first push may end nearer to it."""
 
 
 def predict_pushes(
@@ -59,12 +59,12 @@ def predict_pushes(
     """Return the cube's poses during N pushes.
 
     Args:
-        offsets: (N,) m, of the tip along the face.
+        offsets: (N,) m, offset of the tip from the middle of the face, along it.
         slants: (N,) rad, direction of the push from the face's normal.
 
     Returns:
-        (N, PUSH_STEPS, 3) poses in the first frame of the pushed face; (N, PUSH_STEPS) whether
-        the contact has stuck and stayed on the face until there.
+        (N, PUSH_STEPS, 3) poses in the initial frame of the pushed face; (N, PUSH_STEPS) True
+        while the contact has stuck and stayed on the face.
     """
     count = len(offsets)
     offset, yaw, position = offsets.astype(float), np.zeros(count), np.zeros((count, 2))
@@ -86,13 +86,13 @@ def predict_pushes(
 
 
 def pose_in_frame(frames: FloatArray, pose: FloatArray) -> FloatArray:
-    """Return ``pose`` (..., 3) in the frames ``frames`` (..., 3)."""
+    """Express ``pose`` (..., 3) in the frames given by the poses ``frames`` (..., 3)."""
     position = rotated(pose[..., :2] - frames[..., :2], -frames[..., 2])
     return np.concatenate([position, (pose[..., 2] - frames[..., 2])[..., None]], axis=-1)
 
 
 def pose_cost(poses: FloatArray, goal: FloatArray) -> FloatArray:
-    """Return the distance (...) of ``poses`` (..., 3) from ``goal`` (3,): cm plus 5 degrees."""
+    """Return the costs (...) of ``poses`` (..., 3): 1 per cm and 1 per 5 degrees from ``goal``."""
     distance = np.hypot(poses[..., 0] - goal[..., 0], poses[..., 1] - goal[..., 1])
     return distance / POSITION_UNIT + np.abs(yaw_error(poses[..., 2], goal[..., 2])) / YAW_UNIT
 
@@ -113,7 +113,7 @@ class YawPush:
 
 
 class YawPushPlanner:
-    """Chooses among a table of predicted pushes, two pushes ahead."""
+    """Chooses the next push from a table of predicted pushes, looking two pushes ahead."""
 
     def __init__(self, workspace: FloatArray) -> None:
         """Predict all pushes of the table.
@@ -133,7 +133,7 @@ class YawPushPlanner:
         self._second_costs = PUSH_COST + COST_PER_METRE * lengths[sticks]
 
     def choose(self, pose: FloatArray, goal: FloatArray) -> YawPush:
-        """Return the first push of the best one or two from ``pose`` (3,) to ``goal`` (3,)."""
+        """Return the first push of the cheapest one or two from ``pose`` (3,) to ``goal`` (3,)."""
         ends, is_valid = self._predict(pose)
         index = np.nonzero(is_valid.ravel())[0]
         end_poses = ends.reshape(-1, 3)[index]
@@ -151,11 +151,12 @@ class YawPushPlanner:
         return YawPush(float(FACES[face]), float(self._offsets[which]), goal)
 
     def _predict(self, pose: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return where each push at each face leads from ``pose`` (3,), and which are possible.
+        """Return the cube's poses during each push on each face, and which pushes are possible.
 
         Returns:
-            (4, N, PUSH_STEPS, 3) poses; (4, N, PUSH_STEPS) whether the contact sticks and the
-            tip stays in the workspace. If no push qualifies, sticking is enough.
+            (4, N, PUSH_STEPS, 3) poses from ``pose`` (3,) on; (4, N, PUSH_STEPS) True while the
+            contact sticks and the tip stays in the workspace. If no push qualifies, the
+            workspace is ignored.
         """
         faces = pose[2] + FACES
         positions = rotated(self._poses[None, ..., :2], faces[:, None, None])
@@ -170,7 +171,7 @@ class YawPushPlanner:
         return ends, is_valid
 
     def _first_pushes(self, ends: FloatArray, goal: FloatArray) -> NDArray[np.intp]:
-        """Return indices of the pushes, by their ``ends`` (N, 3), that a second may follow."""
+        """Return the indices of the pushes, ending at ``ends`` (N, 3), to extend by a second."""
         has_room = self._is_within(ends[:, :2], EDGE_MARGIN)
         even = np.nonzero(has_room)[0][::2]
         nearest = np.argsort(np.linalg.norm(ends[even, :2] - goal[:2], axis=1))
@@ -186,14 +187,14 @@ class YawPushPlanner:
         return lowest
 
     def _is_within(self, positions: FloatArray, margin: float = 0.0) -> NDArray[np.bool_]:
-        """Return whether ``positions`` (..., 2) m are ``margin`` m inside the workspace."""
+        """Return whether ``positions`` (..., 2) m are in the workspace less ``margin`` m."""
         low, high = self._low + margin, self._high - margin
         return np.all((positions >= low) & (positions <= high), axis=-1)
 
 
 @dataclass
 class ScriptedYawPush:
-    """Pushes the cube to a goal position and a goal yaw, up to quarter turns.
+    """Pushes the cube to a goal position and a goal yaw; yaws a quarter turn apart are equal.
 
     Attributes:
         goal: (2,) or (3,) m.
@@ -238,7 +239,7 @@ class ScriptedYawPush:
     def _continue_push(
         self, push: YawPush, pose: FloatArray, state: WorldState, target: FloatArray
     ) -> FloatArray | None:
-        """Return the action that leads nearest to the end of ``push``; None when it is over."""
+        """Return the action that brings the cube closest to ``push.end``; None to end the push."""
         face = pose + (0.0, 0.0, push.face)
         tip = rotated(state.tip_position[:2] - face[:2], -face[2])
         lead = rotated(target[:2] - state.tip_position[:2], -face[2])
@@ -270,9 +271,9 @@ class ScriptedYawPush:
     def _go_to(
         self, place: FloatArray, pose: FloatArray, tip: FloatArray, target: FloatArray
     ) -> FloatArray:
-        """Return the action towards ``place`` (2,) m on the table, over the cube if in the way.
+        """Return the action towards ``place`` (2,) m, over the cube if that is in the way.
 
-        Once the tip goes over the cube it does not turn back, as it lags behind its target.
+        Once the tip has started over the cube it does not turn back, as it lags its target.
         """
         centre, way = pose[:2], place - target[:2]
         distances = [distance_to_segment(centre, begin[:2], place) for begin in (tip, target)]

@@ -138,7 +138,7 @@ def cell_centres(camera: CameraConfig) -> FloatArray:
 def table_points(camera: CameraConfig, pixels: FloatArray) -> FloatArray:
     """Return the points (N, 3) m, base frame, at ``HEIGHT`` that ``pixels`` (N, 2) show.
 
-    It is the origin for pixels whose ray does not meet that plane within ``MAX_DISTANCE``.
+    Pixels whose ray does not meet that plane within ``MAX_DISTANCE`` get the origin.
     """
     matrix, pose = intrinsics(camera), optical_pose(camera)
     rays = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(matrix).T

@@ -227,7 +227,7 @@ def position_error_cm(
 
 
 def draw_frames(frames: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Return ``count`` random ones of ``frames``, in order."""
+    """Return a sorted random sample of ``count`` of the ``frames``, without replacement."""
     return np.sort(np.random.default_rng(seed).permutation(frames)[:count])
 
 

@@ -117,7 +117,7 @@ class WorldModelLosses:
     inverse: Tensor | None = None
 
     def metrics(self, kind: str) -> dict[str, float]:
-        """Return the terms but the last by the names of metrics of a ``kind``: train or val."""
+        """Return three of the terms as metrics named ``<kind>/...``; ``kind`` is train or val."""
         terms = {'pred': self.teacher_forced, 'rollout': self.rollout}
         values = {f'{kind}/{name}_loss': term.item() for name, term in terms.items()}
         return values | {f'{kind}/sigreg': self.sigreg.item()}

@@ -143,7 +143,7 @@ class RoguePublisher:
         self._publisher: Publisher | None = None
 
     def start(self, testbed: FaultTestbed) -> float:
-        """Publish a command to stay at the present position; return the time, s."""
+        """Publish a command to stay at the current position; return the time, s."""
         publisher = testbed.client.publisher(JointTrajectory, COMMAND_TOPIC, COMMAND_QOS)
         zeros = np.zeros(len(testbed.arm.home))
         command = Command(testbed.command(), zeros, zeros)
@@ -195,7 +195,7 @@ def zigzag(testbed: FaultTestbed) -> FaultResult:
 
 
 def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatArray:
-    """Return a pose (J,) rad of self-collision whose path from ``start`` is valid otherwise.
+    """Return joints (J,) rad in self-collision; the path to them is otherwise valid.
 
     Args:
         arm: whose workspace, table and shape are checked.
@@ -232,7 +232,7 @@ def joint_path(arm: Arm, start: FloatArray, end: FloatArray) -> FloatArray:
 
 
 def _repeat_command(testbed: FaultTestbed) -> FloatArray:
-    """Return waypoints (WAYPOINTS, J) rad at the present command."""
+    """Return waypoints (WAYPOINTS, J) rad at the current command."""
     return np.tile(testbed.command(), (WAYPOINTS, 1))
 
 

@@ -223,7 +223,7 @@ def _check_reset(testbed: FaultTestbed, goal: SentGoal | None) -> str:
 
 
 def _check_reset_or_new_goal(testbed: FaultTestbed, goal: SentGoal | None) -> str:
-    """Expect a latched guard, or a goal that ended as SURPRISED: somebody has to act."""
+    """Expect a latched guard, or a goal that ended as SURPRISED: an operator has to act."""
     if goal is not None and not _becomes_latched(testbed):
         if testbed.outcome(goal, RESUME_S).startswith('SURPRISED'):
             return _check_new_goal(testbed, goal)

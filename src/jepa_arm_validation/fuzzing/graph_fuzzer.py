@@ -54,7 +54,7 @@ MAX_PENDING = 10
 ANSWER_S = 5.0
 """Time after which a request without an answer is given up."""
 EXCLUDED = '/change_state'
-"""Services that are not called: shutting a node down is no fault."""
+"""Services that are not called, since shutting a node down is not a fault."""
 DISCOVERY_S = 3.0
 """Time without new topics or services after which all are known."""
 LISTEN_S = 1.5
@@ -238,7 +238,7 @@ class GraphFuzzer:
         self._count(topic)
 
     def _valid_message(self, topic: str, kind: type) -> Any:
-        """Return a message that fits the present state, else one that was received, else None."""
+        """Return a message that fits the current state; failing that, a received one, or None."""
         now, position = self._now(), self._commands.position
         if position is not None and kind is JointState:
             sample = JointSample(position, np.zeros_like(position), now)

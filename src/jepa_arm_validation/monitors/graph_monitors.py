@@ -45,8 +45,8 @@ class CommandMonitor:
         """Subscribe to the robot's command topic.
 
         Args:
-            node: that subscribes.
-            arm: whose limits apply. dt: s between commands.
+            node: node that subscribes.
+            arm: arm whose limits apply. dt: s between commands.
             ignored_frame: ``frame_id`` of commands that are not the guard's; '': none.
         """
         self._arm, self._dt, self._ignored_frame = arm, dt, ignored_frame
@@ -81,7 +81,10 @@ class CommandMonitor:
         self._judge(np.array(points[0].positions), np.array(points[0].velocities), number)
 
     def _judge(self, position: FloatArray, velocity: FloatArray, number: int) -> None:
-        """Judge a command; differences are taken between consecutive commands only."""
+        """Judge the command with sequence ``number``, using differences to its predecessor only.
+
+        After a lost message or a restart there is no predecessor to compare with.
+        """
         is_next = number == self._number + 1 and self._velocity is not None
         if is_next and self._is_restart(position, velocity):
             self.restarts += 1
@@ -99,7 +102,7 @@ class CommandMonitor:
         self.position, self._velocity, self._number = position, velocity, number
 
     def _is_restart(self, position: FloatArray, velocity: FloatArray) -> bool:
-        """Return True if the command went elsewhere from rest to rest within one tick."""
+        """Return True if the command jumped from one rest position to another within one tick."""
         assert self.position is not None and self._velocity is not None
         is_at_rest = max(np.abs(velocity).max(), np.abs(self._velocity).max()) < RESTART_VELOCITY
         reachable = self._arm.jerk_limit * self._dt**3 / 6.0 + RESTART_TOLERANCE_RAD

@@ -101,7 +101,7 @@ def _figures(score: Score, rule: str) -> dict[str, Any]:
 
 
 def format_score(score: Mapping[str, Any] | None) -> str:
-    """Return rate and 95 % Wilson interval in %, a dash for None."""
+    """Return success rate and 95 % Wilson interval in % as text, a dash for None."""
     if score is None:
         return '–'
     low, high = wilson(score['wins'], score['pairs'])

@@ -33,7 +33,7 @@ class Environment:
         policies: classes of the data policies with keyword arguments besides the seed. Each
             collects an equal share of the training episodes; the last, the published one,
             collects the held-out episodes.
-        columns: equally wide columns of an episode or of an ``info`` that form the state.
+        columns: equally wide columns of an episode, or of an ``info`` dict, that form the state.
         prepare: called once with a new environment.
         set_state: puts an unwrapped environment into a state (S,).
         rules: success rules by name.
@@ -66,12 +66,12 @@ class Environment:
         return resolve_name(name)(seed=seed, **arguments)
 
     def state(self, columns: dict[str, Any]) -> Floats:
-        """Return the states (..., S) in the columns of an episode or of an ``info``."""
+        """Return the states (..., S) from the columns of an episode or of an ``info`` dict."""
         parts = [np.asarray(columns[name], dtype=np.float64) for name in self.columns]
         return np.concatenate(parts, axis=-1)
 
     def info(self, state: Floats) -> dict[str, Any]:
-        """Return the columns of an ``info`` for a state (S,)."""
+        """Return the entries of the environment's ``info`` dict that represent a state (S,)."""
         return dict(zip(self.columns, np.split(state, len(self.columns)), strict=True))
 
 

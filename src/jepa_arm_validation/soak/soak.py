@@ -71,7 +71,7 @@ class InjectedFault:
     """Faults that are injected while one goal is pursued.
 
     Attributes:
-        names: the first one decides if the arm must stop; empty for none.
+        names: the first one decides whether the arm must stop; empty for none.
         at: onset, s, ``time.monotonic``. duration: s.
         began: time of the injection, s; NaN before.
     """

@@ -96,10 +96,10 @@ class ActionMixture(nn.Module):
         return torch.logsumexp(torch.log_softmax(logits, -1) + log_mode, -1)
 
     def draw(self, features: Tensor, gumbel: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return samples (B, K*A) of the mixture, and a tensor of zeros that carries NaN.
+        """Return samples (B, K*A) of the mixture, and a tensor (B, K*A) that marks faults.
 
-        The second tensor (B, K*A) is NaN where an output of the network is not finite, even if
-        the sample does not depend on that output.
+        The second tensor is NaN where an output of the network is not finite, even if the sample
+        does not depend on that output, and 0 elsewhere.
 
         Args:
             features: (B, N).

@@ -1,6 +1,6 @@
 """Belief heads: small networks that the belief needs besides encoder and predictor.
 
-They are trained on frozen latents after the world model. They carry the belief on without images
+They are trained on frozen latents after the world model. They propagate the belief without images
 (``PushDynamics``, ``StateEncoder``), estimate its error (``PositionStdHead``), and give the
 expected values and errors that surprise is measured against (``ExpectedErrorHead``,
 ``TipMotionHead``, ``ImageTipHead``, ``ImageChangeHead``, ``CameraPoseHead``, ``ContactHead``).
@@ -151,7 +151,7 @@ class ContactHead(nn.Module):
     """Classifier of contact between arm and object, for observed or predicted latents.
 
     The change of the latent is an input because the object's motion reveals contact better than
-    its distance, which probes read less precisely than a contact is wide.
+    its distance to the tip, which probes do not read precisely enough.
     """
 
     def __init__(self, latent_dim: int, width: int = 128) -> None:

@@ -14,7 +14,7 @@ from jepa_arm.model.checkpoint_files import flatten
 VIT_SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12)}
 """Width, blocks and heads of the encoder by name."""
 CLASS_ALIASES = {'LeWM': 'JEPA', 'Predictor': 'ARPredictor'}
-"""Names of classes in some released files, by their present names."""
+"""Names of classes in some released files, by their current names."""
 REDUNDANT_KEYS = {'embed_dim', 'history_size'}
 DEFAULTS: dict[str, Any] = {
     'encoder.image_size': 224,

@@ -30,10 +30,10 @@ def agreement(
     the object.
 
     Returns:
-        Spearman's rank correlation of the costs over the plans, ``rank_correlation`` the median
-        and ``rank_correlation_p1`` the first percentile, and the mean ``regret``: by how much the
-        backend's choice costs more in torch than the cheapest candidate, as a share of the range
-        of all costs.
+        ``rank_correlation`` and ``rank_correlation_p1``: median and first percentile, over the
+        plans, of Spearman's rank correlation of the costs. ``regret``: mean excess cost, in
+        torch, of the backend's choice over the cheapest candidate, as a share of the range of
+        all costs.
     """
     model, skip = PlanningModel.from_checkpoint(checkpoint), checkpoint.contract.time.frame_skip
     objective = PositionObjective('object', model, config, region=None)

@@ -119,5 +119,5 @@ def convert(function: StageFunction, modules: nn.Module, inputs: StageInputs) ->
 
 
 def _shared(tensor: Tensor) -> openvino.Tensor:
-    """Return an OpenVINO tensor in the memory of ``tensor``, which must live as long."""
+    """Return an OpenVINO tensor that shares the memory of ``tensor``, which must outlive it."""
     return openvino.Tensor(tensor.numpy(), shared_memory=True)

@@ -102,9 +102,9 @@ class StageCompiler:
 def make_stage_compiler(
     checkpoint: Checkpoint, config: PlannerConfig, poses: PoseDynamics | None = None
 ) -> StageCompiler | None:
-    """Return the compiler of a search's stages, or None where torch runs them.
+    """Return the compiler of a search's stages, or None if torch runs them.
 
-    Torch always runs those of official world models and of searches other than 'local'.
+    Torch always runs LeWorldModel, and searches other than 'local'.
 
     Args:
         checkpoint: world model and probes. config: backend and search.
@@ -122,7 +122,7 @@ def make_stage_compiler(
 
 
 def select_compiler(config: PlannerConfig) -> Compile:
-    """Return what compiles single functions; with torch they stay as they are.
+    """Return the function that compiles others; for torch it returns them unchanged.
 
     Raises:
         ConfigError: the configuration asks for OpenVINO, which is not installed.

@@ -17,8 +17,8 @@ from .cost_term import Rollouts
 class PressCost:
     """Mean depth of the tip inside the object, modelled as an upright cylinder on the table.
 
-    Beside the object the tip pushes; inside the cylinder it would press the object down. There
-    the model predicts wrongly what moves, and the guard stops the arm.
+    Beside the object the tip pushes it; inside the cylinder the tip would press it down. The
+    model mispredicts such motions, and the guard stops the arm.
 
     Attributes:
         weight: cost per m.

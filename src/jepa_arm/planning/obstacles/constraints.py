@@ -35,9 +35,9 @@ APPROACH_MARGIN_SHARE = 0.75
 OBJECT_CENTRE_HEIGHT = 0.025
 """m above the table."""
 VISIBLE_PART = 0.03
-"""m from an object's centre to a hidden region, which keep enough of the object in view."""
+"""m, distance of an object's centre from a hidden region that keeps enough of it in view."""
 MIN_SHADOW_WIDTH = 0.01
-"""m, least width of a box that stands for a hidden region."""
+"""m, least width of a box that represents a hidden region."""
 SHADOW_BOXES = 3
 """Boxes per hidden region."""
 DIMENSIONS = {'object': 2, 'tip': 3}

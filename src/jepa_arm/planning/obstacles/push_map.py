@@ -33,13 +33,13 @@ ENTRY_RADIUS = 0.03
 AVOIDED_FACTOR = 3.0
 """Factor on the length of steps to avoided positions and too near to obstacles."""
 APPROACH_COST = 4.0
-"""m per m by which a step leads nearer to an obstacle than the object should be."""
+"""Cost, m per m of clearance that a push takes from an object already too near to an obstacle."""
 REVERSAL_COST = 0.1
-"""m for a heading opposite to the previous one, for which the tip moves around the object."""
+"""Cost, m, of a heading opposite to the previous one, as the tip then moves round the object."""
 
 
 class PushMap:
-    """Lengths of the paths to one goal at a time, among fixed obstacles."""
+    """Lattice of push paths among fixed obstacles; it is evaluated for one goal at a time."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class PushMap:
         return HEADINGS[best], float(cost[best])
 
     def _set_goal(self, goal: FloatArray) -> None:
-        """Compute the cost to go from every node to ``goal`` (2,) m, unless it is known."""
+        """Compute the cost to go from every node to ``goal`` (2,) m, unless already done."""
         if np.array_equal(goal, self._goal):
             return
         self._goal = goal.copy()
@@ -136,7 +136,7 @@ class PushMap:
                 self._cost_to_go[here] = np.minimum(self._cost_to_go[here], through)
 
     def _cost_from(self, positions: FloatArray) -> FloatArray:
-        """Return the cost to go (M,) m from ``positions`` (M, 2) m, through the nodes around."""
+        """Return the cost to go (M,) m from ``positions`` (M, 2) m via a neighbouring node."""
         last = np.array(self._cost_to_go.shape) - 1
         first = np.floor((positions - self._nodes[0, 0]) / SPACING).astype(int)
         corners = np.clip(first[:, None] + CELL, 0, last)
@@ -149,7 +149,7 @@ class PushMap:
 def _overlap(
     grid: tuple[int, ...], step: NDArray[np.int_]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the part of ``grid`` from which a ``step`` stays inside, and where it ends."""
+    """Return slices of ``grid``: nodes from which ``step`` stays inside, and where it leads."""
     here = [slice(max(0, -s), min(n, n - s)) for n, s in zip(grid, step, strict=True)]
     there = [slice(max(0, s), min(n, n + s)) for n, s in zip(grid, step, strict=True)]
     return (here[0], here[1]), (there[0], there[1])

@@ -87,10 +87,10 @@ class SubgoalPlanner:
 class StallRecovery:
     """Monitor of a push that provides a subgoal for the tip when the push stalls.
 
-    A centimetre or three before the goal, the value of a tip at rest above or far from the object
-    is overestimated: every plan that moves around to push costs more than staying, and the arm
-    stays. A subgoal for the tip behind the object leads out of that local optimum; from there on
-    plans are made as usual.
+    One to three centimetres before the goal, the value of a tip at rest above or far from the
+    object is overestimated: every plan that moves around to push costs more than staying, and the
+    arm stays. A subgoal for the tip behind the object leads out of that local optimum; from there
+    on plans are made as usual.
     """
 
     def __init__(self, constraints: ObstacleConstraints, control_dt: float) -> None:

@@ -56,9 +56,9 @@ class LocalSearch:
     def _perturb(
         self, warm_start: Tensor | None, count: int, generator: torch.Generator
     ) -> Tensor:
-        """Return ``count`` noisy sequences (count, T, A) around the warm start, or around rest.
+        """Return ``count`` sequences (count, T, A): the warm start, or zeros, plus noise.
 
-        The first moves nothing; the last is the warm start itself.
+        The first is all zeros; the last is the warm start without noise.
         """
         candidates = self._noise(count, generator)
         if warm_start is not None:

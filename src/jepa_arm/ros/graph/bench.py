@@ -23,7 +23,7 @@ from .episode_runner import GraphEpisodeRunner
 from .supervisor import Supervisor
 
 SETTLE_S = 5.0
-"""Time for which a graph that has just started does more than wait for goals."""
+"""Time after the start until the graph does nothing but wait for goals."""
 
 
 def bench_ros(
@@ -35,8 +35,8 @@ def bench_ros(
         checkpoint: folder of the world model.
         seconds: s of planning, in pushes.
         arm: name or path of the arm.
-        idle: s before, without a goal and without any other subscriber, in which the processor
-            time of waiting is measured.
+        idle: s before planning in which the processor time of the idle graph is measured,
+            without a goal and without other subscribers.
     """
     to_ready_s, idle_percent = _measure_idle(checkpoint, arm, idle)
     with GraphEpisodeRunner('push', checkpoint, arm) as runner:

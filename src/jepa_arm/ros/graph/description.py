@@ -36,8 +36,8 @@ class NodeSpec:
         parameters: ROS parameters.
         ready_topic: a topic that it publishes once it works.
         remappings: topic names, from -> to.
-        respawn: start the node again, inactive, when it ends by itself; otherwise its end ends
-            the graph.
+        respawn: start the node again, inactive, when it ends by itself; otherwise the graph
+            ends with it.
     """
 
     name: str
@@ -59,13 +59,13 @@ class NodeSpec:
         return out
 
     def respawned(self, uptime: float, exit_code: int) -> NodeSpec | None:
-        """Return how the node is started again, or None if it is not.
+        """Return the specification with which the node is restarted, or None if it is not.
 
-        It then waits to be activated: the cause of its end may still be there.
+        A restarted node stays inactive, as the cause of its end may persist.
 
         Args:
             uptime: s from its start to its end.
-            exit_code: of its process.
+            exit_code: exit code of its process.
         """
         if not self.respawn or uptime < MIN_UPTIME_S or exit_code == EXIT_BAD_SETTING:
             return None

@@ -53,7 +53,7 @@ FIRST_SEED = 0
 IN_MOTION = 0.05
 """rad/s; the spring of the virtual servo is slower than this while its command rests."""
 POLL_PERIOD_S = 0.02
-"""Period at which messages are received: whoever measures should use little processor time."""
+"""Period at which messages are received; long, as measuring must take little processor time."""
 CONTACT_M = 1.5e-3
 """Distance below which arm and obstacle touch. The bodies of PyBullet have margins: its contacts
 begin at up to 1.2 mm (323 collisions without a guard), so 0 would miss nearly all of them."""
@@ -332,10 +332,10 @@ class GraphEpisodeRunner:
         return response
 
     def _advance(self, record: EpisodeRecord, frames: int) -> float:
-        """Let time pass and return how much, s: a control step in lock-step.
+        """Let time pass and return how much, s.
 
-        In real time until the episode is over or has more than ``frames`` frames, for a control
-        step at most.
+        In lock-step this is one control step. In real time it lasts until the episode is over or
+        its record has more than ``frames`` frames, but at most a control step.
         """
         if self._lock_step:
             self.client.step()

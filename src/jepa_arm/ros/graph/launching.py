@@ -128,8 +128,8 @@ def graph_nodes(kind: type[G], values: Mapping[str, Any], **others: Any) -> list
 def launch_node(spec: NodeSpec, namespace: str = '') -> Node:
     """Return the process of a node as a launch action.
 
-    Its end ends the launch, unless its description says that it is started again. ``ros2 launch``
-    returns 1 where a node ends by itself with another exit code than 0.
+    The launch ends with the node, unless the description says that it is restarted. ``ros2
+    launch`` returns 1 if a node ends by itself with a nonzero exit code.
     """
     began = time.monotonic()
 
@@ -159,10 +159,10 @@ def launch_node(spec: NodeSpec, namespace: str = '') -> Node:
 
 
 def parse_seed(text: str) -> int:
-    """Return ``text`` as a number from 0.
+    """Parse a seed, an integer >= 0.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: ``text`` is not one.
     """
     if not text.isdecimal():
         raise ConfigError(f'seed: expected a whole number from 0, got {text!r}')
@@ -180,7 +180,7 @@ def _is_launched(file: str) -> bool:
 
 
 def _check_known(words: Iterable[str], known: Sequence[str]) -> None:
-    """Check that ``words`` set known arguments: ``launch`` ignores others without a word.
+    """Check that ``words`` set known arguments; ``launch`` silently ignores others.
 
     Raises:
         ConfigError: one is unknown; ``dryrun:=true`` would move the arm.

@@ -56,7 +56,7 @@ class SceneObstacles:
         self._folder.cleanup()
 
     def declare(self, obstacles: tuple[ObstacleConfig, ...]) -> None:
-        """Replace the file at once: whoever reads it reads the old one or the new one."""
+        """Replace the file atomically, so that a reader gets either the old or the new one."""
         config = replace(load(GuardConfig, config_path('guard.yaml')), obstacles=obstacles)
         part = self.path.with_suffix('.part')
         part.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
@@ -82,12 +82,12 @@ class SceneObstacles:
 def drive_lifecycle(
     client: GraphClient, name: str, transitions: dict[int, int], target: int
 ) -> None:
-    """Lead a managed node to the state ``target``.
+    """Bring a managed node to the lifecycle state ``target``.
 
     Args:
-        client: of the graph.
-        name: of the node.
-        transitions: to request in each state.
+        client: client of the graph.
+        name: name of the node.
+        transitions: id of the transition to request in each state, by state id.
         target: id of a primary state.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Viewers as launch actions: RViz or Rerun beside a graph, whose end ends nothing else.
+"""Viewers as launch actions: RViz or Rerun beside a graph; closing them ends nothing else.
 
 Needs ``launch_ros`` of a ROS 2 installation.
 """

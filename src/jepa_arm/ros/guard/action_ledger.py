@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 
 ANSWER_S = 0.07
-"""Time within which a goal must be answered. Later the robot begins the stop of the goal before,
-and a goal that is accepted then would begin with a step."""
+"""Time within which a goal must be answered. After it, the robot begins the stop of the previous
+goal, and a goal that is accepted then would begin with a step."""
 MAX_UNANSWERED = 3
 """Goals in flight at once; all but the first only if they begin a stop."""
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
@@ -19,7 +19,7 @@ TOLERANCE_VIOLATED = (-4, -5)
 
 @dataclass(frozen=True)
 class ControllerFault:
-    """A reason for which the robot cannot be relied on to do what it was sent.
+    """Reason why the robot may not be executing what it was sent.
 
     Attributes:
         reason: 'code: text'.

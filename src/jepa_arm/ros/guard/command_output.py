@@ -56,7 +56,7 @@ class CommandOutput(ABC):
     @property
     @abstractmethod
     def is_clear(self) -> bool:
-        """True if it may be opened: the controller is there, and nobody else commands it."""
+        """True if it may be opened: the controller is available and has no other commander."""
 
     @property
     def unavailable_reason(self) -> str:
@@ -65,7 +65,7 @@ class CommandOutput(ABC):
 
     @abstractmethod
     def listen(self) -> None:
-        """Start to listen for the controller and for others who command the robot."""
+        """Start to watch for the controller and for other nodes that command the robot."""
 
     @abstractmethod
     def open(self) -> None:
@@ -91,14 +91,14 @@ class CommandOutput(ABC):
 
     @abstractmethod
     def problems(self) -> list[str]:
-        """Return the present problems, for ``/diagnostics``."""
+        """Return the current problems, for ``/diagnostics``."""
 
     def values(self) -> dict[str, object]:
         """Return further values by name, for ``/diagnostics``."""
         return {}
 
     def repeat(self) -> None:
-        """Send the last message again, if a lost one would matter."""
+        """Send the last message again if losing it would matter."""
 
     def send_zero_velocity(self) -> None:
         """Command rest, if the robot would keep its velocity otherwise."""
@@ -107,15 +107,15 @@ class CommandOutput(ABC):
         """Stop supervising the controller: the arm comes to rest and no command follows."""
 
     def is_finished(self, ros_now: float) -> bool:
-        """Return whether the robot has executed all it was sent, at ``ros_now`` (s)."""
+        """Return whether the robot has executed everything sent to it, at ``ros_now`` (s)."""
         return True
 
     def ticks_due(self, ros_now: float) -> int:
-        """Return how many commands are due when the timer fires; missed ones are left out."""
+        """Return how many commands are due when the timer fires, without missed ones."""
         return 1
 
     def observe(self, sample: JointSample, now: float, ros_now: float) -> None:
-        """Take a measured joint state received at ``now`` (s, steady clock)."""
+        """Record a measured joint state received at ``now`` (s, steady clock)."""
 
 
 class TopicOutput(CommandOutput):
@@ -153,11 +153,11 @@ class TopicOutput(CommandOutput):
 
     @property
     def is_clear(self) -> bool:
-        """True if nobody else was heard."""
+        """True if no other publisher of commands was heard."""
         return self._others is not None and (self._is_lock_step or self._others.is_clear)
 
     def listen(self) -> None:
-        """Start to listen for commands of others."""
+        """Start to listen for commands of other nodes."""
         self._others = CompetingPublishers(self._node, self._message_type, self._topic)
 
     def open(self) -> None:

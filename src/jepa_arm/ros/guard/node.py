@@ -300,7 +300,7 @@ class GuardComponent:
         self._tick_if_due()
 
     def _try_start(self, sample: JointSample) -> None:
-        """Take over the arm where it stands, unless somebody else commands it."""
+        """Take over the arm where it stands, unless another node commands it."""
         if not self._output.is_clear:
             if self._output.unavailable_reason:
                 self._node.get_logger().info(
@@ -456,7 +456,7 @@ class GuardComponent:
         return msg
 
     def problems(self) -> list[str]:
-        """Return the present problems, for ``/diagnostics``."""
+        """Return the current problems, for ``/diagnostics``."""
         problems = [self._pause.reason] if self._pause.reason else []
         is_old = monotonic() - self._progress.fault_at > FAULT_REPORT_S
         if not is_old or not self._guard.is_ready(self._now()):

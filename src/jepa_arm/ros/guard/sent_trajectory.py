@@ -1,7 +1,8 @@
 """Sent trajectory: timing of commands for a robot that executes whole trajectories. No ROS.
 
 Trajectories are sent seldom. The robot executes each command ``DELAY_TICKS`` after the guard gave
-it, so a new trajectory begins exactly like the old one continues and arrives before they differ.
+it, so a new trajectory begins exactly as the previous one continues, and arrives before the two
+diverge.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PREDICTED_TICKS = 9
 OVERLAP_TICKS = 2
 """Commands that are due already and sent again, as clocks and timers are not exact."""
 EPSILON_RAD = 1e-5
-"""Largest difference between a command and what was sent of it."""
+"""Largest difference between a command and its counterpart in the trajectory sent."""
 MAX_CLOCK_OFFSET_TICKS = 10.0
 """Largest offset of the clock from the number of commands; beyond it the timing starts again."""
 EXTRA_TICK_THRESHOLD = 0.75
@@ -64,7 +65,7 @@ class SentTrajectory:
 
         Args:
             dt: s, period of the commands.
-            velocity_limit: (J,) rad/s; a command farther from the one before starts again.
+            velocity_limit: (J,) rad/s; a command that jumps farther in a tick restarts the record.
         """
         self._dt, self._max_step = dt, 2.0 * dt * velocity_limit
         self._recent: deque[FloatArray] = deque(maxlen=OVERLAP_TICKS + DELAY_TICKS + 1)
@@ -102,7 +103,7 @@ class SentTrajectory:
 
     @property
     def is_up_to_date(self) -> bool:
-        """True if the newest command was sent as it is."""
+        """True if the last trajectory sent contains the newest command unchanged."""
         if self._points is None:
             return False
         sent = self._points[min(self._count - self._first_sent, len(self._points) - 1)]
@@ -110,11 +111,14 @@ class SentTrajectory:
 
     @property
     def must_extend(self) -> bool:
-        """True if what was sent is about to end in a stop that the guard does not make."""
+        """True if the robot would soon begin the stop at the end of the last trajectory sent.
+
+        The guard itself is still moving, so the trajectory must be sent again, extended.
+        """
         return self._is_continuing and self._count - self._sent_at >= RESEND_TICKS
 
     def compose(self, predicted: FloatArray, stop: FloatArray) -> TimedTrajectory:
-        """Return the trajectory to send now; it counts as sent.
+        """Return the trajectory to send now and record it as sent.
 
         Args:
             predicted: (N, 2, J) rad and rad/s, the commands after the newest one.

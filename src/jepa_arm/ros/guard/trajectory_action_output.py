@@ -70,10 +70,11 @@ def _import_types() -> tuple[Any, Any]:
 
 
 class TrajectoryActionOutput(CommandOutput):
-    """Sends goals to a controller's action server.
+    """Sends commands to a controller's action server as trajectory goals.
 
-    If the server rejects or ends a goal, does not answer or is gone, no more goals are sent: the
-    robot comes to rest as sent last, and the guard restarts where it stands.
+    If the server rejects or ends a goal, does not answer or disappears, no more goals are sent.
+    The robot then completes the last goal, which ends at rest, and the guard restarts from the
+    measured joints.
 
     Attributes:
         name: name of the action after remapping.
@@ -118,7 +119,7 @@ class TrajectoryActionOutput(CommandOutput):
 
     @property
     def is_clear(self) -> bool:
-        """True if the server is there, the clocks agree, and nobody is heard to command it."""
+        """True if server and joint states are usable and no other node commands the robot."""
         if self._competitors is None or self._check_connection(monotonic()):
             return False
         return self._competitors[1].is_clear
@@ -131,7 +132,7 @@ class TrajectoryActionOutput(CommandOutput):
         return self._check_connection(monotonic()) or NOT_ACCEPTED_YET
 
     def listen(self) -> None:
-        """Connect to the server and start to listen for others who command the robot."""
+        """Connect to the server and start to watch for other nodes that command the robot."""
         node, impl = self._node, self._action.Impl
         self._clients = (
             node.create_client(impl.SendGoalService, f'{self.name}/_action/send_goal'),
@@ -173,15 +174,15 @@ class TrajectoryActionOutput(CommandOutput):
         self._is_ending = True
 
     def is_finished(self, ros_now: float) -> bool:
-        """Return whether the robot has executed all it was sent."""
+        """Return whether the robot has executed everything that was sent."""
         return ros_now > self._trajectory.end
 
     def ticks_due(self, ros_now: float) -> int:
-        """Return how many commands are due: as many as the robot's clock needs."""
+        """Return how many guard commands are needed now to keep up with the robot's clock."""
         return self._trajectory.ticks_due(ros_now) if self._fault is None else 1
 
     def observe(self, sample: JointSample, now: float, ros_now: float) -> None:
-        """Take a measured joint state received at ``now`` (s, steady clock)."""
+        """Record a measured joint state received at ``now`` (s, steady clock)."""
         self._clock_offsets.append(ros_now - sample.stamp)
         is_still = self._still_at is not None and bool(
             np.all(np.abs(sample.position - self._still_at) < STILL_RAD)
@@ -190,7 +191,10 @@ class TrajectoryActionOutput(CommandOutput):
             self._still_at, self._still_since = sample.position, now
 
     def check(self, guard: Guard, now: float, ros_now: float) -> None:
-        """Stop ``guard`` on a fault; restart it when the fault is over and the arm is at rest."""
+        """Stop ``guard`` on a controller fault; restart it once that is over and the arm at rest.
+
+        If another node commands the robot, the guard only holds.
+        """
         if self._is_ending:
             return
         for competitors in self._competitors or ():
@@ -225,7 +229,7 @@ class TrajectoryActionOutput(CommandOutput):
             self._send_goal(self._trajectory.compose(*guard.predict(PREDICTED_TICKS, now)))
 
     def problems(self) -> list[str]:
-        """Return the present problems beside the guard's own reasons."""
+        """Return the current problems other than the guard's own."""
         if self._clients is None or self._competitors is None:
             return []
         clients, publishers = self._competitors

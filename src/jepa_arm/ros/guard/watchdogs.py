@@ -34,35 +34,35 @@ DRAIN_S = 0.05
 
 
 class CompetingCommanders:
-    """Others who command the robot, counted in the ROS graph."""
+    """Other nodes that command the robot, counted in the ROS graph."""
 
     def __init__(self, kind: str, where: str, count: Callable[[], int], own: int) -> None:
-        """Start with none known.
+        """Start without known competitors.
 
         Args:
             kind: kind of endpoint, 'publisher' or 'client'.
             where: topic or action with the preposition that joins it to ``kind``.
-            count: returns the number of endpoints.
-            own: number of the node's own ones.
+            count: returns the number of endpoints, the node's own included.
+            own: number of the node's own endpoints.
         """
         self._kind, self._where, self._count_all, self._own = kind, where, count, own
         self._checked_at, self._known = -np.inf, 0
 
     def count(self) -> int:
-        """Return the number of others now."""
+        """Return the current number of competitors."""
         return max(0, self._count_all() - self._own)
 
     def accept(self, count: int) -> None:
-        """Treat ``count`` others as known."""
+        """Treat ``count`` competitors as known, so that ``check`` only reports further ones."""
         self._known = count
 
     def problem(self) -> str:
-        """Return a problem for ``/diagnostics``, or '' if nobody else is there."""
+        """Return a problem for ``/diagnostics``, or '' if there are no competitors."""
         count = self.count()
         return f'{count} other {self._kind}s {self._where}' if count else ''
 
     def check(self, now: float) -> str:
-        """Return why the guard must hold because another one came since the last check, or ''."""
+        """Return the reason to hold if a competitor has appeared since the last check, or ''."""
         if now - self._checked_at < CHECK_PERIOD_S:
             return ''
         self._checked_at = now
@@ -78,7 +78,7 @@ class CompetingCommanders:
 class CompetingClients(CompetingCommanders):
     """Other clients of an action, whose goals cannot be observed.
 
-    rclpy counts clients from ROS 2 Iron on; before, none is seen.
+    rclpy counts clients from ROS 2 Iron on; earlier versions find none.
     """
 
     def __init__(self, node: Node, action: str) -> None:
@@ -87,7 +87,7 @@ class CompetingClients(CompetingCommanders):
 
 
 class CompetingPublishers(CompetingCommanders):
-    """Other publishers of commands: a message of one before the start ends the node.
+    """Other publishers of commands; if one sends a message before the start, the node ends.
 
     Attributes:
         topic: name of the commands' topic after remapping.
@@ -178,7 +178,7 @@ class ClockJumpMonitor:
 
 
 class PauseMonitor:
-    """Detects that the process did not run for a while: SIGSTOP, or a machine that hung.
+    """Detects that the process did not run for a while, due to SIGSTOP or a machine that hung.
 
     Attributes:
         reason: why the guard is paused; '' if it is not.

@@ -70,14 +70,14 @@ class BeliefFile:
 
     @property
     def problems(self) -> list[str]:
-        """Present problems in words."""
+        """Current problems, one sentence each."""
         found = [self._write_error] if self._write_error else []
         if monotonic() - self._refused_at < REPORT_S:
             found.append(f'the saved belief was {self.state}')
         return found
 
     def save(self) -> None:
-        """Save the agent's present belief."""
+        """Save the agent's current belief."""
         snapshot = None if self._path is None else self._agent.snapshot()
         if self._path is not None and snapshot is not None:
             self._request(partial(save_snapshot, self._path, snapshot, self._owner))
@@ -124,7 +124,7 @@ class BeliefFile:
         self._logger.warning(f'{self._path}: the saved belief was {self.state}')
 
     def _request(self, change: Callable[[], object]) -> None:
-        """Have the thread change the file; a change that still waits is replaced."""
+        """Have the thread make ``change`` to the file, in place of any change still waiting."""
         with self._changed:
             self._change = change
             self._changed.notify()

@@ -15,7 +15,7 @@ DELAY_WEIGHT = 0.05
 MAX_DELAY_MS = 1000.0
 """Longer delays are ignored as measurement errors."""
 MIN_STATUSES = 2
-"""Statuses after which the state of the guard holds for a new goal; the first may be older."""
+"""Number of statuses after which the guard's state applies to a new goal; the first may be old."""
 
 
 class GuardMonitor:

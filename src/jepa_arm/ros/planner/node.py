@@ -195,7 +195,7 @@ class PlannerComponent:
             self._polling_group.set_period(POLL_PERIOD_S)
 
     def _on_joints(self, raw: bytes) -> None:
-        """Take a joint state; without a goal only some, because reading is the expensive part."""
+        """Pass a joint state to the observer; without a goal skip most, as decoding is costly."""
         is_idle = self._goals.active is None and not self._is_lock_step
         try:
             stamp = convert.raw_stamp(raw)

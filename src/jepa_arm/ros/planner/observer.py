@@ -208,7 +208,8 @@ class Observer:
         """Wait for a new image and the joint state that belongs to it.
 
         Returns:
-            Whether an image arrived within ``timeout`` s that no call returned True for before.
+            True if a new image, one for which no earlier call returned True, came within
+            ``timeout`` s.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_new, timeout):

@@ -234,7 +234,7 @@ class PlanningLoop:
             goal.end(Outcome.INVALID_GOAL, str(error))
 
     def _begin(self, active: ActiveGoal) -> None:
-        """Read a goal and pursue it in place of the present one.
+        """Read a goal and pursue it in place of the current one.
 
         Raises:
             GoalError, ConfigError, ConversionError: the goal is malformed or cannot be pursued.
@@ -296,7 +296,7 @@ class PlanningLoop:
                 self._add_image(observation)
 
     def _add_image(self, observation: Observation) -> None:
-        """Plan from an observation, or queue it if that time was planned for already."""
+        """Plan from an observation, or queue it if a plan for its time was already made."""
         joints, stamp = observation.joints, observation.stamp
         if self._history.is_empty:
             self._restore_belief(JointSample(joints, joints * 0.0, stamp))
@@ -339,7 +339,7 @@ class PlanningLoop:
         """Plan from the belief and joints if a plan is due; return whether the goal is pursued.
 
         Nothing is planned after an image was rejected. If joints are missing for a while, the
-        belief is carried on over the gap once they are back.
+        belief is propagated over the gap once they are back.
 
         Args:
             problem: why there is no image; empty if it is only late.
@@ -430,7 +430,7 @@ class PlanningLoop:
         )
 
     def _follow_guard(self, active: ActiveGoal, joints: FloatArray) -> None:
-        """Plan on from where the guard holds the arm; end the goal if it stays stopped."""
+        """Plan from where the guard holds the arm; end the goal if the guard stays stopped."""
         if self._send is None:
             self._restart_from = joints
             return
@@ -496,7 +496,7 @@ class PlanningLoop:
         )
 
     def _is_surprised(self, decision: Decision) -> bool:
-        """Return whether the surprise counts; NaN, if nothing was rated, does not."""
+        """Return whether the surprise exceeds its threshold; NaN (not computed) does not."""
         return decision.surprise > self._settings.surprise_threshold
 
     def _check_surprise(self, active: ActiveGoal | None, decision: Decision, stamp: float) -> None:
@@ -517,12 +517,12 @@ class PlanningLoop:
 def warm_up(agent: Agent, is_ending: Callable[[], bool], logger: RcutilsLogger) -> None:
     """Make the first plans of ``agent``, and choose the number of candidates for this machine.
 
-    The smallest number is measured first, so that a slow machine compiles no other.
+    The smallest allowed number is timed first; a slow machine keeps it and compiles only once.
 
     Args:
-        agent: is reset afterwards.
-        is_ending: tells that the process ends and the rest can be skipped.
-        logger: of the node.
+        agent: agent to warm up; it is reset afterwards.
+        is_ending: returns True if the process is ending and the rest can be skipped.
+        logger: logger of the node.
     """
     planners = agent.planners
     _make_plans(agent)

@@ -36,7 +36,7 @@ def service_name(client: Client) -> str:
 
 
 def parameter_overrides(node: Node) -> set[str]:
-    """Return the names of the parameters given by command line and files; public nowhere."""
+    """Return the names of the parameters given by command line and files; rclpy hides them."""
     return set(node._parameter_overrides)
 
 
@@ -52,7 +52,7 @@ def uses_sim_time(node: Node) -> bool:
 
 
 def lifecycle_state(node: LifecycleNodeMixin) -> str:
-    """Return the lifecycle state of ``node``, such as 'inactive'; public in rclcpp only."""
+    """Return the lifecycle state of ``node``, such as 'inactive'; rclpy hides it."""
     return node._state_machine.current_state[1]
 
 

@@ -110,8 +110,8 @@ class ConnectionMonitor:
     def _mismatches(self, name: str) -> list[str]:
         """Return one sentence per remote endpoint with an incompatible quality of service.
 
-        Compares discovered profiles. The profile objects given to rclpy leave the deadline unset,
-        which does not compare as the infinite deadline that it means.
+        Discovered profiles are compared. The profile objects given to rclpy leave the deadline
+        unset, which means infinite but is not compared as such.
         """
         node, problems = self._node, []
         own = node.get_name(), node.get_namespace()

@@ -123,7 +123,7 @@ def joint_commands_from_msg(
 ) -> tuple[FloatArray | None, FloatArray | None]:
     """Return positions (J,) rad and velocities (J,) rad/s commanded by ros2_control hardware.
 
-    None instead of those that are missing or NaN, because no controller commands them.
+    Positions or velocities that are missing or NaN are None: no controller commands them.
     """
     index = {name: i for i, name in enumerate(msg.name)}
     if not set(names) <= set(index):

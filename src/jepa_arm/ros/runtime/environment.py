@@ -1,4 +1,4 @@
-"""Environment of a ROS 2 process: discovery, transport, domain, logs, end with the starter.
+"""Environment of a ROS 2 process: discovery, transport, domain, logs, ending with its starter.
 
 Makes ROS 2 work in a process that was started without sourcing a setup file. Imports no rclpy,
 which reads most of these variables only once.
@@ -74,8 +74,8 @@ def limit_discovery() -> None:
 def choose_transport(shares_memory: bool) -> None:
     """Choose the transport of Fast DDS unless the user has set a profile.
 
-    rmw_fastrtps always adds shared memory to the range LOCALHOST. To do without, the range is set
-    to SYSTEM_DEFAULT and a profile limits discovery to this machine.
+    With the range LOCALHOST, rmw_fastrtps always adds shared memory. To avoid it, the range is
+    set to SYSTEM_DEFAULT and a profile limits discovery to this machine.
     """
     variable = f'{DDS_NAMES[rclpy_major() >= 8]}_DEFAULT_PROFILES_FILE'
     local, wide = (str(config_path(name)) for name in (LOCAL_PROFILE, 'fastdds.xml'))
@@ -204,7 +204,7 @@ def end_with_this_process() -> dict[str, str]:
 
 
 def end_with_starter() -> None:
-    """End with the process in ``STARTER_VARIABLE``, even if it has ended already."""
+    """End this process when the one in ``STARTER_VARIABLE`` ends, at once if it has ended."""
     starter = os.environ.get(STARTER_VARIABLE)
     if not starter or sys.platform != 'linux':
         return
@@ -229,7 +229,7 @@ def ros_problem() -> str | None:
 
 
 def require_rerun() -> None:
-    """Check that Rerun is installed; call it before anything is started that shows itself in it.
+    """Check that Rerun is installed; call this before starting anything that is to be viewed.
 
     Raises:
         ConfigError: it is not installed.

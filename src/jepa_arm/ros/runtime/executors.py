@@ -130,10 +130,10 @@ class PollingGroup(ManualGroup):
 
 
 class PollingExecutor(SingleThreadedExecutor):
-    """Single-threaded executor that polls a ``PollingGroup`` and rarely waits for rare entities.
+    """Single-threaded executor that polls a ``PollingGroup`` and seldom serves rare entities.
 
-    Rare are the services for parameters and lifecycle and the events of the middleware, together
-    more than half of a node's entities.
+    Rare entities are the parameter and lifecycle services and the events of the middleware,
+    together more than half of a node's entities.
     """
 
     def __init__(self, context: Context | None = None) -> None:

@@ -30,10 +30,10 @@ class Component(Protocol):
     """Configured state of a managed node: exists from configure to cleanup."""
 
     def activate(self) -> None:
-        """Start to act."""
+        """Start acting on the robot."""
 
     def deactivate(self) -> None:
-        """Bring the arm to rest and stop to act; return when that is done."""
+        """Bring the arm to rest and stop acting; return when that is done."""
 
     def close(self) -> None:
         """Release all resources that are not entities of the node."""

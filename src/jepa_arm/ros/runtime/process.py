@@ -120,9 +120,9 @@ def _argument_error(error: RuntimeError) -> str:
 
 
 def tolerate_invalid_requests(node: Node) -> None:
-    """Keep three invalid messages from raising in rclpy's own callbacks, which ends the process.
+    """Wrap rclpy's own callbacks that would end the process on three kinds of invalid messages.
 
-    They are a negative ``/clock``, a parameter of an undefined type and, before Kilted, a
+    These are a negative ``/clock``, a parameter of an undefined type and, before Kilted, a
     lifecycle transition that the current state does not have.
     """
     clock = node.resolve_topic_name('/clock')  # may be remapped

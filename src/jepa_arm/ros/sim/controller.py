@@ -11,10 +11,10 @@ from jepa_arm.core.errors import JepaArmError
 from jepa_arm.core.types import FloatArray, TrajectoryCommand
 
 MAX_JUMP_RAD = 0.2
-"""Distance of a first point from the present target, beyond what the arm's velocity limit
+"""Distance of a first point from the current target, beyond what the arm's velocity limit
 allows, at which a driver would refuse it."""
 MAX_TARGET_LEAD_RAD = 0.1
-"""Largest lead of the target over the measured joints under a velocity, if the arm is blocked."""
+"""Largest lead of the target over the measured joints of a blocked arm in velocity mode."""
 EPSILON_S = 1e-9
 
 
@@ -25,10 +25,10 @@ class CommandError(JepaArmError, ValueError):
 class JointController:
     """Turns commands into one joint target per tick.
 
-    A new trajectory replaces the old one and starts from the present target; an empty one holds.
-    After its end the last position is held. If nothing comes for ``timeout`` s after the end,
-    the arm holds where it is; a velocity is kept for as long. As in an arm's driver the target
-    never moves faster than ``velocity_limit``, however late commands come.
+    A new trajectory replaces the old one and starts from the current target; an empty one holds.
+    After its end the last position is held; if no command comes for another ``timeout`` s, the
+    arm holds where it is measured. A velocity is also kept for ``timeout`` s. As in an arm's
+    driver the target never moves faster than ``velocity_limit``, however late commands come.
 
     Attributes:
         is_timed_out: no command came in time; the arm holds where it was measured.
@@ -99,7 +99,7 @@ class JointController:
         self._engage()
 
     def next_target(self, now: float, measured: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Advance one tick from ``now`` (s) and return the target at its end.
+        """Advance one tick from ``now`` (s); return target position and velocity at its end.
 
         Args:
             now: s.
@@ -165,7 +165,10 @@ class JointController:
             )
 
     def _sample(self, at: float) -> tuple[FloatArray, FloatArray]:
-        """Return position and velocity at time ``at`` (s): cubic with velocities, else linear."""
+        """Return the trajectory's position and velocity (J,) at time ``at`` (s).
+
+        The interpolation is cubic if the points have velocities, else linear.
+        """
         assert self._points is not None
         times, positions, velocities = self._points
         if at >= times[-1] - EPSILON_S:

@@ -135,14 +135,14 @@ class SimNode(Node):
         self._virtual.reset(first_task, settings.seed, declared)
 
     def end(self) -> bool:
-        """Return whether the process may end: after those that bring the arm to rest."""
+        """Return whether the process may end: once the nodes that command it have stopped."""
         now = monotonic()
         self._ending_since = self._ending_since or now
         is_over = self._command_rate.age_ms() > COMMANDS_OVER_S * 1000.0
         return self._lock_step or is_over or now - self._ending_since > MAX_END_WAIT_S
 
     def _begin(self) -> None:
-        """Start to act, as the only virtual arm here."""
+        """Create publishers, subscriptions and timers, now that no other virtual arm was found."""
         self._sensors = SensorPublishers(self, self._virtual, self._joints_topic)
         self._make_subscriptions()
         arm = self._arm.config.name
@@ -197,13 +197,13 @@ class SimNode(Node):
     # Lock-step.
 
     def _request_command(self) -> None:
-        """Publish the present and request the command of this tick."""
+        """Publish readings and clock, which requests the command of this tick (lock-step)."""
         self._requested_at = monotonic()
         self._sensors.publish_readings()
         self._sensors.publish_clock(always=True)
 
     def _on_command(self) -> None:
-        """Make the tick of the command that came."""
+        """Advance one tick with the command that has arrived (lock-step)."""
         self._advance()
         self._ticks_to_go -= 1
         if self._ticks_to_go:
@@ -214,7 +214,7 @@ class SimNode(Node):
             self._finish_step('')
 
     def _check_answers(self) -> None:
-        """Repeat a request without an answer: best effort may lose a message."""
+        """Repeat a request that got no answer, as best-effort messages may be lost."""
         now = monotonic()
         if self._ticks_to_go == 0:
             self._sensors.publish_joints()
@@ -244,7 +244,7 @@ class SimNode(Node):
             self._on_command()
 
     def _read_trajectory(self, raw: bytes) -> TrajectoryCommand:
-        """Return the trajectory of a message; at rest the same one comes again and again."""
+        """Return the trajectory of a message; cached, since at rest the same one is repeated."""
         if self._last_trajectory is None or self._last_trajectory[0] != raw:
             msg = convert.from_raw(raw, JointTrajectory)
             trajectory = convert.trajectory_from_msg(msg, self._arm.joint_names)

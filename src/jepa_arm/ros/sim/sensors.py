@@ -43,7 +43,7 @@ class SensorPublishers:
         self._joint_rate, self._image_rate = RateMeter(), RateMeter()
 
     def publish_clock(self, always: bool) -> None:
-        """Publish the time, if ``always`` or if somebody listens."""
+        """Publish the time, if ``always`` or if there is a subscriber."""
         if always or self._clock_pub.get_subscription_count():
             self._clock_pub.publish(Clock(clock=convert.to_time(self._virtual.clock)))
 

@@ -118,7 +118,7 @@ class GraphExaminer:
         return Finding('middleware', Level.OK, text)
 
     def _listen(self) -> float:
-        """Listen and return for how long, s: longer if a discovered publisher stays unheard."""
+        """Listen for messages and return the duration, s; wait longer for silent publishers."""
         began = monotonic()
         sleep(LISTEN_S)
         if self._unheard():
@@ -139,7 +139,7 @@ class GraphExaminer:
 
     def _check_commands(self) -> Iterator[Finding]:
         for topic in self._command_topics():
-            commanders, listeners = map(_full_names, self._ends(topic))
+            commanders, listeners = map(_full_names, self._endpoints(topic))
             if len(commanders) > 1:
                 advice = 'only the guard may command the robot: end the others'
                 yield Finding('command topic', Level.FAIL, f'published by {commanders}', advice)
@@ -166,7 +166,7 @@ class GraphExaminer:
     def _count(self, topic: str) -> int:
         return self._node.count_publishers(self._name(topic))
 
-    def _ends(self, topic: str) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
+    def _endpoints(self, topic: str) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
         """Return the publishers and the subscriptions of a topic."""
         node, name = self._node, self._name(topic)
         publishers = node.get_publishers_info_by_topic(name)
@@ -220,7 +220,7 @@ class GraphExaminer:
 
     def _qualities(self) -> Iterator[Finding]:
         for topic in (*self._topics, *self._command_topics()):
-            for writer, reader in product(*self._ends(topic)):
+            for writer, reader in product(*self._endpoints(topic)):
                 verdict, reason = qos_check_compatible(writer.qos_profile, reader.qos_profile)
                 if verdict == QoSCompatibility.ERROR:
                     text = f'{writer.node_name} -> {reader.node_name}: {reason.strip()}'
@@ -322,7 +322,7 @@ class GraphExaminer:
 
 
 def _full_names(ends: list[TopicEndpointInfo]) -> list[str]:
-    """Return the full names of the nodes that the ends of a topic belong to."""
+    """Return the sorted full names of the nodes that own the topic endpoints ``ends``."""
     return sorted(f'{end.node_namespace.rstrip("/")}/{end.node_name}' for end in ends)
 
 

@@ -61,7 +61,7 @@ def train_belief(inputs: HeadTraining, config: BeliefConfig) -> dict[str, Any]:
 
     Half of the held-out episodes calibrate position errors, the other half measures them. Surprise
     is calibrated on all of them; its false alarms are counted in each half with a calibration on
-    the other. The heads that carry the belief on are trained in this process, the others in two
+    the other. The heads that propagate the belief are trained in this process, the others in two
     more. The checkpoint gets ``belief.safetensors``.
 
     Returns:
@@ -129,7 +129,7 @@ class _BeliefTraining:
         return adamw(module, self.config.steps, self.config.learning_rate)
 
     def rows(self, rng: np.random.Generator, count: int) -> Tensor:
-        """Return a batch of random rows, of ``count``."""
+        """Return a batch of random row indices below ``count``."""
         return torch.from_numpy(rng.integers(0, count, self.config.batch))
 
 

@@ -1,4 +1,4 @@
-"""Latent windows: recorded latents along which a belief is carried on without images."""
+"""Latent windows: recorded latents along which a belief is propagated without images."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ PUSH_STEPS = 8
 MIN_MOTION_M = 0.005
 """Distance from its start at which an object counts as moving."""
 MAX_BATCH = 8192
-"""Windows that a predictor receives at once: its hidden layers are large."""
+"""Windows per call of a predictor, whose hidden layers need much memory."""
 YAW_STD = 0.05
-"""rad, error of a yaw read from an image."""
+"""rad, standard deviation of a yaw read from an image."""
 
 
 @dataclass(frozen=True)
 class LatentWindows:
-    """B windows of latents, one model step apart: two with images, then L steps without.
+    """B windows of latents one model step apart: two frames with images, then L without.
 
     Attributes:
         z: (B, L+2, D) recorded latents. features: (B, L+2, F) of the images alone.
         proprio: (B, L+2, P).
         actions: (B, L+1, K*A). positions: (B, L+2, 2, 3) m, true tip target and object position.
-        contact: (B, L+2) whether arm and object touched since the step before.
-        tips: (B, L*K+2, 3) m, tip positions one control step before the last image, with it, and
-            in each control step since.
+        contact: (B, L+2), True if arm and object touched in the last control step or this one.
+        tips: (B, L*K+2, 3) m, tip positions one control step before the last image, at the last
+            image, and at each control step after it.
         start: the object's pose in the last image, its position as read by the probe.
-        object_path: (B, L*K, 4) m and rad, the object's true position and yaw in each control
-            step since.
+        object_path: (B, L*K, 4) m and rad, the object's true position and yaw at each control
+            step after the last image.
     """
 
     z: Tensor
@@ -64,15 +64,15 @@ class LatentWindows:
 
     @property
     def frame_skip(self) -> int:
-        """Return K, control steps in a model step."""
+        """Return K, control steps per model step."""
         return (self.tips.shape[1] - 2) // (self.actions.shape[1] - 1)
 
     def with_unknown_yaw(self) -> LatentWindows:
-        """Return the same windows, with objects of unknown yaw."""
+        """Return the same windows with the object's initial yaw set to NaN (unknown)."""
         return replace(self, start=replace(self.start, yaw=self.start.yaw * torch.nan))
 
     def first(self, steps: int) -> LatentWindows:
-        """Return the same windows with the first ``steps`` model steps without images."""
+        """Return the windows shortened to their first ``steps`` model steps without images."""
         controls = steps * self.frame_skip
         lengths = dict.fromkeys(('z', 'features', 'proprio', 'positions', 'contact'), steps + 2)
         lengths |= {'actions': steps + 1, 'tips': controls + 2, 'object_path': controls}
@@ -97,11 +97,19 @@ class LatentEpisodes:
         self._contact = contact | np.roll(contact, 1)
 
     def span(self, steps: int) -> int:
-        """Return the frames from the first to the last of a window of ``steps`` without images."""
+        """Return the last minus the first frame of a window.
+
+        Args:
+            steps: L, model steps without images.
+        """
         return (steps + 1) * self._frame_skip
 
     def starts(self, indices: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
-        """Return the first frames of all windows of ``steps`` in the episodes ``indices``.
+        """Return the first frames of all windows in the episodes ``indices``.
+
+        Args:
+            indices: indices of the episodes.
+            steps: L, model steps without images.
 
         Raises:
             DataError: there are none.
@@ -118,7 +126,12 @@ class LatentEpisodes:
         return starts
 
     def windows(self, starts: NDArray[np.int64], steps: int) -> LatentWindows:
-        """Return the windows of ``steps`` without images that begin at frames ``starts`` (B,)."""
+        """Return the B windows that begin at frames ``starts`` (B,).
+
+        Args:
+            starts: indices of frames, see the method ``starts``.
+            steps: L, model steps without images in each window.
+        """
         skip = self._frame_skip
         frames = np.add.outer(starts, np.arange(steps + 2) * skip)
         controls = np.add.outer(starts, np.arange((steps + 1) * skip))
@@ -138,7 +151,7 @@ class LatentEpisodes:
         return LatentWindows(z, features, proprio, *tensors, torch.from_numpy(path))
 
     def has_motion(self, starts: NDArray[np.int64], steps: int) -> NDArray[np.bool_]:
-        """Return in which windows (B,) of ``steps`` the object moves away from its start."""
+        """Return the mask (B,) of windows in which the object moves after the last image."""
         last, farthest = starts + self._frame_skip, np.zeros(len(starts))
         for later in range(1, steps * self._frame_skip + 1):
             moved = self._positions[last + later, 1] - self._positions[last, 1]
@@ -166,7 +179,7 @@ class LatentEpisodes:
         return torch.from_numpy(self._proprio[np.stack([frames - 1, frames - 2], axis=1)])
 
     def image_changes(self, frames: NDArray[np.int64], colours: bool = True) -> ImageChange:
-        """Return the changes of the images ``frames`` (B,) from those before in their episodes.
+        """Return how the images ``frames`` (B,) differ from earlier ones of their episodes.
 
         Without ``colours`` the novelty is NaN.
         """
@@ -183,10 +196,10 @@ class LatentEpisodes:
 
 
 class LatentWindowSampler:
-    """Random latent windows of some episodes, with yaws as inexact as if they were read.
+    """Draws random latent windows from some episodes, with noise on the yaws.
 
     Attributes:
-        episodes: indices of these episodes. rng: of the windows.
+        episodes: indices of these episodes. rng: random numbers for windows and noise.
     """
 
     def __init__(
@@ -207,7 +220,7 @@ class LatentWindowSampler:
         self._moving = moving if len(moving) else self._starts
 
     def sample(self, count: int, min_moving_share: float = 0.0) -> LatentWindows:
-        """Return ``count`` windows, at least a given share of them with an object that moves."""
+        """Return ``count`` windows; in at least ``min_moving_share`` of them the object moves."""
         starts = self._starts[self.rng.integers(0, len(self._starts), count)]
         moving = round(min_moving_share * count)
         starts[:moving] = self._moving[self.rng.integers(0, len(self._moving), moving)]
@@ -216,14 +229,14 @@ class LatentWindowSampler:
         return replace(windows, start=start)
 
     def noisy(self, yaw: Tensor) -> Tensor:
-        """Return true yaws (B,) rad with the error of yaws that are read."""
+        """Add the noise of yaws read from images to true yaws (B,) rad."""
         return yaw + torch.from_numpy(self.rng.normal(0.0, YAW_STD, len(yaw))).float()
 
 
 def follow_object(dynamics: PushDynamics, windows: LatentWindows) -> list[ObjectPose]:
     """Return the object's poses after each control step, predicted from the tip's path.
 
-    They are B poses each, or those of all ``yaw_hypotheses`` if no yaw is known.
+    Each item holds B poses, or B * YAW_HYPOTHESES if no yaw is known.
     """
     pose, tips, poses = windows.start, windows.tips, []
     if pose.yaw.isnan().all():
@@ -241,9 +254,9 @@ def predict_open_loop(model: WorldModel, windows: LatentWindows) -> Tensor:
 
 
 def blind_beliefs(heads: BeliefHeads, windows: LatentWindows) -> Tensor:
-    """Return the beliefs (B, L, D) without images after the first two latents.
+    """Return the beliefs (B, L, D) propagated without images after the first two latents.
 
-    They are carried on as ``Belief.update_blind`` does.
+    The propagation is that of ``Belief.update_blind``.
     """
     skip, count = windows.frame_skip, len(windows.z)
     poses, beliefs = follow_object(heads.push_dynamics, windows)[skip - 1 :: skip], []
@@ -258,7 +271,8 @@ class BeliefErrors(NamedTuple):
     """Beliefs without images and the errors of the positions that probes read from them.
 
     Attributes:
-        z: (N, D). blind_s: (N,) s without an image. yaw: (N,) rad of the object, NaN if unknown.
+        z: (N, D). blind_s: (N,) s since the last image.
+        yaw: (N,) rad, of the object in that image, NaN if unknown.
         error: (N, 2, 3) m, of tip target and object position.
     """
 
