@@ -125,7 +125,9 @@ class Bench:
             is_for_it = not reason or any(r.startswith(reason) for r in newest.reasons)
             return newest if is_for_it else None
 
-        return self.harness.wait(found, f'guard state {state} {reason}', timeout)
+        status = self.harness.poll(found, timeout)
+        assert status, f'expected state {state} {reason} within {timeout} s: {self.status[-1:]}'
+        return status
 
     def now(self):
         return self.harness.node.get_clock().now().nanoseconds / 1e9

@@ -217,7 +217,7 @@ class FailingComponent:
 
 
 @pytest.mark.parametrize('failing', ['activate', 'deactivate'])
-def test_bug_in_a_transition_is_logged_and_leaves_the_node_unconfigured(capfd, failing):
+def test_bug_in_a_transition_is_logged_and_leaves_the_node_unconfigured(harness, capfd, failing):
     rclpy.init()
     components = []
 
@@ -235,10 +235,12 @@ def test_bug_in_a_transition_is_logged_and_leaves_the_node_unconfigured(capfd, f
         assert components[0].is_closed and node.count_publishers('commands') == 0
         assert f'bug in {failing}' in capfd.readouterr().err
         assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        harness.wait(lambda: 'failing' in harness.node.get_node_names(), 'the node')
     finally:
         node.destroy_node()
         rclpy.shutdown()
     assert components[1].is_closed
+    harness.wait(lambda: 'failing' not in harness.node.get_node_names(), 'its end')
 
 
 @pytest.fixture(scope='module')

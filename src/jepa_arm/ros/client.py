@@ -333,7 +333,8 @@ class GraphClient:
 
         The request is sent again when no response comes: a server that has not discovered all of
         a new client drops its response (rmw_fastrtps waits 0.1 s for it), although the client
-        sees the server. A request may therefore be served twice.
+        sees the server. A request may therefore be served twice, but the last one is answered
+        before this method returns: none takes effect after a later call of another service.
 
         Args:
             kind: type of the service.
@@ -353,12 +354,10 @@ class GraphClient:
         self.wait(client.service_is_ready, f'the service {name}', timeout)
         request = kind.Request() if request is None else request
         while (left := deadline - monotonic()) > 0.0:
-            futures.append(client.call_async(request))
-            answered = self.poll(
-                lambda: next((f for f in futures if f.done()), None), min(left, retry_after)
-            )
-            if answered is not None:
-                return answered.result()
+            if not any(future.done() for future in futures):
+                futures.append(client.call_async(request))
+            if self.poll(futures[-1].done, min(left, retry_after)):
+                return futures[-1].result()
         raise GraphError(f'no answer from {service_name(client)} for {timeout:.0f} s')
 
     # Scenes, guard and goals.

@@ -30,6 +30,8 @@ MAX_DOMAIN = 232
 """Largest domain id: beyond it the ports exceed 65535."""
 FREE_DOMAINS = range(20, 100)
 """Domain ids to choose from: neither common ones nor on ports of the ephemeral range."""
+MAX_PARTICIPANTS = 32
+"""Processes of a domain that discover each other on one machine (``LOCAL_PROFILE``)."""
 STARTER_VARIABLE = 'JEPA_ARM_ENDS_WITH'
 """Environment variable with the process id of a node's starter, with which the node ends."""
 PR_SET_PDEATHSIG = 1
@@ -160,12 +162,17 @@ def isolated_domain() -> Iterator[int]:
 
 
 def _is_free(domain: int) -> bool:
-    """Return whether no process listens on the port of the domain's first participant."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(('', 7400 + 250 * domain + 10))
-        except OSError:
-            return False
+    """Return whether no process listens on a port of the domain's participants.
+
+    The first port alone does not tell: its participant may have ended before others.
+    """
+    first = 7400 + 250 * domain + 10
+    for port in range(first, first + 2 * MAX_PARTICIPANTS, 2):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', port))
+            except OSError:
+                return False
     return True
 
 

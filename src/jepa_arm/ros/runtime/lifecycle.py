@@ -131,6 +131,7 @@ class ManagedNode(LifecycleNode):
         self._is_active = False
         self._release()
         super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # rclpy leaves it, and it keeps the node
 
     # Diagnostics.
 
