@@ -33,7 +33,8 @@ class JointMonitor:
         self._lowest = arm.lower - OUTSIDE_LIMITS_RAD
         self._highest = arm.upper + OUTSIDE_LIMITS_RAD
         self._window = max(1, round(config.tracking_window / dt))
-        self.reset(arm.home, 0.0)
+        self.position, self._received_at, self._invalid = arm.home, 0.0, ''
+        self._recent_commands, self._oldest = np.tile(arm.home, (self._window, 1)), 0
 
     def reset(self, joints: FloatArray, now: float) -> None:
         """Start with the arm measured and commanded at ``joints`` (J,) rad at time ``now`` (s)."""

@@ -76,6 +76,12 @@ class BulletWorld:
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
         self._bullet = _PhysicsServer(self._mode)
         self._max_efforts, self._max_velocities = arm.effort_limit.tolist(), arm.fastest.tolist()
+        self._robot = self._object = -1
+        self._joints: list[int] = []
+        self._obstacles: list[int] = []
+        self._camera_offset = np.zeros(3)
+        self._light: dict[str, list[float]] = {}
+        self.time, self.has_touched_obstacle = 0.0, False
         self._build(self._cube(), (), None)
 
     def close(self) -> None:
@@ -281,8 +287,7 @@ class BulletWorld:
             self._bullet.changeDynamics(self._robot, link, lateralFriction=self.config.friction)
         for link in range(-1, self._joints[0] + 1):  # the base always touches the table
             self._bullet.setCollisionFilterPair(self._robot, table, link, -1, enableCollision=0)
-        self._camera_offset = np.zeros(3)
-        self._light: dict[str, list[float]] = {}
+        self._camera_offset, self._light = np.zeros(3), {}
         self.time, self.has_touched_obstacle = 0.0, False
         self.place_arm(self.arm.home)
 

@@ -46,14 +46,17 @@ class GuardOracle:
             2.0 * (config.max_validity + config.max_clock_skew) / self._dt
         )
         self._max_step = arm.velocity_limit / arm.config.velocity_scale * time.control_dt
-        self._accepted_at = -np.inf
+        self._accepted_at = self._valid_joints_at = -np.inf
+        self._are_joints_valid = True
         self._ticks_following = self._ticks_stopping = 0
-        self.on_reset(-np.inf)
+        self._is_held = self._is_latched = False
+        self._position: FloatArray | None = None
+        self._was_free = self._was_at_rest = False
 
     def on_reset(self, now: float) -> None:
         """Note that the guard was started, or that its latch was reset with success."""
         self._stream.restart()
-        self._position: FloatArray | None = None
+        self._position = None
         self._was_free = self._was_at_rest = False
         self._is_held = self._is_latched = False
         self._are_joints_valid, self._valid_joints_at = True, now

@@ -30,12 +30,13 @@ class StreamOracle:
         """
         self._arm, self._dt = arm, dt
         self._positions: deque[FloatArray] = deque(maxlen=4)
-        self.restart()
+        self._last: Command | None = None
+        self._lower, self._upper = arm.lower, arm.upper
 
     def restart(self) -> None:
         """Expect a new stream: the next command may be anywhere."""
         self._positions.clear()
-        self._last: Command | None = None
+        self._last = None
 
     def judge(self, command: Command) -> list[str]:
         """Return the violations of the next command, each as 'kind: details'."""

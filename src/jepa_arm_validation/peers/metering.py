@@ -79,13 +79,13 @@ class MeteredAgent(Agent):
         """Build the agent; see ``Agent`` for the other arguments."""
         super().__init__(*args, **kwargs)
         self.energy_counter = counter
-        self.clear_records()
-
-    def clear_records(self) -> None:
-        """Delete the records of all decisions."""
         self.processor_s: list[float] = []
         self.joules: list[float] = []
         self.candidates: list[int] = []
+
+    def clear_records(self) -> None:
+        """Delete the records of all decisions."""
+        self.processor_s, self.joules, self.candidates = [], [], []
 
     def step(
         self, observation: Observation | JointSample, feedback: StepFeedback = NO_FEEDBACK

@@ -52,13 +52,16 @@ class ActionLedger:
         self._server = server
         self.latencies_ms: deque[float] = deque(maxlen=200)
         self.sent = 0
-        self.clear()
+        self._unanswered: dict[int, float] = {}
+        self._last_cleared = 0
+        self._fault: ControllerFault | None = None
+        self.is_accepted = False
 
     def clear(self) -> None:
         """Ignore the outcome of all goals sent so far, and forget the fault."""
-        self._unanswered: dict[int, float] = {}
+        self._unanswered = {}
         self._last_cleared = self.sent
-        self._fault: ControllerFault | None = None
+        self._fault = None
         self.is_accepted = False
 
     def may_send(self, is_urgent: bool) -> bool:

@@ -69,13 +69,17 @@ class SentTrajectory:
         """
         self._dt, self._max_step = dt, 2.0 * dt * velocity_limit
         self._recent: deque[FloatArray] = deque(maxlen=OVERLAP_TICKS + DELAY_TICKS + 1)
-        self.reset()
+        self._begin, self._count = 0.0, 0
+        self._points: FloatArray | None = None
+        self._first_sent = self._sent_at = 0
+        self._is_continuing = False
+        self.end = -np.inf
 
     def reset(self) -> None:
         """Forget all commands; the next one is the first."""
         self._recent.clear()
         self._begin, self._count = 0.0, 0
-        self._points: FloatArray | None = None
+        self._points = None
         self._first_sent = self._sent_at = 0
         self._is_continuing = False
         self.end = -np.inf

@@ -43,15 +43,19 @@ class JointController:
             timeout: s without a command.
         """
         self._velocity_limit, self._dt, self._timeout = velocity_limit, dt, timeout
-        self.reset(np.zeros_like(velocity_limit))
+        self._goal = self._position = np.zeros_like(velocity_limit)
+        self._velocity = np.zeros_like(velocity_limit)
+        self._points: tuple[FloatArray, FloatArray, FloatArray | None] | None = None
+        self._commanded_velocity: FloatArray | None = None
+        self._idle_since: float | None = None
+        self._is_engaged = self._never_times_out = False
+        self.is_timed_out = False
 
     def reset(self, position: FloatArray) -> None:
         """Hold at ``position`` (J,) rad; the next command must begin there."""
         self._goal = self._position = np.array(position, dtype=float)
         self._velocity = np.zeros_like(self._position)
-        self._points: tuple[FloatArray, FloatArray, FloatArray | None] | None = None
-        self._commanded_velocity: FloatArray | None = None
-        self._idle_since: float | None = None
+        self._points = self._commanded_velocity = self._idle_since = None
         self._is_engaged = self.is_timed_out = self._never_times_out = False
 
     def follow(self, trajectory: TrajectoryCommand, now: float) -> None:
