@@ -184,5 +184,5 @@ def test_the_help_of_arguments_names_everything_that_is_shipped():
 def test_every_executable_is_installed():
     setup = (REPOSITORY / 'setup.py').read_text()
     for spec in SimulationGraph().nodes:
-        assert f'{spec.executable} = jepa_arm.ros.executables:{spec.name}' in setup
+        assert f'jepa_arm_{spec.name} = jepa_arm.ros.executables:{spec.name}' in setup
     assert 'jepa_arm_view = jepa_arm.ros.executables:view' in setup
