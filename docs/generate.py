@@ -108,8 +108,9 @@ def success_row(report: Report) -> list[str]:
     if report['yaw_tolerance_deg'] is not None:
         tolerance += f', {report["yaw_tolerance_deg"]:g}°'
     time_s = report['median_time_s']
+    condition = f', over ROS 2 in {report["ros"]}' if 'ros' in report else ''
     return [
-        f'{TASKS[report["task"]]} (`{report["task"]}`)',
+        f'{TASKS[report["task"]]} (`{report["task"]}`){condition}',
         tolerance,
         f'**{round(report["success_rate"] * count)} / {count}** [{low:.1f}, {high:.1f}]',
         percent(report['random_rate']),
@@ -122,13 +123,13 @@ SUCCESS_HEADER = ('task', 'tolerance', 'success', 'random', 'scripted', 'median 
 
 
 def success_table() -> str:
-    """Return the success of the shipped model in all tasks, in process."""
-    return table(SUCCESS_HEADER, [success_row(report) for report in success_reports()])
+    """Return the success of the shipped model, in process and over ROS 2."""
+    return table(SUCCESS_HEADER, map(success_row, success_reports() + success_reports('_ros')))
 
 
-def success_reports() -> list[Report]:
-    """Return the evaluations in process of the tasks that were measured."""
-    names = [f'eval_{task}' for task in TASKS]
+def success_reports(suffix: str = '') -> list[Report]:
+    """Return the evaluations of the tasks that were measured: in process, or ``_ros``."""
+    names = [f'eval_{task}{suffix}' for task in TASKS]
     return [load(name) for name in names if (RESULTS / f'{name}.json').exists()]
 
 
@@ -176,7 +177,7 @@ def benchmarks_page() -> str:
 
 def _benchmark_sections() -> Iterator[str]:
     yield BENCHMARKS_HEADER
-    yield '## Success in process\n'
+    yield '## Success\n'
     yield f'{success_table()}\n'
     reports = success_reports()
     touched = sum(
@@ -186,8 +187,8 @@ def _benchmark_sections() -> Iterator[str]:
     )
     violations = sum(r['limit_violations'] for r in reports)
     yield (
-        'Simulated time stands still while the planner plans. Episodes in which the arm touched '
-        f'an obstacle: {touched}. Commands beyond a limit: {violations}.\n'
+        'In process, simulated time stands still while the planner plans. Episodes there in which '
+        f'the arm touched an obstacle: {touched}. Commands beyond a limit: {violations}.\n'
     )
     yield from (f'- {provenance(r)}' for r in reports)
     conditions = sorted(RESULTS.glob('eval_*_*.json'))
