@@ -9,6 +9,7 @@ import pytest
 from jepa_arm.config import ArmConfig
 from jepa_arm.robot.arm import Arm, ArmError
 from jepa_arm.robot.collision import CollisionModel
+from kinematics import link_pose
 
 pybullet = pytest.importorskip('pybullet', reason='PyBullet has no wheel for this Python')
 pybullet_data = pytest.importorskip('pybullet_data')
@@ -33,7 +34,7 @@ def test_forward_kinematics_matches_pybullet_to_1e6(arm: Arm) -> None:
                 robot, index, computeForwardKinematics=True, physicsClientId=client
             )
             rotation = np.reshape(pybullet.getMatrixFromQuaternion(state[5]), (3, 3))
-            pose = arm.link_pose(q, f'panda_link{link}')
+            pose = link_pose(arm, q, f'panda_link{link}')
             np.testing.assert_allclose(pose[:3, 3], state[4], atol=1e-6)
             np.testing.assert_allclose(pose[:3, :3], rotation, atol=1e-6)
     pybullet.disconnect(client)

@@ -118,9 +118,12 @@ class SceneRenderer:
 
     def _render(self, rng: np.random.Generator) -> dict[str, Any]:
         world = self._world
-        row, position = self._sample(rng)
-        while self._overlaps(self._play.tip_position[row], position):
+        is_clear = False
+        while not is_clear:
             row, position = self._sample(rng)
+            tip = self._play.tip_position[row]
+            distance = np.linalg.norm(position - tip[:2])
+            is_clear = bool(tip[2] >= CLEAR_TIP_HEIGHT or distance >= MIN_OBJECT_DISTANCE)
         yaw = rng.uniform(-np.pi, np.pi)
         world.place_arm(self._play.proprio[row].astype(float))
         world.move_object(position, yaw)
@@ -149,10 +152,6 @@ class SceneRenderer:
             position = self._play.object_position[rng.choice(self._rows), :2]
             return row, position + rng.normal(0.0, config.played_std, 2)
         return row, rng.uniform(*self._region)
-
-    def _overlaps(self, tip: FloatArray, position: FloatArray) -> bool:
-        distance = np.linalg.norm(position - tip[:2])
-        return bool(tip[2] < CLEAR_TIP_HEIGHT and distance < MIN_OBJECT_DISTANCE)
 
 
 def _renderer(

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_arm.agent.agent import Agent
 from jepa_arm.config import ConfigError, PlannerConfig
-from jepa_arm.core.files import machine
 from jepa_arm.core.goals import PositionGoal
 from jepa_arm.model.checkpoint import Checkpoint
 from jepa_arm.model.world_model import WorldModel
@@ -82,7 +81,6 @@ def bench_plan(
         'from_warm_start': sources.count('warm_start') / len(sources),
         'from_search': sources.count('search') / len(sources),
         'threads': torch.get_num_threads(),
-        'machine': machine(),
     }
 
 
@@ -143,7 +141,6 @@ def bench_stages(
         'candidates': planner.candidates,
         'iterations': planner.iterations,
         'threads': torch.get_num_threads(),
-        'machine': machine(),
     }
 
 
@@ -225,7 +222,6 @@ def bench_sim(setup: SimulationSetup, steps: int = 500) -> dict[str, Any]:
             **_percentiles('physics_ms_per_control_step', _time_ms(simulate_control_step, steps)),
             **_percentiles('render_ms', _time_ms(world.image, steps)),
             'image_px': world.arm.config.camera.width,
-            'machine': machine(),
         }
 
 

@@ -160,11 +160,6 @@ class WorldModel(nn.Module):
             latents.append(z)
         return latents
 
-    def inverse_dynamics_error(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Return the mean squared error of ``actions`` inferred from latents (B, L, D)."""
-        assert self.inverse_dynamics is not None
-        return (self.inverse_dynamics(z[:, :-1], z[:, 1:]) - actions).square().mean()
-
 
 def stack_history(z: Tensor, first: int, last: int, past: int) -> Tensor:
     """Return ``z_prev`` (B, last-first, past*D) of frames first..last-1 of latents (B, L, D)."""

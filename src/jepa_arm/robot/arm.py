@@ -129,17 +129,10 @@ class Arm:
 
     def tip_pose(self, q: FloatArray) -> FloatArray:
         """Return the pose (4, 4) of the tip frame in the base frame at joints ``q`` (J,)."""
-        return self._frame_pose(q, self._tip)
-
-    def link_pose(self, q: FloatArray, link: str) -> FloatArray:
-        """Return the pose (4, 4) of ``link`` in the base frame at joints ``q`` (J,).
-
-        Raises:
-            ArmError: the URDF has no such link.
-        """
-        if not self.model.existFrame(link):
-            raise ArmError(f'no link {link} in {self.config.urdf}')
-        return self._frame_pose(q, self.model.getFrameId(link))
+        pin.forwardKinematics(self.model, self._data, self.to_model(q))
+        pin.updateFramePlacements(self.model, self._data)
+        base = self._data.oMf[self._base]
+        return np.array(base.actInv(self._data.oMf[self._tip]).homogeneous)
 
     def jacobian(self, q: FloatArray) -> FloatArray:
         """Return the geometric Jacobian (6, J) of the tip, linear rows first, in world axes."""
@@ -194,12 +187,6 @@ class Arm:
             np.all(position >= self.workspace_min - margin)
             and np.all(position <= self.workspace_max + margin)
         )
-
-    def _frame_pose(self, q: FloatArray, frame: int) -> FloatArray:
-        pin.forwardKinematics(self.model, self._data, self.to_model(q))
-        pin.updateFramePlacements(self.model, self._data)
-        base = self._data.oMf[self._base]
-        return np.array(base.actInv(self._data.oMf[frame]).homogeneous)
 
     def _tightened(self, key: str, in_model: FloatArray, outwards: float) -> FloatArray:
         """Return the limits (J,) of ``config.key`` or, if empty, of the URDF.

@@ -93,7 +93,8 @@ class CollisionModel:
             self._geometry.addGeometryObject(shape)
         self._count = self._geometry.ngeoms
         for obstacle in obstacles:
-            placement = base.placement * _placement(obstacle)
+            rotation = pin.rpy.rpyToMatrix(*obstacle.rpy)
+            placement = base.placement * pin.SE3(rotation, np.array(obstacle.xyz))
             shape = pin.GeometryObject(obstacle.name, 0, 0, placement, _shape(obstacle))
             self._geometry.addGeometryObject(shape)
         self.names, pairs = self._collision_pairs()
@@ -227,11 +228,13 @@ class CollisionModel:
     def _collision_pairs(self) -> tuple[list[tuple[str, str]], NDArray[np.intp]]:
         """Return names and shape indices (K, 2) of the pairs that must not touch."""
         allowed = {frozenset(pair) for pair in self._arm.config.allowed_contacts}
-        shapes, names, pairs = self._geometry.geometryObjects, [], []
+        parents, names, pairs = self._model.parents, [], []
+        shapes = self._geometry.geometryObjects
         for i, first in enumerate(shapes):
             for j in range(i + 1, len(shapes)):
                 is_obstacle = j >= self._count
-                if self._are_neighbours(first.parentJoint, shapes[j].parentJoint):
+                a, b = first.parentJoint, shapes[j].parentJoint
+                if a == b or parents[a] == b or parents[b] == a:
                     continue  # two obstacles also are: both belong to the world
                 pair = (_link(first), shapes[j].name if is_obstacle else _link(shapes[j]))
                 if not is_obstacle and frozenset(pair) in allowed:
@@ -239,10 +242,6 @@ class CollisionModel:
                 names.append(pair)
                 pairs.append((i, j))
         return names, np.array(pairs, dtype=np.intp).reshape(-1, 2)
-
-    def _are_neighbours(self, a: int, b: int) -> bool:
-        parents = self._model.parents
-        return a == b or parents[a] == b or parents[b] == a
 
     def _reaches(self, point: FloatArray, joint: int) -> FloatArray:
         """Return the largest distance (J,) m from each joint to a point, in the model's order.
@@ -332,7 +331,3 @@ def _corners(geometry: pin.GeometryObject) -> Iterator[FloatArray]:
 def _shape(obstacle: ObstacleConfig) -> coal.CollisionGeometry:
     make = {'box': coal.Box, 'sphere': coal.Sphere, 'capsule': coal.Capsule}
     return make[obstacle.shape](*obstacle.size)
-
-
-def _placement(obstacle: ObstacleConfig) -> pin.SE3:
-    return pin.SE3(pin.rpy.rpyToMatrix(*obstacle.rpy), np.array(obstacle.xyz))

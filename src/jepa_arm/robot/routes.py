@@ -230,7 +230,10 @@ class ObstacleBoxes:
         """Return the points (M, dim) m where a route may bend: corners, in 3-D also top edges."""
         inflated = self.half + margin
         if len(start) == 2:
-            return self._to_base(CORNERS[None] * inflated[:, None])
+            corners = CORNERS * inflated[:, None]
+            return (
+                np.einsum('nij,nmi->nmj', self.rotation, corners) + self.centre[:, None]
+            ).reshape(-1, 2)
         heights = np.array([start[2], (start[2] + goal[2]) / 2.0, goal[2]])
         top = (self.centre + inflated)[:, 2]
         points = []
@@ -252,12 +255,6 @@ class ObstacleBoxes:
         for projection, (axis, sign) in zip(projections, sides, strict=True):
             projection[axis] = sign * inflated[axis]
         return projections @ self.rotation[i] + self.centre[i]
-
-    def _to_base(self, local: FloatArray) -> FloatArray:
-        """Transform points (N, M, dim) from the boxes' frames to the base frame, (N * M, dim)."""
-        return (np.einsum('nij,nmi->nmj', self.rotation, local) + self.centre[:, None]).reshape(
-            -1, local.shape[-1]
-        )
 
     def _to_base_2d(self, local: FloatArray, i: int) -> FloatArray:
         """Transform points (M, 2) from the frame of box ``i`` to the base frame, (M, 2)."""

@@ -272,7 +272,9 @@ class BulletWorld:
             deterministicOverlappingPairs=1,
         )
         self._robot = self._load_arm()
-        self._joints = self._joint_indices()
+        count = self._bullet.getNumJoints(self._robot)
+        index = {self._bullet.getJointInfo(self._robot, i)[1].decode(): i for i in range(count)}
+        self._joints = [index[name] for name in self.arm.joint_names]
         table = self._add_body('box', TABLE_SIZE, TABLE_CENTRE, TABLE_RGB)
         self.scene_object = scene_object
         centre = (*DEFAULT_OBJECT_POSITION, scene_object.height / 2)
@@ -296,11 +298,6 @@ class BulletWorld:
             path = Path(folder) / 'arm.urdf'
             path.write_text(self.arm.urdf)
             return self._bullet.loadURDF(str(path), useFixedBase=True)
-
-    def _joint_indices(self) -> list[int]:
-        count = self._bullet.getNumJoints(self._robot)
-        index = {self._bullet.getJointInfo(self._robot, i)[1].decode(): i for i in range(count)}
-        return [index[name] for name in self.arm.joint_names]
 
     def _add_object(
         self,

@@ -151,11 +151,9 @@ class PlayPolicy:
         """Return whether the goal is reached, or the object is pressed against an obstacle."""
         lead = float(np.linalg.norm(target - state.tip_position))
         is_pressing = state.object_touches_obstacle and lead > PRESSING_LEAD
-        return self._is_reached(state) or is_pressing
-
-    def _is_reached(self, state: WorldState) -> bool:
         assert self._policy is not None
         position = state.object_position[:2]
         if isinstance(self._policy, ScriptedReach):
             position = state.tip_position
-        return bool(np.linalg.norm(position - self._policy.goal) < GOAL_TOLERANCE)
+        is_reached = np.linalg.norm(position - self._policy.goal) < GOAL_TOLERANCE
+        return bool(is_reached or is_pressing)

@@ -144,7 +144,9 @@ def world_model_losses(
         rollout, teacher_forced = model.prediction_errors(z, windows.actions)
         inverse = None
         if train.inverse_dynamics_weight and isinstance(model, WorldModel):
-            inverse = model.inverse_dynamics_error(z, windows.actions)
+            assert model.inverse_dynamics is not None
+            inferred = model.inverse_dynamics(z[:, :-1], z[:, 1:])
+            inverse = (inferred - windows.actions).square().mean()
     generator = torch.Generator().manual_seed(seed)
     return WorldModelLosses(
         rollout=rollout,

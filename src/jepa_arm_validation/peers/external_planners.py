@@ -44,14 +44,6 @@ class FinalLatentCost:
         return (rollouts.latents[:, -1] - rollouts.goal).square().sum(-1)
 
 
-class FinalLatentObjective(LatentObjective):
-    """Objective whose only cost is that of the last latent."""
-
-    def __init__(self, problem: PlanningProblem, config: PlannerConfig) -> None:
-        super().__init__('latent', problem.objective.model, config)
-        self.terms = (FinalLatentCost(),)
-
-
 class CostModel:
     """Adapter: an evaluator as the model that solvers of stable-worldmodel ask for costs."""
 
@@ -146,7 +138,8 @@ class PublishedProtocol:
         self, problem: PlanningProblem, budget: SearchBudget, generator: torch.Generator
     ) -> Solution:
         """Return the rest of the last plan, or a new plan if none is left."""
-        objective = FinalLatentObjective(problem, self._config)
+        objective = LatentObjective('latent', problem.objective.model, self._config)
+        objective.terms = (FinalLatentCost(),)
         stages = torch_stages(objective)
         warm_start = problem.warm_start
         problem = replace(

@@ -16,7 +16,7 @@ from jepa_arm.evaluation.report import markdown_table, wilson
 
 from .collect import collect, contract_of, held_out_pairs
 from .environments import ENVIRONMENTS, Environment
-from .evaluate import LatentGoalAgent, Policy, Score, evaluate, planner_config, recorded, uniform
+from .evaluate import LatentGoalAgent, Policy, Score, evaluate, recorded, uniform
 from .train import TrainedModel, train
 
 PUBLISHED = {
@@ -69,10 +69,9 @@ def _evaluate_policies(
 ) -> dict[str, Any]:
     """Return the figures of each policy on the same pairs, by success rule."""
     contract, expert = contract_of(environment), environment.expert
-    search, actor = planner_config(), planner_config(optimizer='actor')
     policies: dict[str, Policy] = {
-        'search': LatentGoalAgent(trained, contract, search).act,
-        'actor': LatentGoalAgent(trained, contract, actor).act,
+        'search': LatentGoalAgent(trained, contract).act,
+        'actor': LatentGoalAgent(trained, contract, optimizer='actor').act,
         'random': uniform(seed),
         'recorded': recorded,
     }

@@ -46,16 +46,15 @@ class Score:
     decision_ms: NDArray[np.float64]
 
 
-def planner_config(**changes: Any) -> PlannerConfig:
-    """Return the arm's configuration without a deadline, so that results ignore machine load."""
-    config = load(PlannerConfig, config_path('planner.yaml'))
-    return replace(config, **{'deadline_ms': float('inf'), 'candidates': CANDIDATES, **changes})
-
-
 class LatentGoalAgent:
-    """Agent that plans towards the latent of a goal image, replanning at every control step."""
+    """Agent that plans towards the latent of a goal image, replanning at every control step.
 
-    def __init__(self, trained: TrainedModel, contract: Contract, config: PlannerConfig) -> None:
+    It plans as the arm does, but without a deadline, so that results ignore machine load.
+    """
+
+    def __init__(self, trained: TrainedModel, contract: Contract, **changes: Any) -> None:
+        config = load(PlannerConfig, config_path('planner.yaml'))
+        config = replace(config, deadline_ms=float('inf'), candidates=CANDIDATES, **changes)
         self._model = trained.model
         model = PlanningModel(
             trained.model, contract, _refuse_position, actor_critic=trained.actor_critic

@@ -20,7 +20,7 @@ from jepa_arm_msgs.srv import InjectFault
 from tqdm import tqdm
 
 from jepa_arm.config import ArmConfig, SimConfig, load
-from jepa_arm.core.files import arm_path, config_path, machine
+from jepa_arm.core.files import arm_path, config_path
 from jepa_arm.core.goals import PositionGoal
 from jepa_arm.robot.arm import Arm
 from jepa_arm.ros.client import ANSWER_S, GraphClient
@@ -139,7 +139,6 @@ class SoakTest:
             'minutes': round(self._elapsed() / 60.0, 2),
             'seed': self._settings.seed,
             'faults_together': self._settings.faults_together,
-            'machine': machine(),
             'goals': {name: dict(counter) for name, counter in self._outcomes.items()},
             'faults': dict(sorted(self._faults.items())),
             'stops_required': self._required_stops,

@@ -55,12 +55,6 @@ SETPOINT_SCALE_M, MIN_TIP_MOTION_LOG_VAR = 0.05, -14.0
 """Input unit of the setpoint's distance; smallest log variance (cm^2) of the tip's motion."""
 
 
-def blind_time_features(blind_s: Tensor) -> Tensor:
-    """Return features (B, 2) of the time ``blind_s`` (B,) s without an image."""
-    blind = blind_s[:, None] / BLIND_TIME_SCALE_S
-    return torch.cat([torch.log1p(blind), blind / (1.0 + blind)], dim=-1)
-
-
 class StateEncoder(nn.Module):
     """Encoder from proprioception and object pose to the latent of the corresponding image."""
 
@@ -107,7 +101,8 @@ class PositionStdHead(nn.Module):
             yaw: (B,) rad of the object; NaN if unknown.
         """
         is_known = torch.isfinite(yaw)
-        features = [z, blind_time_features(blind_s), is_known.float()[:, None]]
+        blind = blind_s[:, None] / BLIND_TIME_SCALE_S
+        features = [z, torch.log1p(blind), blind / (1.0 + blind), is_known.float()[:, None]]
         log_cm = self.net(torch.cat(features, dim=-1))
         scales = self.scale[is_known.long()]
         at = (blind_s / CALIBRATION_STEP_S).clamp(0.0, CALIBRATION_STEPS - 1.0)

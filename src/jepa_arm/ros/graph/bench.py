@@ -11,7 +11,6 @@ import numpy as np
 from jepa_arm_msgs.msg import GuardStatus
 from sensor_msgs.msg import Image
 
-from jepa_arm.core.files import machine
 from jepa_arm.evaluation.benchmarks import BENCH_SEED
 from jepa_arm.evaluation.episode import EpisodeRecord
 from jepa_arm.ros.runtime.environment import isolated_domain
@@ -66,7 +65,6 @@ def bench_ros(
         figures['start_to_ready_s'] = round(to_ready_s, 1)
         figures['start_to_motion_s'] = round(runner.to_motion_s, 1)
         figures['episodes'] = len(results)
-        figures['machine'] = machine()
     return figures
 
 
