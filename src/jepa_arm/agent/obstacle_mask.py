@@ -33,8 +33,10 @@ class ObstacleMask:
 
     def __init__(self, camera: CameraConfig, obstacles: Sequence[ObstacleConfig]) -> None:
         """Find the pixels of ``obstacles`` (base frame) in the image of ``camera``."""
-        rays = _rays(camera)
-        origin = optical_pose(camera)[:3, 3]
+        rows, columns = np.mgrid[: camera.height, : camera.width] + 0.5
+        pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
+        pose = optical_pose(camera)
+        origin, rays = pose[:3, 3], pixels @ np.linalg.inv(intrinsics(camera)).T @ pose[:3, :3].T
         self._regions: list[tuple[NDArray[np.bool_], list[NDArray[np.bool_]]]] = []
         self._table_pixels = np.ones((camera.height, camera.width), dtype=bool)
         for obstacle in obstacles:
@@ -67,13 +69,6 @@ def _dominant_colour(colours: NDArray[np.int16]) -> NDArray[np.int16]:
     sample = colours[:: 1 + len(colours) // MAX_SAMPLES]
     difference = np.abs(sample[:, None] - sample[None]).max(axis=-1)
     return sample[int((difference <= COLOUR_TOLERANCE // 2).sum(axis=1).argmax())]
-
-
-def _rays(camera: CameraConfig) -> FloatArray:
-    """Return the directions (h, w, 3) of all pixel centres in the base frame."""
-    rows, columns = np.mgrid[: camera.height, : camera.width] + 0.5
-    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
-    return pixels @ np.linalg.inv(intrinsics(camera)).T @ optical_pose(camera)[:3, :3].T
 
 
 def _faces(origin: FloatArray, rays: FloatArray, obstacle: ObstacleConfig) -> NDArray[np.int_]:

@@ -118,12 +118,14 @@ class SceneRenderer:
 
     def _render(self, rng: np.random.Generator) -> dict[str, Any]:
         world = self._world
-        is_clear = False
-        while not is_clear:
+        while True:
             row, position = self._sample(rng)
             tip = self._play.tip_position[row]
-            distance = np.linalg.norm(position - tip[:2])
-            is_clear = bool(tip[2] >= CLEAR_TIP_HEIGHT or distance >= MIN_OBJECT_DISTANCE)
+            if (
+                tip[2] >= CLEAR_TIP_HEIGHT
+                or np.linalg.norm(position - tip[:2]) >= MIN_OBJECT_DISTANCE
+            ):
+                break
         yaw = rng.uniform(-np.pi, np.pi)
         world.place_arm(self._play.proprio[row].astype(float))
         world.move_object(position, yaw)

@@ -43,11 +43,6 @@ class EvaluationSettings:
     with_baselines: bool = True
     keep_frames: bool = False
 
-    @property
-    def seeds(self) -> list[int]:
-        """Return the seeds of the scenes."""
-        return [EVALUATION_SEED + self.seed + i for i in range(self.episodes)]
-
 
 def evaluate(
     checkpoint: Checkpoint,
@@ -109,7 +104,9 @@ def run_episodes(
         name: of the planner, for the progress bar.
     """
     results: list[EpisodeRecord] = []
-    with tqdm(settings.seeds, unit='ep', desc=f'{settings.task} {name}') as bar:
+    first = EVALUATION_SEED + settings.seed
+    seeds = range(first, first + settings.episodes)
+    with tqdm(seeds, unit='ep', desc=f'{settings.task} {name}') as bar:
         for seed in bar:
             results.append(run(seed))
             bar.set_postfix(success=f'{sum(r.success for r in results)}/{len(results)}')

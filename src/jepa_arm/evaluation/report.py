@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jepa_arm.core.files import git_hash, machine
 from jepa_arm.sim.tasks import Task
 
 from .episode import EpisodeRecord
@@ -64,9 +63,6 @@ def summarise(
         'limit_violations': sum(r.limit_violations for r in results),
         'measured_violations': sum(r.measured_violations for r in results),
         'failed_seeds': [r.seed for r in results if not r.success],
-        'machine': machine(),
-        'checkpoint': None,
-        'git': git_hash(),
     }
 
 
@@ -100,7 +96,6 @@ def format_report(report: dict[str, Any]) -> str:
         ('image to command', spread(report['obs_to_command_ms'], 'ms')),
         ('limit violations', f'{report["limit_violations"]} of commands, '
                              f'{report["measured_violations"]} of measured joints'),
-        ('machine', report['machine']),
     ]  # fmt: skip
     return '\n'.join(f'{name:18s} {value}' for name, value in rows)
 

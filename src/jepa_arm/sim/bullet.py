@@ -271,7 +271,10 @@ class BulletWorld:
             numSolverIterations=self.config.solver_iterations,
             deterministicOverlappingPairs=1,
         )
-        self._robot = self._load_arm()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'arm.urdf'
+            path.write_text(self.arm.urdf)
+            self._robot = self._bullet.loadURDF(str(path), useFixedBase=True)
         count = self._bullet.getNumJoints(self._robot)
         index = {self._bullet.getJointInfo(self._robot, i)[1].decode(): i for i in range(count)}
         self._joints = [index[name] for name in self.arm.joint_names]
@@ -292,12 +295,6 @@ class BulletWorld:
         self._camera_offset, self._light = np.zeros(3), {}
         self.time, self.has_touched_obstacle = 0.0, False
         self.place_arm(self.arm.home)
-
-    def _load_arm(self) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'arm.urdf'
-            path.write_text(self.arm.urdf)
-            return self._bullet.loadURDF(str(path), useFixedBase=True)
 
     def _add_object(
         self,

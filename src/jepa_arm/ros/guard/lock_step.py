@@ -48,11 +48,9 @@ class LockStepGate:
         wanted = self._requested - EPSILON_S
         if self._requested == NEVER or self.now < wanted:
             return None
-        if has_planner and self._is_control_step(self._requested):
+        tick = round(self._requested / self._time.stream_dt)
+        if has_planner and tick % self._time.ticks == 0:
             is_promised = self._promised >= wanted
             if self._answered < wanted or (is_promised and self._proposed < wanted):
                 return None
         return self._requested
-
-    def _is_control_step(self, stamp: float) -> bool:
-        return round(stamp / self._time.stream_dt) % self._time.ticks == 0

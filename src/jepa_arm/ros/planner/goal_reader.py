@@ -36,7 +36,10 @@ class GoalReader:
             GoalError, ConversionError: the goal is malformed, unknown or outside the workspace.
         """
         if msg.kind == Goal.IMAGE:
-            return self._read_observation(msg, self._image_observation(msg))
+            size = self._camera.width, self._camera.image_size[0]
+            pixels = convert.image_from_msg(msg.image, size)
+            taken_s = convert.to_seconds(msg.image.header.stamp)
+            return self._read_observation(msg, Observation(pixels, self._joints(msg), taken_s))
         if msg.kind == Goal.SAVED:
             return self._read_observation(msg, self._saved_observation(msg.saved_name))
         if msg.kind == Goal.JOINTS:
@@ -70,11 +73,6 @@ class GoalReader:
             goal = replace(goal, position=self._arm.clip_to_workspace(goal.position))
         _check_yaw_tolerance(msg, goal)
         return goal
-
-    def _image_observation(self, msg: Goal) -> Observation:
-        size = self._camera.width, self._camera.image_size[0]
-        pixels = convert.image_from_msg(msg.image, size)
-        return Observation(pixels, self._joints(msg), convert.to_seconds(msg.image.header.stamp))
 
     def _saved_observation(self, name: str) -> Observation:
         if name not in self._saved:
