@@ -265,7 +265,7 @@ def test_a_second_virtual_arm_ends_with_a_reason_before_it_publishes(bench):
     ]
     for other in others:
         _, errors = other.communicate(timeout=60.0)
-        assert other.returncode == EXIT_BAD_SETTING and 'Traceback' not in errors
+        assert other.returncode == EXIT_BAD_SETTING and 'Traceback' not in errors, errors
         assert 'publishes on ROS domain' in errors and 'choose another namespace' in errors
     times = [convert.to_seconds(m.clock) for _, m in bench.clock]
     assert len(times) > 40 and 0.0 < np.diff(times).min() and np.diff(times).max() < 0.5

@@ -54,8 +54,8 @@ class SetpointHistory:
     def at(self, stamp: float, target: FloatArray, delay_steps: int) -> FloatArray:
         """Return the commanded tip position (3,) m in effect at ``stamp`` (s).
 
-        A change takes effect ``delay_steps`` control steps after its decision, so several may
-        still be pending.
+        A change takes effect ``delay_steps`` control steps after its decision. Changes that have
+        not taken effect by ``stamp`` are undone from ``target``.
         """
         setpoint = target
         for change in reversed(self._changes):

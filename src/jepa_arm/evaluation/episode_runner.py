@@ -150,7 +150,7 @@ class EpisodeRunner:
         self.world.close()
 
     def prepare(self, seed: int) -> Scene:
-        """Return the scene of ``seed``, all of whose obstacles the guard then knows."""
+        """Sample the scene of ``seed``, declare its obstacles to the guard, and return it."""
         declared = self._guard_config
         scene = with_obstacles(self.task.sample(seed), declared.obstacles)
         if scene.obstacles != self.guard.config.obstacles:

@@ -63,7 +63,10 @@ class JumpFilter:
         self._jumped = np.zeros(len(velocity_limit))
 
     def filter(self, sample: JointSample) -> JointSample:
-        """Return the newest ``sample`` without all jumps so far."""
+        """Return ``sample`` minus the sum of all jumps since the start.
+
+        A joint jumps when it moves farther between two samples than its velocity limit allows.
+        """
         if self._last is not None:
             step = sample.position - self._last.position
             is_possible = np.abs(step) <= self._limit * max(0.0, sample.stamp - self._last.stamp)

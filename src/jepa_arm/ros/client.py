@@ -428,10 +428,9 @@ class GraphClient:
 
     def has_planner_observed(self, stamp: float) -> bool:
         """Return whether the planner has used an observation of ``stamp`` s or later."""
-        planner = self.planner
-        return (
-            planner is not None and convert.to_seconds(planner.observation_stamp) >= stamp - 1e-6
-        )
+        if self.planner is None:
+            return False
+        return convert.to_seconds(self.planner.observation_stamp) >= stamp - 1e-6
 
     def step(self, control_steps: int = 1) -> float:
         """Advance a virtual arm in lock-step mode and return the simulated time, s.

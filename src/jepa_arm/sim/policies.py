@@ -42,7 +42,13 @@ class Policy(Protocol):
 
 
 def to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
-    """Return the action (3,) from the tip target (3,) m towards ``xy`` (2,) and ``z`` (m)."""
+    """Return the action (3,) in [-1, 1] that moves the tip's setpoint towards a position.
+
+    Args:
+        target: (3,) m, the tip's present setpoint.
+        xy: (2,) m, of the position.
+        z: m, height of the position.
+    """
     return np.clip((np.array([*xy, z]) - target) / ACTION_METRES, -1.0, 1.0)
 
 

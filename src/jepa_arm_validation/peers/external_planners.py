@@ -156,7 +156,13 @@ class PublishedProtocol:
 
 
 def to_solution(problem: PlanningProblem, plan: Tensor, candidates: int) -> Solution:
-    """Return ``plan`` (1, T, A) as the solution of a search that evaluated ``candidates``."""
+    """Convert the ``plan`` (1, T, A) of another package's search to our ``Solution``.
+
+    Args:
+        problem: that the plan solves; gives the plan's cost.
+        plan: actions in [-1, 1].
+        candidates: number of action sequences that the search evaluated.
+    """
     evaluator = CandidateEvaluator(problem, SearchBudget(float('inf')))
     evaluator.evaluate(plan, ['search'])
     return replace(evaluator.solution(), candidates=candidates)

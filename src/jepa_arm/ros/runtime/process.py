@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
@@ -63,7 +63,9 @@ class StopRequest:
         self.is_set = True
 
 
-def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
+def run_node(
+    name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None
+) -> NoReturn:
     """Run a node until a stop signal, then end the process.
 
     ``DUMP_STACKS_SIGNAL`` logs the stacks of all threads. The exit code is 0 after a stop signal
@@ -106,11 +108,11 @@ def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | No
             executor.shutdown(timeout_sec=SPIN_TIMEOUT_S)
         if node is not None:
             node.destroy_node()
-        gc.unfreeze()
-        gc.collect()  # entities that outlive the middleware may crash the process at its exit
         rclpy.try_shutdown()
-    if is_refused:
-        sys.exit(EXIT_BAD_SETTING)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # without finalisers: entities that outlive the middleware may crash the process
+    os._exit(EXIT_BAD_SETTING if is_refused else 0)
 
 
 def _argument_error(error: RuntimeError) -> str:

@@ -97,10 +97,10 @@ class LatentEpisodes:
         self._contact = contact | np.roll(contact, 1)
 
     def span(self, steps: int) -> int:
-        """Return the last minus the first frame of a window.
+        """Return the number of frames from the first to the last frame of a window.
 
         Args:
-            steps: L, model steps without images.
+            steps: L, number of model steps without images.
         """
         return (steps + 1) * self._frame_skip
 
