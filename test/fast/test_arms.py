@@ -163,7 +163,7 @@ def test_limits_are_not_wider_than_those_of_the_urdf(arm):
         j = full.joints[full.getJointId(name)].idx_q
         assert full.lowerPositionLimit[j] <= arm.lower[i] < arm.upper[i]
         assert arm.upper[i] <= full.upperPositionLimit[j]
-        assert arm.velocity_limit[i] < arm.fastest[i] <= full.velocityLimit[j]
+        assert arm.velocity_limit[i] < arm.max_velocity[i] <= full.velocityLimit[j]
 
 
 def test_the_fr3_allows_its_configured_speed_everywhere_within_its_limits():
@@ -249,7 +249,7 @@ def test_the_guard_refuses_violated_limits_excess_speed_and_self_collision(arm):
     far = np.tile(arm.home, (2, 1))
     far[:, 1] = arm.upper[1] + 0.01
     jump = np.tile(arm.home, (2, 1))
-    jump[1, 0] += arm.fastest[0] * TIME.control_dt * 1.1
+    jump[1, 0] += arm.max_velocity[0] * TIME.control_dt * 1.1
     free, folded = folding(anywhere)
     cases = {
         'position_limit': (arm.home, far),

@@ -107,16 +107,22 @@ def test_a_base_link_moved_by_the_joints_is_refused():
     [('position_min', -3.0, -2.0), ('position_max', 3.0, 2.0), ('velocity_max', 2.2, 1.0)],
 )
 def test_a_configuration_may_tighten_a_limit_of_the_urdf_but_not_widen_it(key, wide, tight):
-    urdf = {'position_min': ARM.lower, 'position_max': ARM.upper, 'velocity_max': ARM.fastest}[key]
+    urdf = {
+        'position_min': ARM.lower,
+        'position_max': ARM.upper,
+        'velocity_max': ARM.max_velocity,
+    }[key]
     limit = np.array(urdf)
     limit[0] = wide
     with pytest.raises(ArmError, match=f'panda_joint1: {wide} is wider .*{urdf[0]}'):
         Arm(dataclasses.replace(ARM_CONFIG, **{key: tuple(limit)}))
     limit[0] = tight
     arm = Arm(dataclasses.replace(ARM_CONFIG, **{key: tuple(limit)}))
-    got = {'position_min': arm.lower, 'position_max': arm.upper, 'velocity_max': arm.fastest}[key]
+    got = {'position_min': arm.lower, 'position_max': arm.upper, 'velocity_max': arm.max_velocity}[
+        key
+    ]
     np.testing.assert_array_equal(got, limit)
-    assert arm.velocity_limit[0] == pytest.approx(arm.fastest[0] * ARM_CONFIG.velocity_scale)
+    assert arm.velocity_limit[0] == pytest.approx(arm.max_velocity[0] * ARM_CONFIG.velocity_scale)
 
 
 SLIDER = """<robot name="slider">

@@ -181,7 +181,7 @@ def test_an_unknown_fault_or_value_is_refused(name, duration, value):
 
 def stream_then_silence(with_stop):
     """Targets of a controller that is sent a moving arm's commands, and then nothing."""
-    streamer, controller = JointStreamer(ARM, DT), JointController(ARM.fastest, DT, TIMEOUT)
+    streamer, controller = JointStreamer(ARM, DT), JointController(ARM.max_velocity, DT, TIMEOUT)
     controller.reset(ARM.home)
     targets, sent = [], []
     for i in range(100):

@@ -81,7 +81,7 @@ def test_a_servo_that_catches_up_keeps_the_velocity_limits(
     for _ in range(50):
         world.command(target, np.zeros_like(target))
         world.step()
-        fastest = max(fastest, np.abs(world.joints()[1] / arm.fastest).max())
+        fastest = max(fastest, np.abs(world.joints()[1] / arm.max_velocity).max())
     assert 0.5 < fastest < 1.02  # the solver of the physics is not exact
     np.testing.assert_allclose(world.joints()[0], target, atol=0.01)
 

@@ -35,7 +35,7 @@ from jepa_arm.robot.arm import Arm
 
 from .decision import NO_FEEDBACK, Decision, Evidence, ImaginedMotion, StepFeedback
 from .encoder import ObservationEncoder
-from .goal_images import GoalImages
+from .goal_images import GoalImageReader
 from .obstacle_mask import ObstacleMask
 from .planners import Planners
 from .setpoint_history import SetpointHistory
@@ -101,7 +101,7 @@ class Agent:
             checkpoint, arm, config, seed, optimizer, candidates_per_iteration
         )
         self._yaw_tracker = self.planners.yaw_tracker
-        self.goal_images = GoalImages(checkpoint, arm, config, self._encoder, self.planners)
+        self.goal_images = GoalImageReader(checkpoint, arm, config, self._encoder, self.planners)
         self.goal: Goal | None = None
         self._delay = 0.0
         self._previous_tip_setpoint = self._motion.target
@@ -322,7 +322,7 @@ class Agent:
     ) -> Decision:
         z = self._belief.current()[0]
         start, z_prev, previous_action = self._belief.predict_start()  # predict
-        seen_goal = self._as_probes_see(goal, z)
+        seen_goal = self._with_probe_bias(goal, z)
         subgoal, remaining_path, remaining_approach = self._subgoal(seen_goal, z)
         setpoint = self._motion.joints
         state = StartState(
@@ -365,7 +365,7 @@ class Agent:
         times = np.arange(1, len(waypoints) + 1, dtype=float) * self._time.control_dt
         return Proposal(self.arm.joint_names, waypoints, times, stamp, self.config.valid_for)
 
-    def _as_probes_see(self, goal: Goal, z: Tensor) -> Goal:
+    def _with_probe_bias(self, goal: Goal, z: Tensor) -> Goal:
         """Return ``goal``; a tip goal is shifted by the current error of the tip probe.
 
         The error is the probe's reading minus the known commanded tip position. Without the shift
@@ -376,7 +376,7 @@ class Agent:
         return self._shifted_tip_goal(goal.position, z)
 
     def _shifted_tip_goal(self, position: FloatArray, z: Tensor) -> PositionGoal:
-        """Return a goal for the tip at ``position`` (3,) m, see ``_as_probes_see``."""
+        """Return a goal for the tip at ``position`` (3,) m, see ``_with_probe_bias``."""
         misread = self._read('tip', z) - self._tip_setpoint
         return PositionGoal('tip', position + misread)
 

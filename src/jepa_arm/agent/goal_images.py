@@ -20,7 +20,7 @@ MAX_YAW_STD = 0.15
 """rad; a goal yaw that is read from an image with a larger error is refused."""
 
 
-class GoalImages:
+class GoalImageReader:
     """Reads goals from observations.
 
     The arm is assumed to rest where it was commanded to be.

@@ -54,9 +54,9 @@ class ImageChange(NamedTuple):
         """Return all rows of ``parts``, one after the other."""
         return ImageChange(*map(torch.cat, zip(*parts, strict=True)))
 
-    def rows(self, picked: Tensor | NDArray[np.int64]) -> ImageChange:
-        """Return the ``picked`` rows."""
-        return ImageChange(*(values[picked] for values in self))
+    def rows(self, indices: Tensor | NDArray[np.int64]) -> ImageChange:
+        """Return the ``indices`` rows."""
+        return ImageChange(*(values[indices] for values in self))
 
 
 class ImageChangeDetector:

@@ -63,9 +63,9 @@ class LatentPrediction(NamedTuple):
     predicted: Tensor
     actions: Tensor
 
-    def rows(self, picked: Tensor) -> LatentPrediction:
-        """Return the ``picked`` rows."""
-        return LatentPrediction(*(values[picked] for values in self))
+    def rows(self, indices: Tensor) -> LatentPrediction:
+        """Return the ``indices`` rows."""
+        return LatentPrediction(*(values[indices] for values in self))
 
 
 @dataclass(frozen=True)

@@ -140,18 +140,18 @@ def _parse_blackout(words: list[str] | None) -> Blackout:
 
     if words is None:
         return Blackout()
-    of_way = words[0].endswith('%')
+    by_progress = words[0].endswith('%')
     try:
         begin, duration = float(words[0].removesuffix('%')), float(words[1])
     except ValueError:
         begin = duration = float('nan')
-    end = 100.0 if of_way else float('inf')
+    end = 100.0 if by_progress else float('inf')
     if not (0.0 < begin < end and 0.0 <= duration < float('inf')):
         raise ConfigError(
             '--blackout: expected BEGIN > 0 s, or 1% to 99% of the way, and DURATION >= 0 s, got '
             f'{" ".join(words)}'
         )
-    return Blackout(begin / 100.0 if of_way else begin, duration or float('inf'), of_way)
+    return Blackout(begin / 100.0 if by_progress else begin, duration or float('inf'), by_progress)
 
 
 def bench_plan(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from . import options
 if TYPE_CHECKING:
     from jepa_arm.training.encoding import HeadTraining
 
-OF_THE_WORLD_MODEL = ('out', 'steps', 'restart', 'world_model_only', 'curves', 'install')
+WORLD_MODEL_OPTIONS = ('out', 'steps', 'restart', 'world_model_only', 'curves', 'install')
 
 
 def add_verbs(register: options.Register) -> None:
@@ -134,7 +134,7 @@ def _train_all(
 
 def _train_part(args: argparse.Namespace, config: ModelFile) -> int:
     """Train one part of a checkpoint anew."""
-    options.refuse(args, OF_THE_WORLD_MODEL, 'with --only')
+    options.refuse(args, WORLD_MODEL_OPTIONS, 'with --only')
     if args.only != 'probes':
         options.refuse(args, ('labels', 'scenes'), f'with --only {args.only}')
     if args.only != 'decoder':

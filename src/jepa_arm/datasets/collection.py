@@ -30,7 +30,7 @@ from jepa_arm.sim.scene_sampling import (
 )
 
 from .episodes import EpisodeWriter
-from .worker_pool import Episode, check_output, write_in_parallel
+from .worker_pool import Episode, prepare_output, write_in_parallel
 
 MAX_START_DISTANCE = 0.14
 """m from the object within which the tip starts in half of the episodes."""
@@ -48,7 +48,7 @@ def collect(
         DataError: ``out`` exists, or a worker process could not start or was killed.
         OSError: the disk is full or not writable; episodes already written stay.
     """
-    check_output(out)
+    prepare_output(out)
     lengths = [config.frames] * config.episodes
     contract = make_contract(arm, sim.time)
     writer = EpisodeWriter(out, lengths, contract, config.seed, to_dict(config))

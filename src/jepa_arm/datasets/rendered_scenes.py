@@ -31,7 +31,7 @@ from jepa_arm.sim.scene_sampling import reachable_object_region, sample_object_c
 
 from .collection import sample_scene
 from .episodes import RENDERED_SCENES, DataError, EpisodeFile, EpisodeWriter
-from .worker_pool import Episode, check_output, write_in_parallel
+from .worker_pool import Episode, prepare_output, write_in_parallel
 
 MIN_OBJECT_DISTANCE, CLEAR_TIP_HEIGHT = 0.045, 0.075
 """m: a tip below the height overlaps with an object closer than the distance (x, y)."""
@@ -70,7 +70,7 @@ def render_scenes(
             process could not start or was killed.
         OSError: the disk is full or not writable; what is written stays.
     """
-    check_output(out)
+    prepare_output(out)
     episodes, contract = EpisodeFile(play.path), make_contract(arm, sim.time)
     if episodes.contract != contract:
         raise DataError(

@@ -20,7 +20,7 @@ Episode = dict[str, NDArray]
 """Arrays of an episode by dataset name, see ``episodes``."""
 
 
-def check_output(path: Path) -> None:
+def prepare_output(path: Path) -> None:
     """Create the parent folder of a new file ``path``.
 
     Raises:

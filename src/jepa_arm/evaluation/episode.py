@@ -96,7 +96,12 @@ class EpisodeRecord:
         return self._task.distance(self.state, self._scene)
 
     def add_step(self, state: WorldState, elapsed: float) -> None:
-        """Add the ground truth at the end of a control step, ``elapsed`` s after the start."""
+        """Add the ground truth at the end of a control step, and judge whether the goal is held.
+
+        Args:
+            state: ground truth.
+            elapsed: s since the start of the episode.
+        """
         self.state, self.elapsed = state, elapsed
         self.tip_path = np.vstack([self.tip_path, state.tip_position])
         self.object_path = np.vstack([self.object_path, state.object_position])

@@ -252,7 +252,7 @@ class EpisodeRunner:
                 record.predicted.append(decision.tip_path)
             record.limit_violations += self._is_command_beyond_limits()
             record.measured_violations += exceeds_limits(
-                self.arm, *world.joints(), self.arm.fastest, MEASURED_SLACK
+                self.arm, *world.joints(), self.arm.max_velocity, MEASURED_SLACK
             )
             steps += 1
             record.add_step(world.state(), steps * time_config.control_dt)

@@ -72,7 +72,15 @@ def write_report(
 def episode_pictures(
     result: EpisodeRecord, subject: str, camera: CameraConfig
 ) -> list[ImageArray]:
-    """Return a picture (PANEL_HEIGHT, 2 * w, 3) of each frame: camera with paths, goal image."""
+    """Return one picture (PANEL_HEIGHT, 2 * w, 3) of each frame: the camera beside the goal image.
+
+    The actual path and the predicted path are drawn into the camera's image.
+
+    Args:
+        result: with its frames.
+        subject: 'tip' or 'object', whose path is drawn.
+        camera: of the frames.
+    """
     goal_panel = Panel(result.goal_image, camera)
     goal_panel.mark(result.read_goal, GOAL)
     goal_panel.write('goal')

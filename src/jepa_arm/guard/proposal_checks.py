@@ -134,7 +134,7 @@ def check_joint_limits(proposal: Proposal, context: CheckContext) -> str:
 def check_velocity_limits(proposal: Proposal, context: CheckContext) -> str:
     """Check the mean velocity between waypoints against the joints' velocity limits."""
     speed = np.abs(np.diff(proposal.positions, axis=0)) / context.time.control_dt
-    ratio = speed / context.arm.fastest
+    ratio = speed / context.arm.max_velocity
     if not np.any(ratio > 1.0 + EPSILON):
         return ''
     return f'velocity_limit: {_worst(ratio, context.arm)}: {ratio.max():.2f} of the limit'

@@ -108,8 +108,8 @@ class Arm:
         self.lower = self._tightened('position_min', self.model.lowerPositionLimit, -1.0)
         self.upper = self._tightened('position_max', self.model.upperPositionLimit, 1.0)
         self.effort_limit = self._from_model(self.model.effortLimit)
-        self.fastest = self._tightened('velocity_max', self.model.velocityLimit, 1.0)
-        self.velocity_limit = self.fastest * config.velocity_scale
+        self.max_velocity = self._tightened('velocity_max', self.model.velocityLimit, 1.0)
+        self.velocity_limit = self.max_velocity * config.velocity_scale
         self.braking_limit = np.array(config.acceleration)
         self.acceleration_limit = self.braking_limit * config.acceleration_scale
         self.jerk_limit = np.array(config.jerk) * config.jerk_scale

@@ -197,8 +197,8 @@ def stays_still(testbed: FaultTestbed) -> bool:
     return not testbed.becomes(has_moved, STILL_S)
 
 
-def _check_resumes(testbed: FaultTestbed, goal: SentGoal | None) -> str:
-    """Expect motion by the same goal, or by the next valid proposals."""
+def _check_continues(testbed: FaultTestbed, goal: SentGoal | None) -> str:
+    """Expect that the arm moves on towards the same goal, or follows the next valid proposals."""
     if goal is None:
         return _check_motion(testbed.drive, 'valid proposals do not move it')
     return '' if moves_again(testbed) else f'does not resume by itself: {testbed.outcome(goal)}'
@@ -230,7 +230,7 @@ def _check_reset_or_new_goal(testbed: FaultTestbed, goal: SentGoal | None) -> st
     return _check_reset(testbed, goal)
 
 
-def _check_resume(testbed: FaultTestbed, goal: SentGoal | None) -> str:
+def _check_needs_resume(testbed: FaultTestbed, goal: SentGoal | None) -> str:
     """Expect a held guard that follows nothing until guard/resume."""
     return _check_locked(testbed, 'held', 'guard/resume')
 
@@ -264,14 +264,14 @@ def _has_reason(reported: list[str], beginning: str) -> bool:
 
 
 FOLLOW_UPS: dict[str, tuple[str, Callable[[FaultTestbed, SentGoal | None], str]]] = {
-    'resumes': ('resumes by itself', _check_resumes),
+    'resumes': ('resumes by itself', _check_continues),
     'new goal': ('moves on a new goal only', _check_new_goal),
     'reset': ('latched until guard/reset', _check_reset),
     'reset or new goal': (
         'latched until guard/reset, or the goal ended as SURPRISED',
         _check_reset_or_new_goal,
     ),
-    'resume': ('held until guard/resume', _check_resume),
+    'resume': ('held until guard/resume', _check_needs_resume),
 }
 """What must follow a stop: in words, and a check that returns the deviation, '' without one. It
 gets the goal that moved the arm, None if proposals of the testbed did."""

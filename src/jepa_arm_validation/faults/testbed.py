@@ -192,7 +192,7 @@ class FaultTestbed:
         sleep(SETTLE_S)
 
     def stop_joints(self, duration: float) -> float:
-        """Stop the joint states for ``duration`` s; return the arrival of the last one, s."""
+        """Stop the joint states for ``duration`` s; return the time (s) of the last one."""
         self.inject('joints_stop', duration)
         sleep(5 * self.time.stream_dt)
         return self._joints[-1][0]

@@ -108,7 +108,10 @@ class ObstacleConstraints:
                 )
 
     def depth(self, subject: str, path: Tensor) -> Tensor:
-        """Return the missing clearance (...) m at positions (..., 3) m of ``subject``."""
+        """Return by how much ``subject`` violates the margin, (...) m, at positions (..., 3) m.
+
+        It is 0 where the margin to every obstacle is kept.
+        """
         centre, half, rotation = self._tensors[subject]
         if not len(centre):
             return torch.zeros(path.shape[:-1])

@@ -68,7 +68,7 @@ class LocalSearch:
         return candidates.clamp(-1.0, 1.0)
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return coloured noise (count, T, A) with standard deviations from fine to coarse."""
+        """Return coloured noise (count, T, A) of ``count`` standard deviations in random order."""
         config, contract = self._config, self._contract
         steps = config.horizon * contract.time.frame_skip
         noise = coloured_noise(

@@ -120,7 +120,7 @@ class EpisodeObserver:
         self._tips.append((sample.stamp, self._arm.tip_position(sample.position)))
         self.is_moving = self.is_moving or bool(np.abs(sample.velocity).max() > IN_MOTION)
         self.record.measured_violations += exceeds_limits(
-            self._arm, sample.position, sample.velocity, self._arm.fastest, MEASURED_SLACK
+            self._arm, sample.position, sample.velocity, self._arm.max_velocity, MEASURED_SLACK
         )
         self._add_steps()
 

@@ -56,7 +56,7 @@ class SceneObstacles:
         self._folder.cleanup()
 
     def declare(self, obstacles: tuple[ObstacleConfig, ...]) -> None:
-        """Replace the file atomically, so that a reader gets either the old or the new one."""
+        """Write a guard configuration with ``obstacles``, replacing the old file atomically."""
         config = replace(load(GuardConfig, config_path('guard.yaml')), obstacles=obstacles)
         part = self.path.with_suffix('.part')
         part.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))

@@ -195,7 +195,13 @@ class PauseMonitor:
             self._drained_at = now + DRAIN_S
 
     def try_restart(self, guard: Guard, sample: JointSample, now: float) -> None:
-        """Restart ``guard`` where ``sample``, received at ``now`` (s), measured the arm."""
+        """Restart ``guard`` from the measured joints, if they are newer than the pause.
+
+        Args:
+            guard: to restart.
+            sample: measured joints.
+            now: s, when ``sample`` was received.
+        """
         if now < self._drained_at or not np.all(np.isfinite(sample.position)):
             return
         if restart_at(guard, sample.position, now, self.reason):

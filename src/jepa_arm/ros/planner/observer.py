@@ -144,7 +144,7 @@ class Observer:
             self._wrist = WristCamera(arm, camera, limits.max_clipped, topic)
         self._changed = Condition()
         self._joints: deque[JointSample] = deque(maxlen=MAX_JOINT_SAMPLES)
-        self._jump_filter = JumpFilter(arm.fastest)
+        self._jump_filter = JumpFilter(arm.max_velocity)
         self._moved: deque[JointSample] = deque(maxlen=MAX_JOINT_SAMPLES)
         self._joints_at = self._image_at = self._stamp_changed_at = -np.inf
         self._joints_fault = self.camera_fault = ''

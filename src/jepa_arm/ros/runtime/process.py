@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
@@ -63,9 +63,7 @@ class StopRequest:
         self.is_set = True
 
 
-def run_node(
-    name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None
-) -> NoReturn:
+def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | None = None) -> None:
     """Run a node until a stop signal, then end the process.
 
     ``DUMP_STACKS_SIGNAL`` logs the stacks of all threads. The exit code is 0 after a stop signal

@@ -62,7 +62,8 @@ class JointController:
         """Follow ``trajectory`` from time ``now`` (s) on.
 
         Raises:
-            CommandError: it is not finite, not ordered, over, or does not begin here.
+            CommandError: it is not finite, its times do not increase, it has ended already, or it
+                does not start at the present position.
         """
         if len(trajectory.times) == 0:
             self._hold(self._position, now)

@@ -148,7 +148,7 @@ class SimNode(Node):
         arm = self._arm.config.name
         Diagnostics(self, self._problems, self._values, hardware_id=lambda: arm)
         if self._lock_step:
-            create_steady_timer(self, REPEAT_S, 0.0, self._check_answers)
+            create_steady_timer(self, REPEAT_S, 0.0, self._repeat_requests)
         mode = 'lock-step' if self._lock_step else 'real time'
         name = self._virtual.task.config.name
         self.get_logger().info(f'{name}, seed {self._virtual.seed}, {mode}')
@@ -213,8 +213,8 @@ class SimNode(Node):
             self._sensors.publish_joints()
             self._finish_step('')
 
-    def _check_answers(self) -> None:
-        """Repeat a request that got no answer, as best-effort messages may be lost."""
+    def _repeat_requests(self) -> None:
+        """Repeat unanswered requests, since best-effort messages may be lost; give up in the end."""
         now = monotonic()
         if self._ticks_to_go == 0:
             self._sensors.publish_joints()

@@ -324,4 +324,4 @@ def _summary(file: McapWriter, seconds: float, recorder: Recorder) -> str:
 
 
 def _taken_by_polling(message: Any) -> None:
-    """Serve as the callback of a subscription whose messages are taken by ``take``."""
+    """Do nothing: rclpy wants a callback, but the recorder polls its subscriptions itself."""

@@ -114,7 +114,7 @@ class RerunDrawing:
         self._log(msg, 'object', boxes)
 
     def draw_markers(self, msg: MarkerArray) -> None:
-        """Draw path, candidates and goal, or remove them from the last stamp on."""
+        """Draw the plan's path, its candidates and the goal; a DELETE marker removes them."""
         for marker in msg.markers:
             if marker.action not in (Marker.DELETE, Marker.DELETEALL):
                 self._draw_marker(marker)

@@ -285,7 +285,11 @@ class BeliefErrors(NamedTuple):
 def belief_errors(
     checkpoint: Checkpoint, heads: BeliefHeads, windows: LatentWindows
 ) -> BeliefErrors:
-    """Return the errors of all N = B * (L + 1) beliefs along ``windows``, window by window."""
+    """Return the position errors of the N = B * (L + 1) beliefs along B ``windows``.
+
+    Each belief starts from the image at the beginning of its window and goes L model steps without
+    images. The results are in the order of the windows.
+    """
     with torch.inference_mode():
         beliefs = torch.cat([windows.z[:, 1:2], blind_beliefs(heads, windows)], dim=1)
         read = torch.stack(checkpoint.probes.read_both(beliefs), 2)
