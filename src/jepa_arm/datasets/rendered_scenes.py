@@ -121,10 +121,8 @@ class SceneRenderer:
         while True:
             row, position = self._sample(rng)
             tip = self._play.tip_position[row]
-            if (
-                tip[2] >= CLEAR_TIP_HEIGHT
-                or np.linalg.norm(position - tip[:2]) >= MIN_OBJECT_DISTANCE
-            ):
+            distance = np.linalg.norm(position - tip[:2])
+            if tip[2] >= CLEAR_TIP_HEIGHT or distance >= MIN_OBJECT_DISTANCE:
                 break
         yaw = rng.uniform(-np.pi, np.pi)
         world.place_arm(self._play.proprio[row].astype(float))

@@ -75,10 +75,8 @@ class BulletWorld:
         self.config = config
         self._mode = pybullet.GUI if gui else pybullet.DIRECT
         self._bullet = _PhysicsServer(self._mode)
-        self._max_efforts, self._max_velocities = (
-            arm.effort_limit.tolist(),
-            arm.max_velocity.tolist(),
-        )
+        self._max_efforts = arm.effort_limit.tolist()
+        self._max_velocities = arm.max_velocity.tolist()
         self._robot = self._object = -1
         self._joints: list[int] = []
         self._obstacles: list[int] = []

@@ -214,7 +214,7 @@ class SimNode(Node):
             self._finish_step('')
 
     def _repeat_requests(self) -> None:
-        """Repeat unanswered requests, since best-effort messages may be lost; give up in the end."""
+        """Repeat unanswered requests, as best-effort messages may be lost; give up in the end."""
         now = monotonic()
         if self._ticks_to_go == 0:
             self._sensors.publish_joints()
