@@ -25,7 +25,7 @@ NAMES = ('a', 'b')
 LIMITS = PlannerSettings(max_image_age=0.2, max_joint_age=0.1, max_clipped=0.3)
 ARM = SimpleNamespace(
     joint_names=NAMES,
-    fastest=np.array([2.0, 2.0]),
+    max_velocity=np.array([2.0, 2.0]),
     tip_position=lambda joints: np.array([0.5, 0.3 * joints[0], 0.03]),  # across the view
 )
 

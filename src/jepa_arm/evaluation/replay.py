@@ -129,7 +129,7 @@ class Replay:
         return replayed
 
     def _replay(self, step: RecordedStep) -> ReplayedStep:
-        """Decide one step again."""
+        """Let the agent plan again at one recorded step."""
         while self._pending_goals and self._pending_goals[0][1].published <= step.published:
             self._start_goal(*self._pending_goals.popleft())
         is_idle = step.state is PlannerState.IDLE and not step.has_plan

@@ -78,7 +78,7 @@ class Arm:
     Attributes:
         joint_names: of the J joints, in the order of joint vectors.
         lower, upper: (J,) rad, position limits of the URDF, tightened by ``config``.
-        fastest: (J,) rad/s, velocity limit of the URDF, tightened by ``config``.
+        max_velocity: (J,) rad/s, velocity limit of the URDF, tightened by ``config``.
         velocity_limit, acceleration_limit, jerk_limit: (J,) rad/s, rad/s^2, rad/s^3, limits of
             planned motion: the hardware limits times the configured scales.
         braking_limit: (J,) rad/s^2, the whole acceleration limit, for stops.

@@ -128,7 +128,7 @@ class FrozenImageDetector:
     def _begin(
         self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float
     ) -> None:
-        """Count motion from here on."""
+        """Start to accumulate motion from the present joints and image."""
         self._image, self._joints, self._moved = image, joints, moved
         self._resting_pixel, self._rests_since = self._pixel(joints), stamp
 

@@ -200,7 +200,7 @@ class OrnsteinUhlenbeckNoise:
         self._value = rng.normal(0.0, sigma, 3)
 
     def next(self) -> FloatArray:
-        """Return the next value."""
+        """Advance the process by one step and return its value (3,)."""
         kick = self._sigma * np.sqrt(1.0 - self._decay**2)
         self._value = self._decay * self._value + self._rng.normal(0.0, kick, 3)
         return self._value

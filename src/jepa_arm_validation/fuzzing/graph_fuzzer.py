@@ -314,7 +314,10 @@ class GraphFuzzer:
             self._violations.append(f'recovery: {error}')
 
     def _reach_goal(self) -> str:
-        """Return the outcome of the last attempt at a normal goal, without pending requests."""
+        """Send a normal goal up to ``ATTEMPTS`` times; return the outcome of the last attempt.
+
+        Pending hostile requests are waited for first.
+        """
         deadline = monotonic() + 2.0 * ANSWER_S
         while self._pending and monotonic() < deadline:
             self._pause(0.1)

@@ -241,7 +241,7 @@ class Supervisor:
 
 
 def _is_publishing(spec: NodeSpec, observer: Node) -> bool:
-    """Return whether a node of that name publishes its ``ready_topic``."""
+    """Return whether the node of ``spec`` publishes its ``ready_topic``."""
     space = observer.get_namespace()
     infos = observer.get_publishers_info_by_topic(f'{space.rstrip("/")}/{spec.ready_topic}')
     return any((i.node_name, i.node_namespace) == (spec.name, space) for i in infos)

@@ -155,7 +155,7 @@ class Observer:
         self.image_rate, self.joint_rate = RateMeter(), RateMeter()
 
     def put_image(self, msg: Image) -> None:
-        """Take an image."""
+        """Store the newest image and wake the threads that wait for it."""
         self.image_rate.count()
         with self._changed:
             if self._image is None or msg.header.stamp != self._image.header.stamp:
@@ -164,14 +164,14 @@ class Observer:
             self._changed.notify_all()
 
     def put_wrist_image(self, msg: Image) -> None:
-        """Take an image of the wrist camera, which the model must have."""
+        """Store the newest image of the wrist camera, which the model must have."""
         assert self._wrist is not None
         with self._changed:
             self._wrist.image = msg
             self._changed.notify_all()
 
     def put_joints(self, msg: JointState, queue_delay: float = 0.0) -> None:
-        """Take a joint state that arrived ``queue_delay`` s ago."""
+        """Check and store a joint state that arrived ``queue_delay`` s ago."""
         self.joint_rate.count()
         try:
             sample = convert.joints_from_msg(msg, self._names)
@@ -379,7 +379,7 @@ class ObservationHistory:
         return monotonic() - self._blind_since
 
     def end_blindness(self) -> None:
-        """Record that there was something to plan from."""
+        """Record that observations are available again."""
         self._blind_since = None
 
 

@@ -112,7 +112,7 @@ class ProgressMonitor:
         self.stuck, self.nearest = 0.0, np.inf
 
     def restart_clock(self) -> None:
-        """Restart the time without progress with the next plan."""
+        """Count the time without progress from the next plan on."""
         self._last_stamp, self.stuck = None, 0.0
 
     @property

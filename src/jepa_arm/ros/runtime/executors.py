@@ -54,7 +54,7 @@ class ManualGroup(CallbackGroup):
         return not isinstance(entity, Subscription)
 
     def beginning_execution(self, entity: Any) -> bool:
-        """Allow every execution."""
+        """Return True: callbacks of this group may always be executed."""
         return True
 
     def ending_execution(self, entity: Any) -> None:

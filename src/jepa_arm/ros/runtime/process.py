@@ -84,7 +84,6 @@ def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | No
     faulthandler.register(DUMP_STACKS_SIGNAL)
     end_with_starter()
     node = executor = None
-    is_refused = False
     try:
         node = make()
         tolerate_invalid_requests(node)
@@ -97,8 +96,12 @@ def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | No
     except (ExternalShutdownException, KeyboardInterrupt):
         pass
     except SETTING_ERRORS as error:
-        print(f'{name}: {error}', file=sys.stderr)
-        is_refused = True  # exit below: an exception in flight would keep the half-built node
+        print(f'{name}: {error}', file=sys.stderr, flush=True)
+        if node is not None:
+            for publisher in list(node.publishers):
+                node.destroy_publisher(publisher)
+        # no further cleanup: Fast DDS may crash if it is shut down while it discovers other nodes
+        os._exit(EXIT_BAD_SETTING)
     finally:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -108,9 +111,7 @@ def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | No
             node.destroy_node()
         rclpy.try_shutdown()
     sys.stdout.flush()
-    sys.stderr.flush()
-    # without finalisers: entities that outlive the middleware may crash the process
-    os._exit(EXIT_BAD_SETTING if is_refused else 0)
+    os._exit(0)  # without finalisers: entities that outlive the middleware may crash the process
 
 
 def _argument_error(error: RuntimeError) -> str:
