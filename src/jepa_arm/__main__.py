@@ -1,4 +1,4 @@
-"""``python -m jepa_arm`` is ``jepa-arm``."""
+"""Entry point of ``python -m jepa_arm``, the same as the command ``jepa-arm``."""
 
 import sys
 

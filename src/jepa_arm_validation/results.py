@@ -1,4 +1,4 @@
-"""Result files: one JSON file per run, written atomically, so that interrupted work resumes."""
+"""Result files: one JSON file per run, written atomically, so that interrupted work can resume."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jepa_arm.config import ConfigError
 
 
 def select(what: str, names: Collection[str], known: Iterable[str]) -> list[str]:
-    """Return those of the ``known`` names that are in ``names``, all of them for no names.
+    """Return the ``known`` names that are in ``names``, or all of them if ``names`` is empty.
 
     Raises:
-        ConfigError: a name is unknown; ``what`` tells what it is to name.
+        ConfigError: a name is unknown; ``what`` says in the message what the names stand for.
     """
     known = list(known)
     if unknown := sorted(set(names) - set(known)):
@@ -36,7 +36,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def load_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result in ``path``, None if the file does not exist.
+    """Return the result in ``path``, or None if the file does not exist.
 
     Raises:
         ConfigError: the result was made with other settings than ``settings``.
@@ -53,7 +53,7 @@ def load_result(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Replace the file ``path``; a killed process leaves the old or the new file, never half."""
+    """Replace the file ``path`` atomically: a killed process leaves the old or the new file."""
     partial = path.with_name(path.name + '.partial')
     partial.write_text(json.dumps(result) + '\n')
     os.replace(partial, path)

@@ -27,7 +27,7 @@ class Trained:
 
     Attributes:
         model: in eval mode, without gradients, rounded as in a checkpoint.
-        training, held_out: indices of the episodes of the split.
+        training, held_out: indices of the training and of the held-out episodes.
         steps: optimiser steps made. frames_per_s: training frames per second of processor time.
     """
 
@@ -43,14 +43,14 @@ def train_for(
 ) -> Trained:
     """Train a world model for ``processor_s`` seconds of this process's processor time.
 
-    Other processes on the machine do not count. The learning rate follows its whole schedule,
+    Time used by other processes does not count. The learning rate follows its whole schedule,
     however many steps are made. Nothing is saved and no gates are applied.
 
     Args:
         episodes: training data.
         out: empty folder for this run.
-        config: of model and training; ``train.steps`` only sets the share of the warm-up.
-        seed: of weights, windows, projections and split.
+        config: model and training; ``train.steps`` only sets the share of the warm-up.
+        seed: seed of weights, windows, projections and split.
         processor_s: s.
 
     Raises:

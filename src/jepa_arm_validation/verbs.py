@@ -1,7 +1,7 @@
 """Validation verbs of the command line: faults, fuzz, soak, ablate, and four benchmarks.
 
-The main command finds ``add_verbs`` through the entry point group ``jepa_arm.verbs``. A verb
-imports what it runs when it runs, so that ``jepa-arm --help`` stays fast.
+The main command finds ``add_verbs`` through the entry point group ``jepa_arm.verbs``. Each verb
+imports its code only when it runs, so that ``jepa-arm --help`` stays fast.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _run_faults(args: argparse.Namespace) -> int:
 
 
 def _run_fuzz_core(args: argparse.Namespace) -> int:
-    """Send hostile messages to the guard's core, in this process."""
+    """Send hostile messages to the guard's core, without ROS 2."""
     from jepa_arm_validation.fuzzing.guard_fuzzer import fuzz_core
 
     return _finish(args, fuzz_core(args.count, args.seed, args.arm, args.workers))
@@ -226,13 +226,13 @@ def _run_ablate(args: argparse.Namespace) -> int:
 
 
 def _prepare_ros() -> None:
-    """Set up ROS 2 for tests that kill processes, which would leave shared memory locked."""
+    """Set up ROS 2 without shared memory, which processes killed by tests would leave locked."""
     from jepa_arm.ros.runtime.environment import prepare_ros
 
     prepare_ros(shares_memory=False)
 
 
 def _finish(args: argparse.Namespace, report: dict[str, Any]) -> int:
-    """Print and save a report; return 1 if it holds violations."""
+    """Print and save a report; return 1 if it has violations, else 0."""
     options.report_figures(args, report)
     return 1 if report['violations'] else 0

@@ -43,20 +43,20 @@ from .setpoint_history import SetpointHistory
 EQUAL_RAD = 1e-9
 """Joint vectors closer than this are treated as equal."""
 MAX_YAW_STD = 0.2
-"""rad; a yaw read with a larger std is not used to predict the object while no image comes."""
+"""rad; yaw readings with a larger std are not used to predict the object between images."""
 MAX_DELAY_S = 0.4
-"""Longest delay from an observation to its command that is planned for."""
+"""Longest delay (s) from observation to command that is compensated; longer ones are capped."""
 MAX_IMAGINED_STEPS = 100
-"""Largest number of model steps imagined."""
+"""Largest number of model steps that ``Agent.imagine`` accepts."""
 
 
 class Agent:
     """Plans joint trajectories towards a goal inside a learned world model.
 
     Attributes:
-        checkpoint, arm, config: as given.
+        checkpoint, arm, config: the constructor's arguments.
         goal: goal pursued from the next step on; None: hold.
-        planners: searches for position goals and pose goals.
+        planners: the planners for position goals and for pose goals.
         goal_images: reads goals from observations.
     """
 
@@ -119,7 +119,7 @@ class Agent:
         self._subgoals = SubgoalPlanner(constraints, self._time.control_dt)
 
     def check_goal(self, goal: Goal) -> None:
-        """Prepare the planner for a goal, which takes seconds for the first one with a yaw.
+        """Check ``goal`` and prepare the planner for it; the first goal with a yaw takes seconds.
 
         Raises:
             GoalError: the goal lies in a declared obstacle, or asks for a yaw that the checkpoint
@@ -128,15 +128,15 @@ class Agent:
         self.planners.check(goal)
 
     def set_goal(self, goal: Goal | None) -> None:
-        """Pursue ``goal`` from the next step on; None holds."""
+        """Pursue ``goal`` from the next step on; None: hold the arm."""
         wanted_yaw, self.goal = self._wants_yaw, goal
         if self._yaw_tracker is not None and not (wanted_yaw and self._wants_yaw):
-            self._yaw_tracker.reset()  # the yaw was not tracked meanwhile
+            self._yaw_tracker.reset()  # the yaw is tracked only during pose goals
         self._subgoals.reset()
         self.planners.reset()
 
     def reset(self, joints: FloatArray) -> None:
-        """Forget belief, goal and warm start; the arm stands at ``joints`` (J,) rad."""
+        """Forget belief, goal and warm start, with the arm at rest at ``joints`` (J,) rad."""
         self._belief.reset()
         self._image_change.reset()
         self.goal = None
@@ -151,12 +151,12 @@ class Agent:
         """Observe, encode, predict, plan: return the proposal for one observation.
 
         Args:
-            observation: newer than the last one; only joints if no image came, in which case the
-                belief is propagated by prediction.
-            feedback: what happened since the last step.
+            observation: newer than the last one. If no image came, the measured joints alone; the
+                belief is then propagated by prediction.
+            feedback: events since the last step, and conditions for this one.
 
         Raises:
-            BlindError: there is no image and no belief to propagate.
+            BlindError: there is no image and the belief cannot be propagated without one.
             ValueError: the image or joints have the wrong size, or the stamp is not newer.
         """
         self._apply(feedback)
@@ -205,10 +205,10 @@ class Agent:
 
     @torch.inference_mode()
     def imagine(self, actions: FloatArray) -> ImaginedMotion:
-        """Return what the world model predicts from the current belief; nothing moves.
+        """Return the motion predicted under ``actions`` from the current belief, without moving.
 
         Args:
-            actions: (T * A,) in [-1, 1], one control step after the other.
+            actions: (T * A,) in [-1, 1], A values per control step.
 
         Raises:
             BlindError: no image has come yet.
@@ -226,12 +226,12 @@ class Agent:
 
     @torch.inference_mode()
     def tip_paths(self, latents: Tensor) -> FloatArray:
-        """Return the tip positions (N, H, 3) m in predicted ``latents`` (N, H, D)."""
+        """Return the tip positions (N, H, 3) m that the probe reads from ``latents`` (N, H, D)."""
         return self._probes.read('tip', latents).numpy().astype(float)
 
     @property
     def setpoint(self) -> FloatArray:
-        """(J,) rad, joints that the last decision commands."""
+        """(J,) rad, joint positions commanded by the last decision."""
         return self._motion.joints
 
     def snapshot(self) -> BeliefSnapshot | None:
@@ -240,10 +240,10 @@ class Agent:
 
     @torch.inference_mode()
     def restore(self, snapshot: BeliefSnapshot, now: JointSample) -> None:
-        """Restore a belief, assuming that only the arm has moved since, to the joints ``now``.
+        """Restore the belief from ``snapshot``, propagated to ``now``, see ``belief.restore``.
 
         Raises:
-            RestoreError, BlindError: it cannot be propagated to ``now``; nothing has changed.
+            RestoreError, BlindError: propagation to ``now`` fails; the belief is unchanged.
         """
         belief = self._belief.copy()
         restore(belief, snapshot, self.arm, self._time, now)
@@ -252,7 +252,7 @@ class Agent:
     # ---------------------------------------------------------------- observe and encode
 
     def _apply(self, feedback: StepFeedback) -> None:
-        """Bring belief and setpoint up to date with what happened since the last step."""
+        """Update belief and setpoint with the feedback since the last step."""
         if feedback.sent_at is not None:
             self._setpoints.mark_applied(feedback.sent_at)
         for observation in feedback.late_observations:
@@ -263,7 +263,7 @@ class Agent:
         self._delay = feedback.delay
 
     def _start_from(self, setpoint: FloatArray, is_continued: bool) -> None:
-        """Plan from the commanded joints ``setpoint`` (J,), even if another was decided last."""
+        """Plan from ``setpoint`` (J,) rad, the joints really commanded, not those decided last."""
         if not is_continued:
             self._restart_from(setpoint)
         elif np.abs(setpoint - self._motion.joints).max() > EQUAL_RAD:
@@ -272,7 +272,7 @@ class Agent:
             self._belief.replace_last_action(torch.tensor(moved, dtype=torch.float32))
 
     def _restart_from(self, joints: FloatArray) -> None:
-        """Plan from ``joints`` (J,), where the arm is held and no command is under way."""
+        """Plan anew from ``joints`` (J,) rad, where the arm is held without a pending command."""
         self._motion.reset(joints)
         self._previous_tip_setpoint = self._motion.target
         self._setpoints.reset()
@@ -293,7 +293,7 @@ class Agent:
         return Evidence(before, encoded, torch.tensor(recent[None], dtype=torch.float32))
 
     def _proprioception(self, joints: FloatArray, stamp: float) -> Tensor:
-        """Return the proprioception (1, P) of an arm at ``joints`` (J,) at ``stamp`` (s)."""
+        """Update the delay; return the proprioception (1, P) of ``joints`` (J,) at ``stamp``."""
         steps = min(self._delay, MAX_DELAY_S) / self._time.control_dt
         whole = max(0, math.ceil(steps - 1e-6) - 1)
         # the fraction is in (0, 1], or 0 without delay
@@ -304,7 +304,7 @@ class Agent:
         return self._encoder.proprioception(joints, self._tip_setpoint)
 
     def _yaw_reader(self, encoded: EncodedObservation) -> YawReader | None:
-        """Return a function that reads the object's yaw (rad) from the image, if possible."""
+        """Return a function that reads the yaw (rad) from the image; None without a yaw probe."""
         tracker = self._yaw_tracker
         if tracker is None:
             return None
@@ -352,9 +352,9 @@ class Agent:
         """Record the plan's first action as commanded; return the proposal for ``stamp`` (s)."""
         actions = plan.actions.numpy().astype(float)
         if self._motion.is_outside:
-            actions[0] = 0.0  # first back into the workspace by the shortest way
+            actions[0] = 0.0  # only return to the workspace, by the shortest way
         elif plan.is_blocked:
-            actions[:] = 0.0  # no candidate keeps out of the obstacles
+            actions[:] = 0.0  # every candidate runs into an obstacle: stay
         self._previous_tip_setpoint = self._motion.target
         self._setpoints.add(stamp, self._previous_tip_setpoint, stamp + self._delay)
         first = self._motion.apply(actions[0])
@@ -381,10 +381,10 @@ class Agent:
         return PositionGoal('tip', position + misread)
 
     def _subgoal(self, goal: Goal, z: Tensor) -> tuple[Goal, float, float]:
-        """Return the subgoal to plan for, and the remaining path and approach (m).
+        """Return the subgoal to plan for, and the remaining lengths (m) of path and approach.
 
-        The tip is sent ahead if obstacles lie between it and its place behind the object, or if
-        the object comes no nearer.
+        The tip must first reach its place behind the object if obstacles lie in between, or if
+        the push has stalled.
         """
         has_obstacles, tip = self.planners.constraints is not None, self._motion.target
         if isinstance(goal, LatentGoal) or (goal.subject == 'tip' and not has_obstacles):
@@ -401,7 +401,7 @@ class Agent:
         return replace(goal, position=leg.position), leg.remaining_path, np.nan
 
     def _obstacle_constraints(self, obstacles: Sequence[ObstacleConfig]) -> ObstacleConstraints:
-        """Return the regions that tip and object must stay in, and out of."""
+        """Return the constraints from ``obstacles``, margins and bounds on tip and object."""
         arm, config = self.arm, self.config
         margins = {'object': config.object_margin, 'tip': config.tip_margin}
         workspace = np.stack([arm.workspace_min, arm.workspace_max])
@@ -430,7 +430,7 @@ class Agent:
         return float(self._belief.position_std()[SUBJECTS.index(self.goal.subject)])
 
     def _risk(self, plan: Plan, start: Tensor) -> float:
-        """Probability that arm and object touch within ``plan``; NaN without belief heads."""
+        """Highest contact probability of arm and object in ``plan``; NaN without belief heads."""
         if self._heads is None:
             return np.nan
         before = torch.cat([start.view(1, -1), plan.latents[:-1]])
@@ -441,10 +441,10 @@ class Agent:
         return self._probes.read(subject, z)[0].numpy().astype(float)
 
     def _distance(self, z: Tensor, goal: Goal, joints: FloatArray | None = None) -> float:
-        """Return the distance to ``goal`` in m, for a latent goal in latent units.
+        """Return the distance to ``goal`` in m, or in latent units for a latent goal.
 
         Args:
-            z: (1, D). joints: (J,) rad, measured; if given, they tell where the tip is.
+            z: (1, D). joints: (J,) rad, measured; if given, they determine the tip position.
         """
         if isinstance(goal, LatentGoal):
             return float(np.mean((z[0].numpy() - goal.latent) ** 2) ** 0.5)
@@ -457,11 +457,11 @@ def action_blocks(actions: FloatArray, contract: Contract) -> Tensor:
     """Return control actions as (1, H, K*A) blocks, one per model step.
 
     Args:
-        actions: (H * K * A,) in [-1, 1], one control step after the other.
-        contract: of the model.
+        actions: (H * K * A,) in [-1, 1], A values per control step.
+        contract: the model's contract.
 
     Raises:
-        ValueError: no whole number of model steps, too many, or out of range.
+        ValueError: ``actions`` are no whole number of model steps, too many, or out of range.
     """
     steps, rest = divmod(actions.size, contract.block_width)
     if rest or not 1 <= steps <= MAX_IMAGINED_STEPS:

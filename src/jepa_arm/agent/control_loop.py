@@ -38,13 +38,13 @@ class ControlLoop:
 
         Args:
             agent, guard, robot: already reset to the same joints.
-            ticks: of the command stream in a control step.
+            ticks: number of guard ticks per control step.
             delay: s from an observation until the guard has the proposal.
             is_delay_known: whether the agent plans for ``delay``.
         """
         self._agent, self._guard, self._robot, self._ticks = agent, guard, robot, ticks
         self._delay = delay
-        self._sent: deque[tuple[float, Proposal]] = deque()  # with the times of arrival
+        self._sent: deque[tuple[float, Proposal]] = deque()  # arrival times and proposals
         self._known_delay = delay if is_delay_known else 0.0
         self._held_at: FloatArray | None = None
 
@@ -52,7 +52,7 @@ class ControlLoop:
         """Run one control step and return its decision.
 
         Args:
-            is_blind: no image is available in this step.
+            is_blind: whether the agent gets only the measured joints, without an image.
 
         Raises:
             PlanningError: the agent found no plan.
@@ -73,7 +73,7 @@ class ControlLoop:
         return decision
 
     def _tick(self) -> None:
-        """Let the guard check what arrived and command the robot for one tick."""
+        """Let the guard check newly arrived proposals and command the robot for one tick."""
         guard, robot = self._guard, self._robot
         while self._sent and self._sent[0][0] <= robot.time + 1e-6:
             _, proposal = self._sent.popleft()
@@ -86,6 +86,6 @@ class ControlLoop:
         robot.step()
 
     def _replan_from_held_joints(self) -> None:
-        """Start the next plan where the guard holds the arm, as it dropped the last proposal."""
+        """Start the next plan where the guard holds the arm, because it dropped the proposals."""
         if self._guard.command is not None:
             self._held_at = self._guard.command.position

@@ -22,7 +22,7 @@ class StepFeedback:
     Attributes:
         setpoint: (J,) rad, commanded joints to plan from; None: those of the last decision.
         is_continued: whether the next plan continues the last one. Otherwise its warm start and
-            the actions that are under way are dropped.
+            the actions in progress are dropped.
         late_observations: observations that arrived after a plan was made without them, oldest
             first. Those that are not newer than the newest image are ignored.
         sent_at: s, time at which the last proposal was sent; None: it follows from ``delay``.
@@ -71,26 +71,27 @@ class Decision:
     Attributes:
         proposal: the joint trajectory to execute; None: hold.
         problem: why there is no plan although there is a goal; empty otherwise.
-        plan: in latent space; None without a goal.
+        plan: the plan in latent space; None without a goal, or if none was found.
         setpoint: (J,) rad, commanded joints at which the plan starts.
         is_continued: whether the plan continues the one before it.
         distance: m (latent units for a latent goal) to the goal, read from the belief; NaN
             without a goal.
         remaining_path: m, remaining length of the path of the goal's subject around declared
             obstacles; NaN without obstacles.
-        remaining_approach: m, remaining length of the tip's path to where it can push; NaN
-            unless it has to go around something first.
+        remaining_approach: m, remaining length of the tip's path to its place behind the
+            object; NaN unless the tip must go there first.
         yaw_error: rad, remaining yaw error of the object; NaN if the goal has no yaw.
         surprise: improbability of the observation; 1 is the alarm threshold. NaN without an
             image, and without belief heads.
         surprise_channel: the most surprising channel, see ``belief_heads.CHANNELS``.
         predicted_distance: as ``distance``, at the plan's end.
         position_std: m, predicted standard deviation of the goal subject's position per axis.
-        risk: probability that arm and object touch within the plan.
+        risk: highest predicted probability of contact between arm and object in the plan.
         tip_path: (H, 3) m, tip positions read from the predicted latents.
         decided_at: s, ``time.perf_counter`` when the decision was made.
         evidence: the observation and the belief before it; None without an image.
-        goal: the goal as the probes see it. start: (1, D) latent at which the plan starts.
+        goal: the goal; a tip goal is shifted by the current error of the tip probe.
+        start: (1, D) latent at which the plan starts.
     """
 
     proposal: Proposal | None
@@ -140,5 +141,5 @@ class DecisionMaker(Protocol):
         ...
 
     def assess(self, decision: Decision) -> Decision:
-        """Return ``decision`` with the values filled in that its proposal does not depend on."""
+        """Return ``decision`` completed with the values that its proposal does not need."""
         ...

@@ -1,4 +1,4 @@
-"""Observation encoder: the one path from an observation to a latent."""
+"""Observation encoder: the only path from an observation to a latent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .obstacle_mask import ObstacleMask
 
 
 class ObservationEncoder:
-    """Masks declared obstacles, which the model never saw, and encodes.
+    """Encoder that masks declared obstacles first, because the model was trained without any.
 
     Attributes:
-        mask: of the declared obstacles; None without obstacles.
+        mask: removes the declared obstacles from images; None without obstacles.
     """
 
     def __init__(self, checkpoint: Checkpoint, arm: Arm) -> None:
@@ -31,7 +31,7 @@ class ObservationEncoder:
 
         Args:
             joints: (J,) rad.
-            tip_setpoint: (3,) m, commanded tip position; None: the tip is where it was commanded.
+            tip_setpoint: (3,) m, commanded tip position; None: the tip's current position.
         """
         tip = self._arm.tip_position(joints)
         setpoint = tip if tip_setpoint is None else tip_setpoint
@@ -43,11 +43,11 @@ class ObservationEncoder:
         """Encode an observation.
 
         Args:
-            observation: with any declared obstacles in its image.
-            proprio: (1, P); None: the arm rests where it was commanded to be.
+            observation: its image may show declared obstacles.
+            proprio: (1, P); None: computed as if the arm rested at its commanded position.
 
         Raises:
-            ValueError: an image or joints of another size than the model's.
+            ValueError: the image or the joints do not have the size that the model expects.
         """
         if proprio is None:
             proprio = self.proprioception(observation.joints)

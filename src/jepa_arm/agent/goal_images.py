@@ -1,4 +1,4 @@
-"""Goal images: goals read from observations that show them."""
+"""Goal images: goals read from observations in which the goal is reached."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ class GoalImageReader:
 
     @torch.inference_mode()
     def read(self, observation: Observation, subject: str, with_yaw: bool = False) -> PositionGoal:
-        """Return the position of ``subject`` in a goal observation, for the object with its yaw.
+        """Return the position of ``subject`` in a goal observation, and the object's yaw if asked.
 
-        The object is read from image and joints by its probe, the tip from the joints by
-        forward kinematics.
+        The object's position is read from the latent by its probe; the tip's follows from the
+        joints by forward kinematics.
 
         Raises:
-            GoalError: the object or its yaw is not read reliably enough.
+            GoalError: the object or its yaw cannot be read reliably enough, or a goal with this
+                yaw cannot be pursued.
         """
         if subject == 'tip':
             return PositionGoal(subject, self._arm.tip_position(observation.joints))
@@ -62,7 +63,7 @@ class GoalImageReader:
 
     @torch.inference_mode()
     def latent(self, observation: Observation) -> LatentGoal:
-        """Return a goal observation's whole latent, which includes the arm's pose."""
+        """Return the latent of a goal observation; it also encodes the arm's pose."""
         return LatentGoal(self._encoder.encode(observation).z[0].numpy())
 
     def _with_yaw(self, goal: PositionGoal, image: ImageArray) -> PositionGoal:

@@ -1,7 +1,7 @@
 """Obstacle mask: removes declared obstacles from images, since the model was trained without any.
 
-Shape, pose and camera are known, and so are the pixels that an obstacle can fill. Those that have
-its colour are painted in the colour of the table; arm or object in front of it stay visible.
+The pixels that an obstacle can cover follow from its shape, its pose and the camera. Those that
+have its colour are painted in the colour of the table; arm and object in front of it stay visible.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ COLOUR_TOLERANCE = 24
 MAX_SAMPLES = 200
 """Pixels of a face from which its colour is estimated."""
 MIN_PIXELS = 4
-"""Size of the smallest face whose colour is estimated."""
+"""Pixels of the smallest face whose colour is estimated."""
 
 
 class ObstacleMask:
     """Paints declared obstacles in the colour of the table.
 
-    Only in the image of the static camera; that of a wrist camera below it is left as it is.
+    Only the static camera's image is painted; a wrist camera's image below it stays unchanged.
     """
 
     def __init__(self, camera: CameraConfig, obstacles: Sequence[ObstacleConfig]) -> None:
@@ -65,14 +65,14 @@ class ObstacleMask:
 
 
 def _dominant_colour(colours: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return the one (3,) of ``colours`` (N, 3) that most of them resemble."""
+    """Return the colour (3,) of ``colours`` (N, 3) that the most others resemble."""
     sample = colours[:: 1 + len(colours) // MAX_SAMPLES]
     difference = np.abs(sample[:, None] - sample[None]).max(axis=-1)
     return sample[int((difference <= COLOUR_TOLERANCE // 2).sum(axis=1).argmax())]
 
 
 def _faces(origin: FloatArray, rays: FloatArray, obstacle: ObstacleConfig) -> NDArray[np.int_]:
-    """Return the index (h, w) of the box face that each ray meets first, -1 for none."""
+    """Return the index (h, w) of the box face that each of ``rays`` hits first, -1 for none."""
     centre, half, yaw = upright_box(obstacle)
     cos, sin = np.cos(yaw), np.sin(yaw)
     rotation = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])

@@ -26,14 +26,14 @@ from .yaw_tracker import YawTracker
 
 
 class Planners:
-    """Position planner and pose planner of one agent; the latter is made when first needed.
+    """Position planner and pose planner of one agent; the latter is created when first needed.
 
     Attributes:
-        deadline_ms: of each plan; not to be set while a plan is made.
+        deadline_ms: time limit of a plan; must not be set while a plan is computed.
         constraints: obstacles that tip and object avoid, or None.
-        yaw_tracker: of the object, for pose goals; None if the checkpoint cannot plan for them.
-        candidate_range: allowed values of ``candidates_per_iteration``; empty without an actor
-            for position goals.
+        yaw_tracker: tracks the object's yaw; None if the checkpoint cannot plan for pose goals.
+        candidate_range: allowed values of ``candidates_per_iteration``; empty with a custom
+            optimizer, or without an actor for position goals.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Planners:
         optimizer: MakeOptimizer | None,
         candidates_per_iteration: int | None = None,
     ) -> None:
-        """Make the position planner; the arguments are those of ``Agent``."""
+        """Create the position planner; the arguments are those of ``Agent``."""
         self._checkpoint, self._config = checkpoint, config
         self._seed, self._optimizer = seed, optimizer
         self.deadline_ms = config.deadline_ms
@@ -71,7 +71,7 @@ class Planners:
             self.yaw_tracker = YawTracker(heads.yaw_probe, checkpoint.contract.camera)
 
     def plan(self, start: StartState, goal: Goal, max_candidates: int | None = None) -> Plan:
-        """Return a plan.
+        """Return a plan from ``start`` towards ``goal``.
 
         A goal with a yaw is treated as a position until the object's yaw has been read once.
         Switching between the planners drops the warm start.
@@ -98,16 +98,16 @@ class Planners:
         return replace(plan, latents=latents, alternatives=others)
 
     def reset(self) -> None:
-        """Drop the warm starts and restart the random numbers."""
+        """Drop the warm starts and reseed the random numbers."""
         self._position_planner.reset()
         if self._pose_planner is not None:
             self._pose_planner.reset()
 
     def check(self, goal: Goal) -> None:
-        """Prepare the planner for a goal, see ``Agent.check_goal``.
+        """Check ``goal`` and prepare the planner for it, see ``Agent.check_goal``.
 
         Raises:
-            GoalError: it cannot be pursued.
+            GoalError: the goal cannot be pursued.
         """
         if not isinstance(goal, PositionGoal):
             return
@@ -144,9 +144,9 @@ class Planners:
         self._position_planner, self._pose_planner = self._make_planner(candidates), None
 
     def measure_candidate_budget(self) -> CandidateBudget | None:
-        """Return how many candidates per iteration fit into the deadline on this machine.
+        """Measure how many candidates per iteration fit into the deadline on this machine.
 
-        The warm starts are dropped. None if there is nothing to choose.
+        The warm start is dropped. None if there is no choice, no deadline or no finite plan.
         """
         if len(self.candidate_range) < 2:
             return None

@@ -10,7 +10,7 @@ import numpy as np
 from jepa_arm.core.types import FloatArray
 
 LENGTH = 8
-"""Newest setpoints that are kept."""
+"""Number of newest setpoint changes that are kept."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SetpointChange:
     Attributes:
         decided: s, stamp of the decision.
         before: (3,) m, commanded tip position until then.
-        applied: s, when the command reached the arm, as far as is known.
+        applied: s, when the command reached the arm; a forecast until ``mark_applied``.
     """
 
     decided: float
@@ -29,7 +29,7 @@ class SetpointChange:
 
 
 class SetpointHistory:
-    """Newest changes of the commanded tip position.
+    """The last ``LENGTH`` changes of the commanded tip position.
 
     Methods take ``target`` (3,) m, the commanded tip position after the newest change.
     """

@@ -11,13 +11,13 @@ from jepa_arm.model.heads.yaw_probe import YawProbe
 from jepa_arm.robot.camera import project
 
 TURN_STD = 15.0
-"""rad per m, standard deviation of an object's rotation per displacement by a push."""
+"""rad per m, standard deviation of the object's rotation per metre that a push moves it."""
 DRIFT_STD = 0.01
-"""rad, standard deviation of the drift of an object at rest from one image to the next."""
+"""rad, standard deviation of the yaw drift of a resting object between two images."""
 
 
 class YawEstimate:
-    """Scalar Kalman filter of yaw readings, whose process noise grows with displacement.
+    """Scalar Kalman filter of yaw readings; its process noise grows with the object's motion.
 
     Attributes:
         yaw: rad, in [-pi/4, pi/4]; None before the first reading.
@@ -34,7 +34,7 @@ class YawEstimate:
 
         Args:
             yaw, std: rad, the reading and its standard deviation.
-            position: (3,) m, of the object in the same image.
+            position: (3,) m, position of the object in the same image.
         """
         if self.yaw is None or self._position is None:
             self.yaw, self.std = yaw, std
@@ -49,7 +49,7 @@ class YawEstimate:
 
 
 class YawTracker:
-    """Reads the object's yaw off images and keeps an ``estimate`` of it."""
+    """Reads the object's yaw from images and filters the readings in ``estimate``."""
 
     def __init__(self, probe: YawProbe, camera: CameraConfig) -> None:
         self._probe, self._camera = probe, camera
@@ -60,10 +60,10 @@ class YawTracker:
         self.estimate = YawEstimate()
 
     def read(self, image: ImageArray, position: FloatArray) -> tuple[float, float]:
-        """Return yaw and expected rms error (rad) of an object in one image.
+        """Return the object's yaw (rad) and its expected rms error (rad), read from one image.
 
         Args:
-            image: (h, w, 3) uint8 RGB. position: (3,) m, of the object.
+            image: (h, w, 3) uint8 RGB. position: (3,) m, position of the object.
         """
         pixels = project(self._camera, position[None])
         yaw, std = self._probe.read(image[None], pixels)

@@ -1,9 +1,9 @@
 """Belief: recent latents of the world, propagated while images are late, missing or rejected.
 
-Each image updates the belief at its own stamp. Between images the arm is measured, and the object
-is predicted from the tip's motion; the belief is the latent of both. If the object's yaw was not
-read, several yaw hypotheses are propagated and averaged. A late image is inserted where it
-belongs, and everything after it is predicted again.
+Each image updates the belief at its own stamp. Between images, the arm is measured, the object is
+predicted from the tip's motion, and both are encoded as a latent. If the object's yaw was not
+read, several yaw hypotheses are propagated and averaged. A late image is inserted at its stamp,
+and all later steps are predicted again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .snapshot import BeliefSnapshot
 from .surprise import LatentPrediction, PredictedFrame, tip_setpoints_of
 
 HISTORY_S = 1.6
-"""Length of the history that is kept."""
+"""Length (s) of the history that is kept."""
 
 YawReader = Callable[[], float | None]
-"""Reads the object's yaw (rad) off an image; None if the reading is too uncertain."""
+"""Reads the object's yaw (rad) from an image; None if the reading is too uncertain."""
 
 
 class BlindError(JepaArmError, ValueError):
@@ -47,11 +47,11 @@ class EncodedObservation:
     """An observation as the world model sees it.
 
     Attributes:
-        stamp: s, of the image.
+        stamp: s, time of the image.
         image: (1, h, w, 3) uint8 RGB, declared obstacles masked.
         proprio: (1, P) proprioception.
         z: (1, D) latent.
-        features: (1, F) of the image alone; None if the model has none.
+        features: (1, F) features of the image without proprioception; None if the model has none.
     """
 
     stamp: float
@@ -66,10 +66,10 @@ class BeliefStep:
     """The belief at one stamp.
 
     Attributes:
-        stamp: s. z: (1, D). proprio: (1, P).
+        stamp: s. z: (1, D) latent. proprio: (1, P) proprioception.
         has_image: whether ``z`` was encoded from an image, not predicted.
-        pose: of the predicted object, or of each yaw hypothesis if its yaw is unknown.
-        read_yaw: reads the object's yaw off the image of this step.
+        pose: predicted pose of the object, one per yaw hypothesis if its yaw is unknown.
+        read_yaw: reads the object's yaw from the image of this step.
     """
 
     stamp: float
@@ -106,10 +106,10 @@ class Belief:
         Args:
             dynamics: predicts latents.
             heads: predict latents without images; None: images are required.
-            time: of the contract.
-            action_width: A.
-            read: returns the object's position (1, 3) m in a latent (1, D).
-            past: latents, a model step apart, that the predictor needs before the newest.
+            time: the contract's periods, e.g. of control and model steps.
+            action_width: A, values per action.
+            read: reads the object's position (1, 3) m from a latent (1, D).
+            past: number of earlier latents, one model step apart, that the predictor needs.
         """
         self._dynamics, self._heads, self._time = dynamics, heads, time
         self._action_width, self._past, self._read = action_width, past, read
@@ -166,7 +166,7 @@ class Belief:
         self.delay_steps, self.delay_fraction = int(snapshot.delay[0]), float(snapshot.delay[1])
 
     def rest_until(self, stamp: float, proprio: Tensor) -> None:
-        """Assume that the world was at rest until ``stamp`` (s), with ``proprio`` (1, P)."""
+        """Assume rest until ``stamp`` (s): repeat the last latent, with ``proprio`` (1, P)."""
         last, dt = replace(self._steps[-1], proprio=proprio), self._time.control_dt
         if last.pose is not None:
             last = replace(last, pose=last.pose.at_rest())
@@ -178,7 +178,7 @@ class Belief:
     # ---------------------------------------------------------------- update
 
     def forget_actions(self) -> None:
-        """Forget all recorded actions: none is in progress."""
+        """Forget all recorded actions, because none is in progress any more."""
         self._actions.clear()
 
     def record_action(self, stamp: float, action: Tensor) -> None:
@@ -186,12 +186,12 @@ class Belief:
         self._actions.append((stamp, action))
 
     def replace_last_action(self, action: Tensor) -> None:
-        """Record that ``action`` (A,) was sent in place of the last one."""
+        """Replace the last recorded action by ``action`` (A,), which was executed instead."""
         if self._actions:
             self._actions[-1] = self._actions[-1][0], action
 
     def is_new(self, stamp: float) -> bool:
-        """Check whether an image of ``stamp`` (s) is newer than the newest one."""
+        """Check whether an image taken at ``stamp`` (s) is newer than all images so far."""
         return self._image_stamp is None or stamp > self._image_stamp
 
     def update(
@@ -223,7 +223,7 @@ class Belief:
         """Predict the belief at ``stamp`` (s) from ``proprio`` (1, P) alone.
 
         Raises:
-            BlindError: there was no image yet, none for too long, or there are no heads.
+            BlindError: there are no heads, no image has come yet, or the last step is too old.
         """
         if self._heads is None:
             raise BlindError(
@@ -235,7 +235,7 @@ class Belief:
         gap = stamp - last.stamp
         if not 0.0 < gap < HISTORY_S:
             raise BlindError(f'the last step was {gap:.1f} s ago, expected up to {HISTORY_S} s')
-        while gap > 1.5 * dt:  # a step was left out
+        while gap > 1.5 * dt:  # fill in skipped steps
             middle = torch.lerp(last.proprio, proprio, dt / gap)
             self._predict_step(self._heads, last.stamp + dt, middle)
             last = self._steps[-1]
@@ -243,7 +243,7 @@ class Belief:
         self._predict_step(self._heads, stamp, proprio)
 
     def _predict_step(self, heads: BeliefHeads, stamp: float, proprio: Tensor) -> None:
-        """Append a step without an image, about a control step after the last."""
+        """Append a step predicted without an image, about one control step after the last."""
         last = self._steps[-1]
         before, pose = last.stamp - self._time.control_dt, last.pose or self._object_pose(last)
         tips = torch.stack([self._proprio_at(before), last.proprio, proprio], dim=1)[
@@ -270,12 +270,12 @@ class Belief:
 
     @property
     def stamp(self) -> float | None:
-        """s, of the newest step; None before the first."""
+        """Stamp (s) of the newest step; None before the first."""
         return self._steps[-1].stamp if self._steps else None
 
     @property
     def blind_for(self) -> float:
-        """Time (s) since the last image; infinite before the first."""
+        """Time (s) from the last image to the newest step; infinite before the first image."""
         image_stamp = self._image_stamp
         return float('inf') if image_stamp is None else self._steps[-1].stamp - image_stamp
 
@@ -286,8 +286,8 @@ class Belief:
     def predict_start(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return (z, z_prev, previous_action) for the time at which the next action takes effect.
 
-        The latents are predicted under the actions decided but not yet finished by then. The
-        previous action (A,) is None if there is no delay of whole control steps.
+        The latents are predicted under the actions that were decided earlier and take effect until
+        then. The previous action (A,) is None if ``delay_steps`` is 0.
         """
         start = self._steps[-1].stamp + self.delay_steps * self._time.control_dt
         if self.delay_steps == 0:
@@ -298,14 +298,14 @@ class Belief:
         return z, torch.cat(past, dim=-1), self._actions_at(last)[0]
 
     def _expected_at(self, stamp: float) -> Tensor:
-        """Return the latent (1, D) at ``stamp`` (s), predicted if it lies ahead."""
+        """Return the latent (1, D) at ``stamp`` (s), predicted if after the newest step."""
         ahead = stamp - self._steps[-1].stamp
         if ahead < self._time.control_dt / 2.0:
             return self._z_at(stamp)
         return self.predict(stamp, math.ceil(ahead / self._time.model_dt - 1e-6)).predicted
 
     def position_std(self) -> Tensor:
-        """Return the predicted standard deviation (2,) m per axis of tip and object position."""
+        """Return the predicted standard deviations (2,) m of tip and object position, per axis."""
         if self._heads is None or not self._steps:
             return torch.full((2,), float('nan'))
         blind = torch.tensor([self.blind_for], dtype=torch.float32)
@@ -317,7 +317,7 @@ class Belief:
     # ---------------------------------------------------------------- predict
 
     def predict(self, stamp: float, steps: int = 1) -> LatentPrediction:
-        """Predict the latent at ``stamp`` (s) from ``steps`` model steps before.
+        """Predict the latent at ``stamp`` (s) from the one ``steps`` model steps before.
 
         The arm is assumed to be at rest before the oldest step of the history.
         """
@@ -338,17 +338,17 @@ class Belief:
         change: ImageChange | None = None,
         tip_setpoints: Tensor | None = None,
     ) -> PredictedFrame | None:
-        """Return an observation with its predictions, from which surprise is computed.
+        """Return an observation with the predictions for it, from which surprise is computed.
 
         Args:
             encoded: observation with image features, not yet in the belief.
-            change: change of its image.
+            change: change of its image; None if not measured.
             tip_setpoints: (1, 2, 3) m, see ``PredictedFrame``; None: taken from proprioception,
                 which is right if no action is delayed.
 
         Returns:
-            None if there is not enough history with images: predictions from a belief that was
-            propagated without them would not be comparable.
+            None without image features, or if recent latents were not encoded from images:
+            predictions from latents propagated without images would not be comparable.
         """
         stamp, proprio = encoded.stamp, encoded.proprio
         if encoded.features is None or not self._steps or not self.rests_on_images(stamp):
@@ -373,8 +373,8 @@ class Belief:
     def action_blocks(self, stamp: float, steps: int = 1) -> Tensor:
         """Return the actions (1, H, K*A) of the ``steps`` model steps before ``stamp`` (s).
 
-        With a fractional delay, the rest of each action falls into the next control step. For
-        the first step there is none, as the latent at the start already contains it.
+        With a fractional delay, a part of each action takes effect in the next control step. The
+        first step gets no such part, as the latent at the start already reflects it.
         """
         dt, count = self._time.control_dt, steps * self._time.frame_skip
         first = stamp - steps * self._time.model_dt
@@ -410,7 +410,7 @@ class Belief:
         return torch.lerp(older.proprio, newer.proprio, share)
 
     def _neighbours(self, stamp: float) -> tuple[BeliefStep, BeliefStep, float]:
-        """Return the steps before and after ``stamp`` (s), and the fraction between them."""
+        """Return the steps before and after ``stamp`` (s), and its fraction of the way between."""
         if stamp >= self._steps[-1].stamp:
             return self._steps[-1], self._steps[-1], 0.0
         for newer, older in pairwise(reversed(self._steps)):

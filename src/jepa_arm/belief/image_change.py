@@ -1,7 +1,7 @@
-"""Image change: brightness, colour and motion that the latent leaves out.
+"""Image change: changes in brightness, colour and motion that the latent does not show.
 
-The latent ignores colour and moves little when the camera moves; three plain measures of the
-image catch both. What is usual for them is learned with the other belief heads, see ``surprise``.
+The latent ignores colour and changes little when the camera moves; three simple image measures
+detect both. Their usual values are learned with the other belief heads, see ``surprise``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from jepa_arm.core.types import ImageArray
 from jepa_arm.model.heads.belief_heads import CELL_GRID, LONG_HORIZON_STEPS
 
 BINS = 16
-"""Bins of each of the two colour axes, red-green and yellow-blue in [-1, 1]."""
+"""Number of bins per colour axis; the axes are red-green and yellow-blue, in [-1, 1]."""
 MIN_CHROMA = 0.1
-"""Chroma below which a pixel counts as grey; the arm's shades have less."""
+"""Chroma below which a pixel counts as grey; the arm's colours lie below it."""
 MIN_BRIGHTNESS = 0.15
 """Brightness (brightest channel) below which a pixel's colour is unreliable."""
 MIN_SHARE = 1e-4
-"""Share of the image, in full colour, from which a colour counts as part of the scene."""
+"""Share of the image added to each bin before taking ratios, so that tiny spots hardly count."""
 MIN_MOTION = 0.01
-"""Grey levels of 255, mean over all pixels, added before the logarithm."""
+"""Levels (of 255) added to the mean absolute change before taking its logarithm."""
 
 
 class ImageChange(NamedTuple):
-    """Change of one image or of many; NaN if there is nothing to compare with.
+    """Changes of B images; NaN if there is nothing to compare with.
 
     Attributes:
-        cells: (B, C) brightness in [0, 1] of the ``CELL_GRID``, minus that of
+        cells: (B, C) brightness in [0, 1] of the ``CELL_GRID`` cells, minus their brightness
             ``LONG_HORIZON_STEPS`` model steps before.
-        novelty: (B,) log ratio of the colour that gained most over its previous maximum.
-        motion: (B,) log mean absolute change of the pixels (levels) in a control step.
-        proprio: (B, P) proprioception a control step before.
+        novelty: (B,) largest log ratio of a colour's share of the image to its previous maximum.
+        motion: (B,) log of the mean absolute pixel change (levels of 255) in one control step.
+        proprio: (B, P) proprioception one control step before.
     """
 
     cells: Tensor
@@ -55,19 +55,19 @@ class ImageChange(NamedTuple):
         return ImageChange(*map(torch.cat, zip(*parts, strict=True)))
 
     def rows(self, indices: Tensor | NDArray[np.int64]) -> ImageChange:
-        """Return the ``indices`` rows."""
+        """Return the rows at ``indices``."""
         return ImageChange(*(values[indices] for values in self))
 
 
 class ImageChangeDetector:
-    """Compares each image with recent ones, and its colours with those of all earlier images."""
+    """Compares each image with recent ones, and its colours with those of all older images."""
 
     def __init__(self, time: TimeConfig, colours: bool = True) -> None:
         """Start without any image.
 
         Args:
-            time: of the contract.
-            colours: whether to compare colours, which takes longest; else novelty is NaN.
+            time: the contract's periods.
+            colours: whether to compare colours, the slowest part; otherwise novelty is NaN.
         """
         self._colours = colours
         self._dt, self._ago = time.control_dt, LONG_HORIZON_STEPS * time.model_dt
@@ -83,7 +83,7 @@ class ImageChangeDetector:
         self._known_colours, self._last = None, None
 
     def update(self, stamp: float, image: ImageArray, proprio: Tensor) -> ImageChange:
-        """Return the change of an image and remember it.
+        """Return the change in an image, and remember the image.
 
         Args:
             stamp: s. image: (h, w, 3) uint8 RGB. proprio: (1, P).
@@ -120,11 +120,11 @@ def image_changes(
     time: TimeConfig,
     colours: bool = True,
 ) -> ImageChange:
-    """Return the changes (T rows) of an episode's images.
+    """Return the changes in the images of an episode, T rows.
 
     Args:
         pixels: (T, h, w, 3), a control step apart. proprio: (T, P).
-        time: of the contract.
+        time: the contract's periods.
         colours: see ``ImageChangeDetector``.
     """
     detector, rows = ImageChangeDetector(time, colours), torch.from_numpy(proprio[:, None])
@@ -166,7 +166,7 @@ def colour_histogram(image: ImageArray) -> NDArray[np.float32]:
 
 
 def colour_novelty(histogram: NDArray[np.float32], known: NDArray[np.float32] | None) -> float:
-    """Return the largest log ratio of a bin to its value in ``known``; NaN without ``known``."""
+    """Return the largest log ratio of a bin to the same bin of ``known``, or NaN without it."""
     if known is None:
         return float('nan')
     return float(np.log((histogram + MIN_SHARE) / (known + MIN_SHARE)).max())

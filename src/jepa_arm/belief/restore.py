@@ -1,8 +1,8 @@
 """Restoring a belief: a snapshot is propagated to the current time after a restart.
 
-If the arm has rested since, nothing has to be predicted, and the next image is rated against the
-last one. If it moved on, the belief is propagated as without images, and the first images are not
-rated, as after any blackout.
+If the arm has rested since, nothing has to be predicted, and the next image's surprise is computed
+against the last one. If it moved on, the belief is propagated without images, and no surprise is
+computed for the first images, as after any gap in the images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REST_M = 0.003
 SETTLING_STEPS = 3
 """Control steps that the arm takes to come to rest after its last command."""
 MAX_UNFINISHED = 8
-"""Last actions that the arm may not have carried out."""
+"""Number of last actions that the arm may still have been executing when the snapshot was made."""
 
 
 def restore(
@@ -64,15 +64,15 @@ def restore(
 def _progress(
     setpoint: FloatArray, actions: Tensor, upcoming: int, tip: FloatArray
 ) -> tuple[float, float]:
-    """Return the number of actions done at the path point nearest to ``tip``, and its distance.
+    """Return how many actions lead to the path point nearest to ``tip``, and its distance (m).
 
     Args:
-        setpoint: (3,) m, tip position to which all but the last ``upcoming`` actions lead.
-        actions: (N, A), sent ones followed by upcoming ones. upcoming: number of the latter.
+        setpoint: (3,) m, commanded tip position before the last ``upcoming`` actions.
+        actions: (N, A), those already sent, then those upcoming. upcoming: number of the latter.
         tip: (3,) m, measured tip position.
 
     Returns:
-        Number of actions in [0, N], with the fraction of the current one; distance in m.
+        Number of actions in [0, N], including a fraction of the last one; distance in m.
     """
     steps = ACTION_METRES * np.concatenate([np.zeros((1, 3)), actions.numpy().astype(float)])
     path = np.cumsum(steps, axis=0)
@@ -102,7 +102,7 @@ def _propagate(
     now: JointSample,
     done: float,
 ) -> None:
-    """Restore and propagate the belief over the first ``done`` unfinished and upcoming actions."""
+    """Restore the belief and propagate it over the first ``done`` recent and upcoming actions."""
     recent, upcoming = snapshot.actions[-MAX_UNFINISHED:], snapshot.upcoming_actions
     actions, sent, dt = torch.cat([recent, upcoming]), len(recent), time.control_dt
     shares = (done - torch.arange(len(actions), dtype=torch.float32)).clamp(0.0, 1.0)
@@ -122,6 +122,6 @@ def _propagate(
 
 
 def _proprio(arm: Arm, joints: FloatArray, tip_setpoint: FloatArray) -> Tensor:
-    """Return the proprioception (1, P) at ``joints`` (J,) with commanded tip (3,) m."""
+    """Return the proprioception (1, P) for ``joints`` (J,) rad and ``tip_setpoint`` (3,) m."""
     row = proprioception(joints, arm.tip_position(joints), tip_setpoint)
     return torch.tensor(row[None], dtype=torch.float32)

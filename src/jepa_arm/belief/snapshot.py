@@ -1,8 +1,8 @@
 """Belief snapshots: the planner's belief in a file, from which a restarted planner continues.
 
-The file is safetensors: numbers alone, nothing is pickled. It is written completely or not at all.
-A checksum detects damage; the fingerprint of the weights identifies the model whose latents it
-holds. Neither is a signature: whoever may write the file can set the planner's belief.
+The file is in safetensors format, which cannot contain code, and is written atomically. A checksum
+detects damage; the fingerprint of the weights identifies the model that the latents belong to.
+Neither is a signature: anyone with write access to the file can set the planner's belief.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from jepa_arm.model.checkpoint_files import fingerprint, save_tensors
 SCHEMA = 'jepa_arm belief 3'
 MAX_BYTES = 1_000_000
 MAX_ROWS = 100
-"""Steps, actions and control steps of delay that a snapshot may hold."""
+"""Most steps, most actions and longest delay (control steps) that a snapshot may hold."""
 MAX_CLOCK_DIFFERENCE_S = 1.0
-"""Difference allowed between ROS time and the steady clock since the snapshot was made."""
+"""Largest allowed difference in the age of a snapshot between ROS time and the steady clock."""
 NOTES = ('schema', 'fingerprint', 'owner', 'boot', 'checksum')
 BOOT_FILE = Path('/proc/sys/kernel/random/boot_id')
 
 
 class RestoreError(JepaArmError, RuntimeError):
-    """A snapshot that cannot be restored; says what was expected and what was found."""
+    """The snapshot cannot be restored; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,12 @@ class BeliefSnapshot:
     Attributes:
         stamps: (N,) float64 s, ROS time of the steps, the newest last.
         z: (N, D). proprio: (N, P). has_image: (N,) bool, see ``belief.BeliefStep``.
-        image_stamp: () float64 s, of the newest image.
-        action_stamps: (M,) float64 s. actions: (M, A), and when they were decided.
-        delay: (2,) float64, whole control steps until an action takes effect, and the fraction of
-            one beyond.
-        upcoming_actions: (C, A) planned after those; the guard has the first of them.
+        image_stamp: () float64 s, stamp of the newest image.
+        actions: (M, A) recent actions. action_stamps: (M,) float64 s, when they were decided.
+        delay: (2,) float64, ``delay_steps`` and ``delay_fraction``, see ``belief.Belief``.
+        upcoming_actions: (C, A) planned after ``actions``; the guard already has the first ones.
         setpoint: (J,) float64 rad, commanded joints after ``actions``.
-        made_at: () float64 s on the steady clock, which all processes since the boot share.
+        made_at: () float64 s on the steady clock, which all processes share until a reboot.
     """
 
     stamps: Tensor
@@ -74,11 +73,11 @@ class BeliefSnapshot:
     def check_age(self, now: float, max_age: float) -> None:
         """Check that the snapshot may be restored at ROS time ``now`` (s).
 
-        The world changes in ROS time, which a simulation can restart or stop; the steady clock
-        does neither. The age counts on both, and they must agree.
+        A simulation can stop or restart ROS time, but not the steady clock. The age is checked on
+        both, and they must agree.
 
         Raises:
-            RestoreError: it is newer than now, older than ``max_age`` s, or the clocks disagree.
+            RestoreError: it is newer than ``now``, older than ``max_age`` s, or the clocks differ.
         """
         age, steady = now - self.stamp, monotonic() - float(self.made_at)
         if age <= 0.0:
@@ -98,9 +97,9 @@ class SnapshotOwner(NamedTuple):
     """The planner that a snapshot belongs to.
 
     Attributes:
-        name: of the planner, unique on the machine.
-        fingerprint: hash of the weights that make the belief, and of the robot.
-        latent, proprio, action, joints: widths of its tensors.
+        name: name of the planner, unique on the machine.
+        fingerprint: hash of the contract and of the weights of world model and belief heads.
+        latent, proprio, action, joints: D, P, A and J, the widths of the snapshot's tensors.
     """
 
     name: str
@@ -141,8 +140,8 @@ def load_snapshot(path: Path, owner: SnapshotOwner) -> BeliefSnapshot:
     """Return the snapshot in ``path``, which must belong to ``owner``.
 
     Raises:
-        FileNotFoundError: there is none.
-        RestoreError: damaged, or of another schema, model, owner or boot.
+        FileNotFoundError: there is no snapshot.
+        RestoreError: the file is damaged, or its schema, model, owner or boot is another.
     """
     tensors, notes = _read(path)
     if notes.get('schema') != SCHEMA:
@@ -181,7 +180,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _checked(tensors: Mapping[str, Tensor], owner: SnapshotOwner) -> BeliefSnapshot:
-    """Return the snapshot made of ``tensors``.
+    """Return ``tensors`` as a snapshot, after checking their names, types, shapes and values.
 
     Raises:
         RestoreError: the tensors are not those of a snapshot of this ``owner``.
@@ -225,7 +224,7 @@ def _checked(tensors: Mapping[str, Tensor], owner: SnapshotOwner) -> BeliefSnaps
 
 
 def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """Return a hash of notes, and of the tensors' names, types, shapes and values."""
+    """Return a hash of ``notes`` and of the names, types, shapes and values of ``tensors``."""
     found = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())

@@ -1,15 +1,15 @@
 """Surprise: improbability of an observation, given what was predicted for it.
 
-Eight channels (``belief_heads.CHANNELS``). Most are squared errors of an expectation over their
-usual variance: of the latent one and three model steps ahead, of the tip's motion, of the tip's
-position in the image alone, of the camera's pose, of the brightness of the background, and of how
-much of the image changes. One is the ratio by which a colour exceeds its previous maximum.
+There are eight channels (``belief_heads.CHANNELS``). Most are squared prediction errors divided by
+their usual variance: of the latent one and three model steps ahead, the tip's motion, the tip's
+position in the image, the camera's pose, the background's brightness and the amount of change in
+the image. ``palette`` is the largest ratio of a colour's share to its previous maximum.
 
-Scores are calibrated on episodes that trained nothing (split-conformal), per regime (still,
-moving, contact): above its 95th percentile the log score is modelled as exponential (peaks over
-threshold), which extrapolates beyond the sample. An event that persists over two frames, such as
-an arm that is held, is rarer than one in a single frame, so the mean improbability of two
-consecutive frames is calibrated the same way and the larger of both counts.
+Scores are calibrated on held-out episodes (split conformal), per regime (still, moving, contact):
+above its 95th percentile the log score is modelled as exponential (peaks over threshold), which
+extrapolates beyond the sample. A deviation that persists over two frames, such as a blocked arm,
+is rarer than one in a single frame, so the mean improbability of two consecutive frames is
+calibrated in the same way, and the larger of the two counts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from jepa_arm.model.heads.belief_heads import (
 from .image_change import ImageChange
 
 ALARM_PERIOD_S = 600.0
-"""Mean time between false alarms for which the alarm threshold is set."""
+"""Mean time (s) between false alarms for which the alarm threshold is set."""
 TAIL_SHARE, THRESHOLD_SHARE = 0.05, 0.01
-"""Shares of the scores to which exponential tails are fitted, per channel and over all."""
+"""Shares of the highest values to which exponential tails are fitted: per channel, and of the
+maximum over all channels."""
 MIN_SCORES = 200
 """A regime with fewer scores is calibrated on the scores of all regimes."""
 MIN_SCALE = 1e-3
@@ -46,17 +47,17 @@ REGIME_FREE = 'camera_pose', 'palette'
 """Channels that do not depend on what the arm does: calibrated over all regimes, since an arm at
 rest shows few poses in many frames."""
 STILL_SHARE, STILL_LOG_VAR = 0.25, 1.5
-"""Background cells: this share of the cells, the most constant ones, and all others whose log
-variance exceeds theirs by less than this value."""
+"""Background cells are those whose usual log variance is less than ``STILL_LOG_VAR`` above the
+``STILL_SHARE`` quantile over all cells."""
 
 
 class LatentPrediction(NamedTuple):
-    """Latents predicted from one or more model steps before.
+    """Latents predicted one or more model steps ahead.
 
     Attributes:
         before: (B, D) latents at the start.
-        predicted: (B, D) from them and the actions.
-        actions: (B, H*K*A) sent in between.
+        predicted: (B, D) latents predicted from ``before`` and ``actions``.
+        actions: (B, H*K*A) actions in between.
     """
 
     before: Tensor
@@ -64,22 +65,22 @@ class LatentPrediction(NamedTuple):
     actions: Tensor
 
     def rows(self, indices: Tensor) -> LatentPrediction:
-        """Return the ``indices`` rows."""
+        """Return the rows at ``indices``."""
         return LatentPrediction(*(values[indices] for values in self))
 
 
 @dataclass(frozen=True)
 class PredictedFrame:
-    """One or many observations with the predictions of them.
+    """B observations with the predictions for them.
 
     Attributes:
-        z: (B, D) observed. proprio: (B, P). features: (B, F) of the image alone.
+        z: (B, D) observed. proprio: (B, P). features: (B, F) of the image without proprioception.
         near: prediction of ``z`` from one model step before.
         recent: (B, 2, P) proprioception one and two control steps before.
         tip_setpoints: (B, 2, 3) m, commanded tip positions now and a control step before.
         far: prediction of ``z`` from ``LONG_HORIZON_STEPS`` model steps before; None if the
             history is too short.
-        change: of the image; None if it was not compared.
+        change: change of the image; None if it was not measured.
         image: (B, h, w, 3) uint8; None if it was not kept.
     """
 
@@ -97,7 +98,7 @@ class PredictedFrame:
 def tip_setpoints_of(proprio: Tensor, before: Tensor) -> Tensor:
     """Return the tip setpoints (B, 2, 3) m contained in proprioception.
 
-    ``proprio`` (B, P) is that of now, ``before`` (B, P) that of a control step before.
+    ``proprio`` (B, P) is the current one, ``before`` (B, P) that of one control step earlier.
     """
     rows = torch.stack([proprio, before], dim=1)
     return rows[..., TIP_COLUMNS] + rows[..., TARGET_OFFSET_COLUMNS]
@@ -105,7 +106,7 @@ def tip_setpoints_of(proprio: Tensor, before: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def channel_scores(heads: BeliefHeads, frame: PredictedFrame) -> Tensor:
-    """Return the log scores (B, C) of all channels: 0 is usual, NaN unknown."""
+    """Return the log scores (B, C) of all channels: 0 is a usual value, NaN is unknown."""
     error = (frame.z - frame.near.predicted).square()
     latent = error * torch.exp(-heads.latent_error(*frame.near))
     tip = frame.proprio[:, TIP_COLUMNS]
@@ -154,7 +155,7 @@ def _image_scores(heads: BeliefHeads, frame: PredictedFrame) -> dict[str, Tensor
 
 
 def _has_reference(frame: PredictedFrame) -> Tensor:
-    """Return the mask (B, C) of channels for which the frame has something to compare with."""
+    """Return a mask (B, C) of the channels for which the frame has a reference to compare with."""
     always, change = torch.ones(len(frame.z), dtype=torch.bool), frame.change
     has_history = ~always if frame.far is None else always
     known = {
@@ -177,10 +178,10 @@ def regime_of(heads: BeliefHeads, frame: PredictedFrame) -> Tensor:
 
 
 def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor:
-    """Return the tails (C, R, 3) of scores: threshold, mean excess above it, probability of it.
+    """Return the tails (C, R, 3): threshold, mean excess above it, probability of an excess.
 
     Args:
-        scores: (N, C), see ``channel_scores``, or means of ``improbability``. regimes: (N,).
+        scores: (N, C), see ``channel_scores``, or mean ``improbability``. regimes: (N,).
     """
     rows = scores.astype(np.float64)
     tail = torch.zeros(len(CHANNELS), len(REGIMES), 3)
@@ -198,9 +199,9 @@ def fit_tail(scores: NDArray[np.floating], regimes: NDArray[np.int64]) -> Tensor
 
 
 def improbability(tail: Tensor, scores: Tensor, regimes: Tensor) -> Tensor:
-    """Return the negative log frequency (B, C) of ``scores`` (B, C) in their ``regimes`` (B,).
+    """Return the negative log probability (B, C) of larger ``scores`` (B, C) in ``regimes`` (B,).
 
-    It is calibrated in the tail; below it only the order is meaningful.
+    It is calibrated only in the tail; below, only the order of the values is meaningful.
     """
     begin, scale, share = tail[:, regimes].unbind(-1)
     excess = (scores - begin.T) / scale.T
@@ -213,7 +214,7 @@ class ScoredFrames(NamedTuple):
 
     Attributes:
         scores: (N, C), see ``channel_scores``. regimes: (N,), see ``regime_of``.
-        follows: (N,) whether a frame comes one control step after the row before it.
+        follows: (N,) whether each frame comes one control step after the row before it.
     """
 
     scores: NDArray[np.float32]
@@ -222,9 +223,9 @@ class ScoredFrames(NamedTuple):
 
 
 def max_improbability(heads: BeliefHeads, frames: ScoredFrames) -> Tensor:
-    """Return the largest improbability (N,) over channels, of each frame alone or in a pair.
+    """Return each frame's largest improbability (N,) over channels, alone or as a pair.
 
-    The tails of ``heads`` must be fitted.
+    A pair is a frame and the one a control step before. The tails of ``heads`` must be fitted.
     """
     own, mean = _pairs(heads.tail_fit, frames)
     both = improbability(heads.pair_tail_fit, mean, torch.from_numpy(frames.regimes))
@@ -239,18 +240,18 @@ def fit_pair_tail(tail: Tensor, frames: ScoredFrames) -> Tensor:
 
 
 def _pairs(tail: Tensor, frames: ScoredFrames) -> tuple[Tensor, Tensor]:
-    """Return the improbabilities (N, C), and their means with the row before."""
+    """Return the improbabilities (N, C), and their means with those of the row before."""
     own = improbability(tail, torch.from_numpy(frames.scores), torch.from_numpy(frames.regimes))
     return own, (own + own.roll(1, 0)) / 2.0
 
 
 def fit_alarm_threshold(values: Tensor, period_s: float) -> float:
-    """Return the improbability that is exceeded by chance once in ``ALARM_PERIOD_S``.
+    """Return the improbability that is exceeded by chance once per ``ALARM_PERIOD_S`` on average.
 
     The excess above the 99th percentile is modelled as exponential.
 
     Args:
-        values: (N,) see ``max_improbability``. period_s: s between frames.
+        values: (N,), see ``max_improbability``. period_s: time between frames.
     """
     begin = float(values.quantile(1.0 - THRESHOLD_SHARE))
     scale = max(float((values[values > begin] - begin).mean()), MIN_SCALE)
@@ -258,7 +259,7 @@ def fit_alarm_threshold(values: Tensor, period_s: float) -> float:
 
 
 def fit_surprise(heads: BeliefHeads, frames: ScoredFrames, period_s: float) -> None:
-    """Fit tails and alarm threshold of ``heads`` to ``frames``, which are ``period_s`` s apart."""
+    """Fit the tails and alarm threshold of ``heads`` to ``frames``, ``period_s`` seconds apart."""
     heads.tail_fit.copy_(fit_tail(frames.scores, frames.regimes))
     heads.pair_tail_fit.copy_(fit_pair_tail(heads.tail_fit, frames))
     heads.alarm_threshold.fill_(fit_alarm_threshold(max_improbability(heads, frames), period_s))
@@ -268,9 +269,9 @@ class SurpriseReport(NamedTuple):
     """Surprise of one frame.
 
     Attributes:
-        value: 1 is the alarm threshold, set for one false alarm in ``ALARM_PERIOD_S``; the rate
-            in new scenes is measured by the surprise benchmark.
-        channel: the most surprising one of ``CHANNELS``.
+        value: surprise; 1 is the alarm threshold, set for one false alarm in ``ALARM_PERIOD_S``.
+            The rate in new scenes is measured by the surprise benchmark.
+        channel: most surprising channel, one of ``CHANNELS``.
     """
 
     value: float
@@ -278,19 +279,19 @@ class SurpriseReport(NamedTuple):
 
 
 class SurpriseDetector:
-    """Rates consecutive frames."""
+    """Computes the surprise of consecutive frames."""
 
     def __init__(self, heads: BeliefHeads, period_s: float) -> None:
-        """Rate frames that come every ``period_s`` seconds."""
+        """Start without a previous frame; frames come every ``period_s`` seconds."""
         self._heads, self._threshold, self._period = heads, float(heads.alarm_threshold), period_s
         self._last: tuple[float, Tensor] | None = None
 
     @torch.inference_mode()
     def rate(self, frame: PredictedFrame, stamp: float) -> SurpriseReport:
-        """Return the surprise of one ``frame`` of ``stamp`` (s), alone or with the last one."""
+        """Return the surprise of ``frame`` at ``stamp`` (s), alone or paired with the last one."""
         regime = regime_of(self._heads, frame)
         values = improbability(self._heads.tail_fit, channel_scores(self._heads, frame), regime)
-        # a score that is not a number could not be more surprising
+        # a NaN score despite a reference counts as maximally surprising
         values = values.where(~values.isnan(), math.inf).where(_has_reference(frame), -math.inf)
         last, self._last = self._last, (stamp, values)
         if last is not None and abs(stamp - last[0] - self._period) < self._period / 2.0:

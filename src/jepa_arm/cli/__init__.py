@@ -1,1 +1,1 @@
-"""Command line of ``jepa-arm``: one module per group of verbs; each verb imports what it needs."""
+"""Command line of ``jepa-arm``: one module per group of verbs; verbs import what they need."""

@@ -56,7 +56,7 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def render(args: argparse.Namespace) -> int:
-    """Render recorded arm poses with the object elsewhere, to train its probe."""
+    """Render recorded arm poses with the object moved elsewhere, to train the object probe."""
     from jepa_arm.datasets.rendered_scenes import PlaySource, render_scenes
 
     config = load(RenderedScenesConfig, config_path('rendered_scenes.yaml'))

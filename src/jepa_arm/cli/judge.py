@@ -1,4 +1,4 @@
-"""Verbs ``eval`` and ``bench …``: success by the strict protocol, and speed."""
+"""Verbs ``eval`` and ``bench …``: measure success and speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jepa_arm.evaluation.protocol import EvaluationSettings
 
 POLICIES = ('random', 'scripted')
-"""Values of ``--planner`` that see the simulator's state and need no checkpoint."""
+"""Values of ``--planner`` that act on the simulator's state and need no checkpoint."""
 
 
 def add_verbs(register: options.Register) -> None:
@@ -98,7 +98,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Raise ConfigError for options that do not go together."""
+    """Raise ConfigError if an option has no effect together with the others."""
     if args.ros:
         names = ('blackout', 'delay', 'unknown_delay', 'planner', 'no_deadline')
         options.refuse(args, names, 'with --ros')
@@ -135,7 +135,7 @@ def _evaluate_in_process(args: argparse.Namespace, settings: EvaluationSettings)
 
 
 def _parse_blackout(words: list[str] | None) -> Blackout:
-    """Parse BEGIN and DURATION of ``--blackout``; without them images never stop."""
+    """Parse BEGIN and DURATION of ``--blackout``; None means no blackout."""
     from jepa_arm.evaluation.episode_runner import Blackout
 
     if words is None:
@@ -186,7 +186,7 @@ def bench_sim(args: argparse.Namespace) -> int:
 
 
 def bench_ros(args: argparse.Namespace) -> int:
-    """Measure camera to command with simulator, planner and guard running over ROS 2."""
+    """Measure camera-to-command latency with simulator, planner and guard over ROS 2."""
     from jepa_arm.ros.runtime.environment import prepare_ros
 
     prepare_ros()

@@ -1,4 +1,4 @@
-"""Verbs ``train``, ``import`` and ``export``: checkpoints, trained here or by others."""
+"""Verbs ``train``, ``import`` and ``export``: make checkpoints or convert LeWorldModel's."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _make_data(args: argparse.Namespace, config: ModelFile, out: Path) -> tuple[Path, Path]:
-    """Collect play data and render scenes into ``out`` unless they are there."""
+    """Collect play data and render scenes into ``out``, unless these files exist."""
     from jepa_arm.datasets.collection import collect
     from jepa_arm.datasets.rendered_scenes import PlaySource, render_scenes
 
@@ -110,7 +110,7 @@ def _make_data(args: argparse.Namespace, config: ModelFile, out: Path) -> tuple[
 def _train_all(
     args: argparse.Namespace, config: ModelFile, out: Path, data: Path, scenes: Path | None
 ) -> Path:
-    """Train every part and return the folder of the checkpoint."""
+    """Train the world model and its heads, and return the checkpoint's folder."""
     from jepa_arm.training.encoding import HeadTraining
     from jepa_arm.training.gates import format_report
     from jepa_arm.training.heads import train_heads
@@ -133,7 +133,7 @@ def _train_all(
 
 
 def _train_part(args: argparse.Namespace, config: ModelFile) -> int:
-    """Train one part of a checkpoint anew."""
+    """Retrain the part of a checkpoint that ``--only`` names."""
     options.refuse(args, WORLD_MODEL_OPTIONS, 'with --only')
     if args.only != 'probes':
         options.refuse(args, ('labels', 'scenes'), f'with --only {args.only}')
@@ -183,7 +183,7 @@ def _train_belief(args: argparse.Namespace, config: ModelFile, folder: Path) -> 
     from jepa_arm.training.cpu import prepare_cpu
 
     settings = _part(args, config, 'belief')
-    prepare_cpu(1)  # the same result as beside the other parts
+    prepare_cpu(1)  # one thread, as in the training of all parts, so the result is equal
     print(format_belief(train_belief(_inputs(args, folder), settings)))
 
 
@@ -199,7 +199,7 @@ def _train_decoder(args: argparse.Namespace, config: ModelFile, folder: Path) ->
 
 
 def _inputs(args: argparse.Namespace, folder: Path) -> HeadTraining:
-    """Return the checkpoint in ``folder`` and the episodes of ``--data`` for training a head."""
+    """Return the inputs for training a head: the checkpoint and the encoded ``--data``."""
     from jepa_arm.training.encoding import HeadTraining, encode_for
 
     encoded = encode_for(options.load_checkpoint(args), Path(args.data))
@@ -249,4 +249,4 @@ PARTS = {
     'belief': _train_belief,
     'decoder': _train_decoder,
 }
-"""Values of ``--only``."""
+"""Training function for each value of ``--only``."""

@@ -1,4 +1,4 @@
-"""Verbs ``view``, ``record``, ``replay`` and ``doctor``: what a graph and its planner do."""
+"""Verbs ``view``, ``record``, ``replay`` and ``doctor``: inspect graph, planner and machine."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def record(args: argparse.Namespace) -> int:
 
 
 def replay(args: argparse.Namespace) -> int:
-    """Plan again from a recording and compare, without ROS 2 and without a robot."""
+    """Plan again from a recording and compare the decisions, without ROS 2 or a robot."""
     import torch
 
     from jepa_arm.agent.agent import Agent
@@ -125,7 +125,7 @@ def replay(args: argparse.Namespace) -> int:
 def doctor(args: argparse.Namespace) -> int:
     """Check machine, installation, arm, checkpoint and running graph, and say what to do."""
     findings = list(examine_machine())
-    if not missing_modules():  # else the following checks cannot be imported
+    if not missing_modules():  # otherwise the other checks cannot be imported
         findings += _examine_robot_and_graph(args)
     print(format_findings(findings))
     report = [{**asdict(f), 'level': f.level.name} for f in findings]
@@ -141,7 +141,7 @@ def _examine_robot_and_graph(args: argparse.Namespace) -> list[Finding]:
     arm, sim = options.arm(args), options.sim()
     guard, folder = options.guard(), options.checkpoint(args)
     findings = list(examine_arm(arm, guard, sim))
-    if findings[-1].name != 'arm':  # the arm can be used
+    if findings[-1].name != 'arm':  # a last finding named arm means that it failed to load
         findings += examine_checkpoint(folder, arm, sim, options.planner())
     try:
         options.join_graph(args)

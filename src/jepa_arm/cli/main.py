@@ -19,7 +19,7 @@ from . import data, judge, learn, look, run
 
 VERBS = (run, judge, learn, data, look)
 EXTENSIONS = 'jepa_arm.verbs'
-"""Entry-point group of packages that register verbs of their own."""
+"""Entry-point group with which other packages register verbs."""
 GROUPS = {
     'run': 'Run the robot',
     'judge': 'Judge what it does',
@@ -32,7 +32,7 @@ FAMILIES = {
     'data': ('learn', 'Make and repair data files.'),
     'fuzz': ('break', 'Send hostile messages to the guard or to the graph; fail on any harm.'),
 }
-"""Verbs that consist of further verbs, with their group and description."""
+"""Verbs with subverbs, as in ``bench plan``: their group and description."""
 TRACEBACK = 'JEPA_ARM_TRACEBACK'
 
 Run = Callable[[argparse.Namespace], int]
@@ -41,8 +41,8 @@ Run = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code.
 
-    Errors that a user can act on end as one line on stderr and exit code 1. Any other exception
-    is a bug and keeps its traceback.
+    Errors that a user can act on are printed as one line on stderr, with exit code 1. Any other
+    exception is a bug and keeps its traceback.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     args = CommandLine().parser.parse_args(words)
@@ -97,11 +97,11 @@ class CommandLine:
         """Add a verb and return its parser, to which the caller adds the options.
 
         Args:
-            group: a key of ``GROUPS``, or of ``FAMILIES`` for a verb below that one.
+            group: a key of ``GROUPS``; for a subverb its verb, a key of ``FAMILIES``.
             name: the verb.
-            run: is called with the parsed arguments and returns the exit code.
+            run: function that takes the parsed arguments and returns the exit code.
             example: a typical command, shown by ``--help``.
-            help: one sentence; the first line of the docstring of ``run`` if empty.
+            help: one sentence; if empty, the first line of the docstring of ``run``.
         """
         about = help or (run.__doc__ or '').strip().splitlines()[0]
         shown: dict[str, Any]
@@ -122,7 +122,7 @@ class CommandLine:
         return parser
 
     def _family(self, name: str) -> Any:
-        """Return the parsers below the verb ``name``, which is added before its first use."""
+        """Return the subparsers of the verb ``name``, which the first call adds."""
         if name not in self._families:
             group, about = FAMILIES[name]
             parser = self._verbs.add_parser(name, description=about)
@@ -142,7 +142,7 @@ class CommandLine:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, except those that carry no information."""
+    """Help formatter that shows defaults, except empty and False ones."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         is_plain = action.default in (None, '', False, [])

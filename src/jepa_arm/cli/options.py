@@ -1,4 +1,4 @@
-"""Options and files that several verbs share."""
+"""Options shared by several verbs, and the files that they name."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_ARM = 'panda'
 DEFAULT_CHECKPOINT = 'compact'
 OPTIONAL_CHECKPOINT = f'{ARGUMENT_HELP["checkpoint"]} (default: {DEFAULT_CHECKPOINT})'
-"""Help of a ``--checkpoint`` that some other option forbids."""
+"""Help of ``--checkpoint`` where its default is None, to tell whether it was given."""
 Register = Callable[..., argparse.ArgumentParser]
-"""``CommandLine.register``."""
+"""Type of ``CommandLine.register``."""
 
 
 def positive_int(text: str) -> int:
@@ -70,12 +70,12 @@ def add_robot(parser: argparse.ArgumentParser) -> None:
 def add_count(
     parser: argparse.ArgumentParser, name: str, help: str, default: int | None = None
 ) -> None:
-    """Add an option with an integer >= 1."""
+    """Add an option whose value is an integer >= 1."""
     parser.add_argument(name, type=positive_int, default=default, help=help)
 
 
 def add_file(parser: argparse.ArgumentParser, name: str, help: str, **settings: Any) -> None:
-    """Add an option with the path of a file; ``settings`` are those of ``add_argument``."""
+    """Add an option whose value is a file; ``settings`` are passed to ``add_argument``."""
     parser.add_argument(name, metavar='FILE', help=help, **settings)
 
 
@@ -85,14 +85,14 @@ def add_flag(parser: argparse.ArgumentParser, name: str, help: str) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser, content: str = 'report') -> None:
-    """Add ``--json``."""
+    """Add ``--json``, the file to which a verb writes its ``content``."""
     add_file(parser, '--json', f'write the {content} to this file')
 
 
 def add_graph(
     parser: argparse.ArgumentParser, namespace: str = 'namespace of the running graph'
 ) -> None:
-    """Add ``--namespace``, with its help, ``--domain-id`` and ``--discovery-range``."""
+    """Add ``--namespace`` with the help ``namespace``, ``--domain-id``, ``--discovery-range``."""
     parser.add_argument('--namespace', default='', help=namespace)
     about = 'ROS domain, 0 to 232 (default: ROS_DOMAIN_ID)'
     parser.add_argument('--domain-id', type=int, metavar='N', help=about)
@@ -108,7 +108,7 @@ def refuse(args: argparse.Namespace, names: Iterable[str], reason: str) -> None:
 
 
 def arm(args: argparse.Namespace) -> ArmConfig:
-    """Load the arm of ``--arm``."""
+    """Load the configuration of the arm that ``--arm`` names."""
     return load(ArmConfig, arm_path(args.arm))
 
 
@@ -123,25 +123,25 @@ def guard() -> GuardConfig:
 
 
 def planner(optimizer: str | None = None) -> PlannerConfig:
-    """Load ``config/planner.yaml``, with another search if ``optimizer`` names one."""
+    """Load ``config/planner.yaml``, replacing its search if ``optimizer`` names one."""
     config = load(PlannerConfig, config_path('planner.yaml'))
     return replace(config, optimizer=optimizer) if optimizer in OPTIMIZERS else config
 
 
 def checkpoint(args: argparse.Namespace) -> Path:
-    """Return the folder of ``--checkpoint``."""
+    """Return the folder of the checkpoint that ``--checkpoint`` names."""
     return checkpoint_path(args.checkpoint)
 
 
 def load_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """Load the checkpoint of ``--checkpoint``."""
+    """Load the checkpoint that ``--checkpoint`` names."""
     from jepa_arm.model.checkpoint import load_checkpoint
 
     return load_checkpoint(checkpoint(args))
 
 
 def simulation(args: argparse.Namespace) -> SimulationSetup:
-    """Load the arm of ``--arm``, the simulator and the guard."""
+    """Load the configurations of the arm ``--arm``, the simulator and the guard."""
     from jepa_arm.evaluation.episode_runner import SimulationSetup
 
     return SimulationSetup.load(args.arm)
@@ -165,7 +165,8 @@ def report_figures(args: argparse.Namespace, figures: dict[str, Any]) -> int:
 def write_json(args: argparse.Namespace, values: dict[str, Any]) -> None:
     """Write ``values`` and their provenance to the file of ``--json``, if it was given.
 
-    The provenance is ``command``, ``git`` and ``machine``; values of these names are kept.
+    The provenance has the keys ``command``, ``git`` and ``machine``; the same keys in ``values``
+    take precedence.
     """
     if args.json:
         provenance = {'command': args.command, 'git': git_hash(), 'machine': machine()}

@@ -68,7 +68,7 @@ def up(args: argparse.Namespace) -> int:
     if args.no_planner:
         options.refuse(args, ('checkpoint', 'dry_run'), 'with --no-planner')
     missing = missing_modules()
-    if missing:  # one message in place of one from each node
+    if missing:  # one message instead of one from each node
         raise ConfigError(f'missing modules: {", ".join(missing)}; {how_to_get(*missing)}')
     graph = SimulationGraph(
         arm=args.arm,

@@ -1,7 +1,7 @@
 """Frozen, validated configuration: one dataclass per part, values in ``config/*.yaml``.
 
 ``load(cls, path)`` reads YAML strictly: an unknown or missing key, or a value of the wrong
-type, is an error that names the file, what was expected and what came.
+type, is an error that names the file, what was expected and what was received.
 """
 
 from .datasets import CollectConfig, RenderedScenesConfig

@@ -14,15 +14,15 @@ class CollectConfig(Checked):
 
     Attributes:
         episodes: number of episodes.
-        frames: observations in each episode; actions: one less.
-        seed: episode ``i`` depends on (seed, i) alone, however many workers there are.
-        object_min, object_max: (x, y) m, region in which objects start and are pushed, as far as
-            the arm's workspace allows.
+        frames: observations per episode; an episode has one action fewer.
+        seed: random seed; episode ``i`` depends on (seed, i) alone, not on the number of workers.
+        object_min, object_max: (x, y) m, corners of the region in which objects start and are
+            pushed; it is clipped to where the tip can move all around an object.
         obstacle_share: share of the episodes with one or two posts or walls on the table.
         random_object_share: share of the episodes with an object of random shape, size, mass and
             friction instead of the simulator's cube.
-        light_share: share of the episodes that are lit from a random direction and brightness.
-        camera_std: m, standard deviation of the camera's position per axis and episode.
+        light_share: share of the episodes lit from a random direction with random brightness.
+        camera_std: m, standard deviation of the camera's offset on each axis, drawn per episode.
     """
 
     episodes: Count
@@ -38,15 +38,17 @@ class CollectConfig(Checked):
 
 @dataclass(frozen=True)
 class RenderedScenesConfig(Checked):
-    """Scenes to render with recorded arm poses and the object elsewhere.
+    """Scenes to render, with arm poses from play data and the object moved elsewhere.
 
     Attributes:
         batches, scenes_per_batch: number of batches, and of scenes in each.
-        margin: m, by which the region of ``CollectConfig`` is enlarged for uniform positions.
+        margin: m by which the object region of ``CollectConfig`` is enlarged on each side to draw
+            uniform positions.
         near_tip_share: share of scenes with the object within ``near_tip_distance`` (m) of the
-            tip.
-        played_share: share of scenes with the object at a position from play, plus Gaussian noise
-            of ``played_std`` (m) on each axis. All other positions are uniform.
+            tip, measured horizontally.
+        played_share: share of scenes with the object at a position from play data, plus Gaussian
+            noise of standard deviation ``played_std`` (m) on each axis. In all other scenes its
+            position is uniform.
     """
 
     batches: Count

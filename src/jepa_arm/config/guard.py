@@ -1,4 +1,4 @@
-"""Guard configuration: limits of what reaches the robot, and the declared obstacles."""
+"""Guard configuration: limits on proposals and commands, and the declared obstacles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .rules import (
 )
 
 SIZES = {'box': 3, 'sphere': 1, 'capsule': 2}
-"""Number of sizes of each shape of obstacle."""
+"""Length of ``ObstacleConfig.size`` for each shape."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ObstacleConfig(Checked):
     """A fixed obstacle that no part of the arm may touch.
 
     Attributes:
-        name: name in reasons and messages.
+        name: unique name, used in rejection reasons and messages.
         shape: 'box' (size: x, y, z), 'sphere' (radius) or 'capsule' (radius, and length along z
             between the centres of its hemispheres).
         size: m, see ``shape``.
@@ -54,35 +54,37 @@ class ObstacleConfig(Checked):
 
 @dataclass(frozen=True)
 class GuardConfig(Checked):
-    """Limits of the guard. Limits of the joints and of the workspace: ``ArmConfig``.
+    """Limits of the guard; those of the joints and the workspace are in ``ArmConfig``.
 
     Attributes:
         max_proposal_age: s, largest age of the observation that a proposal was planned from.
-        max_clock_skew: s by which a proposal's stamp may lie ahead of the clock.
-        max_validity: s after its stamp during which any proposal may be followed.
-        validity_after_stamp: s after its stamp during which a proposal over ROS is followed; its
-            message has no field for the validity.
-        validity_after_arrival: s after its arrival during which a proposal over ROS is followed,
-            if that is later: images and plans may be late, as long as they keep coming.
+        max_clock_skew: s by which a proposal's stamp may lie ahead of the ROS clock.
+        max_validity: s, longest validity that a proposal may have, counted from its stamp.
+        validity_after_stamp: s after its stamp for which a proposal received over ROS stays valid;
+            its message has no field for the validity.
+        validity_after_arrival: s after its arrival for which a proposal received over ROS stays
+            valid, if that ends later, so that images and plans may be late while they keep coming.
         max_waypoints: largest number of waypoints of a proposal.
         max_joint_age: s without a joint state after which the arm is stopped.
-        max_joint_step: rad, largest distance from the current command to the first waypoint.
-        workspace_margin: m by which the tip may leave the workspace box between waypoints.
-        table_clearance: m, smallest height of the arm above the table plane; only a stop may use
-            it up.
+        max_joint_step: rad, largest step of any joint from the current command to the first
+            waypoint.
+        workspace_margin: m by which the path of the tip may leave the workspace box.
+        table_clearance: m, smallest height of the arm above the table plane; only a stop may go
+            lower, down to the plane.
         obstacle_clearance: m, smallest distance of any part of the arm to a declared obstacle.
         collision_check_step: m, farthest that any part of the arm moves between two checks.
-        slowdown_time: s, time to a joint limit, a self-collision or a declared obstacle at the
-            current closing speed, below which the arm slows down.
+        slowdown_time: s; the arm slows down if, at full speed, it would reach a joint limit, a
+            self-collision or a declared obstacle sooner than this.
         min_proximity_scale: smallest fraction of the velocity limits to which it slows down.
-        max_tracking_error: rad from the measured joints to the nearest recent command, beyond
-            which the guard backs off.
-        fatal_tracking_error: rad, the same, beyond which the guard latches at once.
-        tracking_window: s of commands that count as recent; longer than the age of a joint state
-            plus the arm's lag.
-        max_backoffs: number of back-offs within ``backoff_window`` after which the guard latches.
-        backoff_window: s.
-        max_rejections: number of rejected proposals in a row after which the guard latches.
+        max_tracking_error: rad, distance from the measured joints to the nearest recent command
+            beyond which the guard backs off.
+        fatal_tracking_error: rad, distance beyond which the guard latches at once instead.
+        tracking_window: s for which a command counts as recent; it should exceed the age of a
+            joint state plus the arm's lag.
+        max_backoffs: number of back-offs, within ``backoff_window`` or without an accepted
+            proposal in between, after which the guard latches instead of backing off again.
+        backoff_window: s, see ``max_backoffs``.
+        max_rejections: number of consecutive rejected proposals at which the guard latches.
         obstacles: the declared obstacles.
     """
 

@@ -1,6 +1,6 @@
 """Strict loading of YAML into dataclasses.
 
-A key that is unknown or missing and a value of the wrong type are errors.
+Unknown keys, missing keys and values of the wrong type are errors.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_plain(path: Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML loader for plain values: no tags that construct objects, no aliases."""
+    """YAML loader that refuses aliases and tags that construct objects."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -59,7 +59,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def from_dict(cls: type[T], values: Any, where: str = '') -> T:
-    """Build the dataclass ``cls`` from plain values, as strictly as ``load``."""
+    """Build the dataclass ``cls`` from plain values; errors prefix its keys with ``where``."""
     if not isinstance(values, dict):
         raise ConfigError(f'{where or cls.__name__}: expected a mapping, got {values!r}')
     kinds = typing.get_type_hints(cls)
@@ -84,7 +84,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
-    """Convert ``value`` to the type ``kind``; errors name its key ``where``."""
+    """Convert ``value`` to the type ``kind``; ``where`` is its key, which errors name."""
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, f'{where}.')
     if isinstance(kind, types.UnionType):
@@ -101,10 +101,10 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def _best_match(kind: types.UnionType, value: Any) -> Any:
-    """Return the dataclass of a union that shares most keys with ``value``.
+    """Return the dataclass in the union ``kind`` that has most keys in common with ``value``.
 
-    Error messages then refer to the intended class. For a union without dataclasses, such as
-    ``float | None``, return its first type.
+    Error messages then refer to the intended class. If the union has no dataclass, as in
+    ``float | None``, its first type is returned.
     """
     keys = set(value) if isinstance(value, dict) else set()
     classes = [c for c in kind.__args__ if dataclasses.is_dataclass(c)]

@@ -1,4 +1,4 @@
-"""Configuration of world models and of the training of them and their heads."""
+"""Model configuration: sizes of world models, and the training of models and heads."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ class ModelConfig(Checked):
     Attributes:
         conv_channels: output channels of the strided 3x3 convolutions, each of which halves the
             image.
-        image_features, proprio_features: number of features of image and proprioception. Both are
-            normalised, so that few proprioceptive values count beside many pixels.
-        encoder_width: hidden size of the layer that fuses them.
-        latent_dim: D.
-        predictor_width, predictor_blocks: hidden size and number of residual blocks.
+        image_features, proprio_features: numbers of features of image and proprioception. Both are
+            batch-normalised, so that the many pixels do not outweigh the few joint values.
+        encoder_width: hidden size of the layers that fuse both.
+        latent_dim: latent dimension D.
+        predictor_width, predictor_blocks: hidden size and number of the predictor's residual
+            blocks.
         image_size: (h, w) px to which images are downsampled first; empty: not resized.
         uses_proprioception: whether proprioception is an input besides the image.
-        history: number of latents the predictor receives, the current one included, 1 to 3.
+        history: number of latents, 1 to 3, that the predictor receives; the current one counts.
         inverse_dynamics_width: hidden size of the network that infers the actions between two
-            latents, see ``TrainConfig.inverse_dynamics_weight``; 0: none.
+            latents, see ``TrainConfig.inverse_dynamics_weight``; 0: no such network.
     """
 
     name: str
@@ -76,13 +77,14 @@ class LewmConfig(Checked):
     """Sizes of LeWorldModel as published; its inputs and actions are given by the ``Contract``.
 
     Attributes:
-        image_size, patch_size: px.
-        encoder_blocks, encoder_heads: of the vision transformer.
-        latent_dim: D, also the width of encoder and predictor.
-        projector_width: hidden size of the two projectors.
-        predictor_blocks, predictor_heads, head_width, predictor_width: of the predictor; the
-            last is the hidden size of its MLPs.
-        dropout: in the predictor, during training.
+        image_size, patch_size: px, sides of the square image and of its square patches.
+        encoder_blocks, encoder_heads: numbers of blocks and attention heads of the vision
+            transformer.
+        latent_dim: latent dimension D, also the width of encoder and predictor.
+        projector_width: hidden size of the projectors after the encoder and the predictor.
+        predictor_blocks, predictor_heads, head_width, predictor_width: numbers of blocks and
+            attention heads of the predictor, width of a head, and hidden size of its MLPs.
+        dropout: dropout probability in the predictor during training.
         history: number of latents the predictor receives.
         action_channels: width of the first linear layer on an action block.
     """
@@ -110,7 +112,7 @@ class LewmConfig(Checked):
 
 
 MIN_PROBE_LABELS = 50
-"""Fewest labels with which a probe can be trained and calibrated."""
+"""Smallest number of labels with which a probe can be trained and calibrated."""
 PROBE_LABELS = Rule(
     f'0 (all) or at least {MIN_PROBE_LABELS}', lambda n: n == 0 or n >= MIN_PROBE_LABELS
 )
@@ -123,18 +125,22 @@ class TrainConfig(Checked):
     Attributes:
         steps: optimiser steps, over which the learning rate falls to zero.
         batch: windows per step.
-        window: L, frames in a window.
-        learning_rate: peak, reached after ``warmup_steps``.
-        weight_decay, clip_norm: of AdamW and the gradient.
-        sigreg_weight, sigreg_projections, sigreg_knots: of SIGReg.
-        inverse_dynamics_weight: of the error of actions inferred from two latents; 0: not trained.
+        window: number of frames L in a window.
+        learning_rate: peak learning rate, reached after ``warmup_steps``.
+        weight_decay, clip_norm: weight decay of AdamW, and norm to which gradients are clipped.
+        sigreg_weight, sigreg_projections, sigreg_knots: loss weight, number of random projections
+            and number of knots of SIGReg.
+        inverse_dynamics_weight: loss weight of the error of actions inferred from two latents;
+            0: not trained.
         held_out: share of episodes kept for validation.
-        validate_every: steps. save_every_s: seconds between training states.
+        validate_every: steps between two validations.
+        save_every_s: s between two saved training states.
         colour_augmentation: whether the hues of each training frame are rotated at random.
-        windows_per_episode: windows of a batch that are from the same episode.
-        probe_labels: frames with a known object position for its probe; 0: all.
+        windows_per_episode: number of windows in a batch that come from the same episode.
+        probe_labels: number of frames whose object position the training may use; 0: all frames.
         probe_steps, tip_probe_steps: optimiser steps of the probes of object and tip.
-        localiser_steps: optimiser steps of the object localiser, which ``probe_labels`` needs.
+        localiser_steps: optimiser steps of the object localiser, which labels the other frames if
+            ``probe_labels`` limits them.
     """
 
     steps: Count
@@ -165,8 +171,9 @@ class PredictorConfig(Checked):
 
     Attributes:
         steps: optimiser steps, over which the learning rate falls to zero.
-        batch: windows per step. window: frames in a window.
-        learning_rate: at the first step.
+        batch: windows per step.
+        window: frames in a window.
+        learning_rate: initial learning rate.
     """
 
     steps: Count
@@ -182,11 +189,12 @@ class ActorCriticConfig(Checked):
     Attributes:
         actor_steps, value_steps: optimiser steps.
         batch: transitions per step.
-        learning_rate: at the first step; it falls to zero.
+        learning_rate: initial learning rate, which falls to zero.
         max_steps: largest time to a hindsight goal, in control steps.
-        discount: per model step.
-        expectile: of the value's regression.
-        target_update_rate: share of the value that enters its target network each step.
+        discount: discount factor per model step.
+        expectile: expectile that the value network regresses.
+        target_update_rate: fraction by which the target network moves towards the value network
+            at each step.
         goal_tolerance: m, distance at which a goal counts as reached.
     """
 
@@ -203,13 +211,14 @@ class ActorCriticConfig(Checked):
 
 @dataclass(frozen=True)
 class PoseConfig(ActorCriticConfig):
-    """Training of the networks that push an object to a position and a yaw.
+    """Training of the networks for pushing an object to a position and a yaw.
 
     Attributes:
-        yaw_probe_steps, yaw_probe_batch, yaw_probe_learning_rate: of the yaw probe: optimiser
-            steps, images per step, peak learning rate.
-        yaw_change_steps: optimiser steps of the network for the yaw change.
-        yaw_tolerance_deg: yaw error at which a goal counts as reached, within ``goal_tolerance``.
+        yaw_probe_steps, yaw_probe_batch, yaw_probe_learning_rate: optimiser steps, images per step
+            and peak learning rate of the yaw probe.
+        yaw_change_steps: optimiser steps of the network that predicts the change of the yaw.
+        yaw_tolerance_deg: degrees; a goal counts as reached if the yaw error is below this and the
+            distance below ``goal_tolerance``.
     """
 
     yaw_probe_steps: Count
@@ -226,14 +235,14 @@ class BeliefConfig(Checked):
     Attributes:
         blind_steps: model steps without images in a latent window.
         windows: latent windows that train ``PositionStdHead`` and ``ContactHead``.
-        expected_error_episodes: largest number of episodes whose frames train the heads of
+        expected_error_episodes: largest number of episodes used to train the heads that predict
             expected values and errors.
-        steps, batch, learning_rate: optimiser steps, samples per step and first learning rate of
-            the heads; the following fields override ``steps`` or ``batch`` for some.
-        push_steps, push_batch: of ``PushDynamics``.
-        state_encoder_steps: of ``StateEncoder``.
-        tip_motion_steps: of ``TipMotionHead``.
-        camera_pose_steps: of ``CameraPoseHead``.
+        steps, batch, learning_rate: optimiser steps, samples per step and initial learning rate of
+            the heads, unless a field below overrides them.
+        push_steps, push_batch: ``steps`` and ``batch`` for ``PushDynamics``.
+        state_encoder_steps: ``steps`` for ``StateEncoder``.
+        tip_motion_steps: ``steps`` for ``TipMotionHead``.
+        camera_pose_steps: ``steps`` for ``CameraPoseHead``.
     """
 
     blind_steps: Annotated[int, at_least(5)]
@@ -254,9 +263,11 @@ class DecoderConfig(Checked):
     """Training of the decoder on frozen latents.
 
     Attributes:
-        channels: of the features from coarse to fine; each resolution is twice the one before,
-            and that of the image twice the last.
-        steps: optimiser steps. batch: frames per step. learning_rate: peak.
+        channels: numbers of feature channels, from coarse to fine; each layer doubles the
+            resolution, and the last one outputs the image.
+        steps: optimiser steps.
+        batch: frames per step.
+        learning_rate: peak learning rate.
     """
 
     channels: Annotated[tuple[int, ...], SIZE]
@@ -272,7 +283,7 @@ class DecoderConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """Content of ``config/model/*.yaml``: a world model and the training of it and its heads."""
+    """Content of ``config/model/*.yaml``: a world model, its training and that of its heads."""
 
     model: ModelConfig | LewmConfig
     train: TrainConfig
@@ -303,5 +314,5 @@ class ModelFile:
 
 
 def model_config(values: Any) -> ModelConfig | LewmConfig:
-    """Return the configuration of either architecture from plain values; see ``load``."""
+    """Return a ``ModelConfig`` or ``LewmConfig`` from plain values, as strictly as ``load``."""
     return convert(ModelConfig | LewmConfig, values, 'model')

@@ -1,4 +1,4 @@
-"""Planner configuration: the search, its cost weights, its budget and its backend."""
+"""Planner configuration: search, cost weights, deadline and backend."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 from .rules import Checked, Count, Positive, Rule, at_least, one_of, require
 
 OPTIMIZERS = ('local', 'actor', 'icem', 'cem', 'mppi')
-"""Names of the searches. The first two need an actor-critic for the kind of goal."""
+"""Names of the searches; the first two need an actor-critic for the kind of goal."""
 BACKENDS = ('openvino', 'torch')
-"""Names of the libraries that can run the networks of a plan."""
+"""Libraries that can run the networks during planning."""
 
 
 @dataclass(frozen=True)
 class ActorConfig(Checked):
-    """Settings of the search that follows the actor without refining its proposal.
+    """Settings of the 'actor' search, which takes the actor's proposal without refinement.
 
     Attributes:
-        steps: remaining control steps that the actor is conditioned on.
+        steps: number of control steps to the goal that the actor is conditioned on.
     """
 
     steps: Count
@@ -31,7 +31,7 @@ class CemConfig(Checked):
     Attributes:
         candidates: action sequences per iteration.
         iterations: maximum number of iterations.
-        elites: best candidates, from which the next mean and std are computed.
+        elites: number of best candidates, from which the next mean and std are computed.
         std: standard deviation of the actions in the first iteration.
     """
 
@@ -77,36 +77,39 @@ class PlannerConfig(Checked):
         candidates: action sequences evaluated per iteration.
         iterations: maximum number of iterations.
         min_candidates: smallest number of candidates per iteration that a planner node may choose
-            on a machine too slow to finish all iterations before the deadline; 0 disables the
-            choice.
-        elites: best candidates, around which the next iteration samples.
-        noise_min, noise_std: standard deviations of the finest and the coarsest noise on actions.
+            on a machine too slow to finish all iterations before the deadline; 0: it always uses
+            ``candidates``.
+        elites: number of best candidates, around which the next iteration samples.
+        noise_min, noise_std: smallest and largest standard deviation of the noise on actions.
         noise_exponent: exponent of the noise's power spectrum 1/f^exponent.
         temperature: factor on the standard deviation of the actor's samples.
         icem_std, icem_iterations: initial standard deviation and number of iterations of iCEM.
         actor, cem, mppi: settings of these searches.
-        value_weight: cost per model step of the value estimate.
-        distance_weight: cost per m between the goal's subject and the goal.
-        latent_weight: cost of the mean squared distance to a goal latent, next to its value.
+        value_weight: cost per model step to the goal, as estimated by the value network.
+        distance_weight: cost per m from the object or tip to the goal position.
+        latent_weight: cost per unit of mean squared distance to a goal latent, if the value is
+            scored too; otherwise it is 1.
         yaw_weight: cost per rad between the yaw of the object and that of the goal.
-        press_weight: cost per m that the tip is inside the object, modelled as an upright cylinder
-            of press_radius and press_height (m).
+        press_weight: cost per m of depth of the tip inside the object, modelled as an upright
+            cylinder of press_radius and press_height (m).
         region_weight: cost per m that the object is outside the region where the tip can push it
             from every side.
-        edge_margin: m between the edges of that region and of the tip's workspace.
-        tip_margin, object_margin: m, clearance of the tip and of the object's centre from declared
-            obstacles.
+        edge_margin: m from the edges of the tip's workspace to those of that region.
+        tip_margin, object_margin: m, required clearance of the tip and of the object's centre from
+            declared obstacles.
         obstacle_weight: cost per m of missing clearance, averaged over the path.
         obstacle_slack: m of clearance that the tip may lack before its path counts as blocked.
-        min_subgoal_distance: m, least distance to a subgoal on the way around obstacles.
-        deadline_ms: an iteration starts only if it is expected to end by then; infinity runs all
-            iterations.
-        max_goal_std: m, largest predicted rms error of a goal position read from an image.
-        valid_for: s after its observation for which a proposal may be followed.
-        waypoints: control steps handed to the guard at once.
+        min_subgoal_distance: m, smallest distance to a subgoal on the way around obstacles.
+        deadline_ms: ms from the start of a search, which starts an iteration only if it expects to
+            finish by then. Infinity: all iterations run.
+        max_goal_std: m, largest predicted rms error with which a goal position may be read from an
+            image.
+        valid_for: s after its observation for which a proposal may be followed, in process; over
+            ROS, ``GuardConfig`` sets the validity.
+        waypoints: number of waypoints in a proposal, one per control step.
         threads: CPU threads of the planner's networks.
         backend: 'openvino' (networks compiled for the CPU) or 'torch'.
-        timeout: s, time limit of a goal that does not set one.
+        timeout: s, default time limit of a goal.
     """
 
     optimizer: Annotated[str, one_of(*OPTIMIZERS)]

@@ -1,4 +1,4 @@
-"""Robot configuration: arm, cameras, time chain, and the contract of data, model and robot."""
+"""Robot configuration: arm, cameras, periods, and the contract of data, model and robot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def steps_per(outer_s: float, inner_s: float, what: str) -> int:
 
 @dataclass(frozen=True)
 class TimeConfig(Checked):
-    """The time chain, in seconds.
+    """Periods of physics, commands, actions and world model.
 
     ``stream_dt`` = ``physics_dt`` x substeps; ``control_dt`` = ``stream_dt`` x ticks;
     ``model_dt`` = ``control_dt`` x ``frame_skip``. Ratios must be whole numbers.
@@ -71,12 +71,12 @@ class TimeConfig(Checked):
 
 @dataclass(frozen=True)
 class WristCameraConfig(Checked):
-    """A second pinhole camera, mounted at the tip, with an image as wide as the first one's.
+    """A second pinhole camera at the tip; its images are as wide as the first camera's.
 
     Attributes:
         height: pixels.
         fov_deg: vertical field of view, degrees.
-        position, look_at: (x, y, z) m in the tip frame; the tool comes from above in the image.
+        position, look_at: (x, y, z) m in the tip frame; image up is opposite to the tool axis.
         frame_id: name of the optical frame.
     """
 
@@ -96,8 +96,8 @@ class CameraConfig(Checked):
         fov_deg: vertical field of view, degrees.
         position, look_at: (x, y, z) m in the base frame; image up is base +z.
         frame_id: name of the optical frame.
-        wrist: a second camera at the tip, or None. A model receives its image below the first
-            one's, as one image of ``image_shape``.
+        wrist: a second camera at the tip, or None. A model receives one image of ``image_shape``,
+            with the wrist camera's image below this camera's.
     """
 
     width: Pixels
@@ -128,17 +128,18 @@ class ArmConfig(Checked):
 
     Attributes:
         urdf: file name in ``urdf/`` or an absolute path; ``.xacro`` is expanded in ``urdf/`` only.
-        joints: names in command order (J,).
+        joints: names of the J joints, in command order.
         base_link, tip_link: frames of the URDF; tip poses are given in ``base_link``.
         controller: name of the trajectory controller in the arm's driver.
-        home: (J,) rad.
+        home: (J,) rad, home posture.
         acceleration: (J,) rad/s^2, limits of the manufacturer.
         jerk: (J,) rad/s^3, limits of the manufacturer.
-        velocity_scale, acceleration_scale, jerk_scale: fraction of the limits used, in (0, 1].
+        velocity_scale, acceleration_scale, jerk_scale: fractions of these limits used, in (0, 1].
         workspace_min, workspace_max: (x, y, z) m, workspace box of the tip, base frame.
         tool_axis: unit vector of the tip frame that is kept pointing down (base -z).
-        allowed_contacts: pairs of links whose contact is no self-collision.
-        position_min, position_max: (J,) rad, velocity_max: (J,) rad/s; empty: the URDF's.
+        allowed_contacts: pairs of links whose contact does not count as a self-collision.
+        position_min, position_max, velocity_max: (J,) rad and rad/s, limits tighter than the
+            URDF's; empty: the URDF's.
     """
 
     name: str
@@ -189,7 +190,7 @@ class ArmConfig(Checked):
         return -x, -y, -z
 
     def _has_image_up(self, wrist: WristCameraConfig) -> bool:
-        """Return whether the camera does not look along the tool axis, where up is undefined."""
+        """Return whether image up is defined: the camera does not look along the tool axis."""
         (x, y, z), (a, b, c) = (
             [end - begin for begin, end in zip(wrist.position, wrist.look_at, strict=True)],
             self.tool_axis,
@@ -204,12 +205,12 @@ class Contract:
 
     Attributes:
         arm: name of the arm.
-        joints: names in the order of every joint vector (J,).
+        joints: names of the J joints, in the order of every joint vector.
         camera: size and pose of the camera, and of the wrist camera if there is one.
         action_space: name of the action space.
-        action_width: A, values of one action.
-        action_scale: m or rad, effect of an action of 1 in one control step.
-        time: the time chain.
+        action_width: number of values A in one action.
+        action_scale: m or rad of motion in one control step for an action of 1.
+        time: periods of commands, actions and model.
     """
 
     arm: str
@@ -222,10 +223,10 @@ class Contract:
 
     @property
     def proprio_width(self) -> int:
-        """P: joint positions, tip position, and offset of the tip target from the tip."""
+        """Length P of the joint positions, tip position, and offset from the tip to its target."""
         return len(self.joints) + 6
 
     @property
     def block_width(self) -> int:
-        """Values of one model action, which holds the actions of ``frame_skip`` control steps."""
+        """Length K*A of an action block: the actions of K = ``frame_skip`` control steps."""
         return self.action_width * self.time.frame_skip

@@ -16,11 +16,11 @@ class ConfigError(JepaArmError, ValueError):
 
 
 class Rule(NamedTuple):
-    """Condition on a field's value, or on each value of a tuple; a part of its ``Annotated``.
+    """Condition on a field's value, or on each value of a tuple, given in its ``Annotated``.
 
     Attributes:
         expected: description of the allowed values.
-        allows: returns whether a value is allowed; NaN must not be.
+        allows: predicate that is true for an allowed value; it must be false for NaN.
     """
 
     expected: str
@@ -60,7 +60,7 @@ class Checked:
     """Base of configuration dataclasses: refuses values that the fields' rules forbid."""
 
     def __post_init__(self) -> None:
-        """Check every field that has a rule; None, if its type allows it, passes.
+        """Check every field that has a rule; None always passes.
 
         Raises:
             ConfigError: a value is not allowed.

@@ -1,4 +1,4 @@
-"""Simulation configuration: physics of the virtual arm, and its tasks."""
+"""Simulation configuration: physics and tasks of the virtual arm."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class SimConfig:
     """Physics and objects of the virtual arm.
 
     Attributes:
-        time: the time chain.
+        time: periods of physics, commands, actions and world model.
         gravity: m/s^2.
         solver_iterations: iterations of PyBullet's constraint solver per physics step.
         position_gain, velocity_gain: gains of the joint servo.
         object_size: m, side of the cube.
-        object_mass: kg, of the cube.
-        friction: friction coefficient of object, table and tip each; PyBullet multiplies two.
+        object_mass: kg, mass of the cube.
+        friction: friction coefficient of object, table and tip alike; PyBullet multiplies those of
+            the two bodies in contact.
         command_timeout: s without a command after which the arm holds.
     """
 
@@ -42,14 +43,15 @@ class TaskConfig(Checked):
     Attributes:
         name: name of the task.
         kind: 'reach' (goal position of the tip) or 'push' (goal position of the object).
-        tolerance: m.
+        tolerance: m, distance at which the goal counts as reached.
         time_limit: s.
-        hold_steps: control steps for which the goal must be held within tolerance.
-        object_min, object_max: (x, y) m, region of objects and their goals, as far as the arm's
-            workspace allows.
-        distance_min, distance_max: m, from start to goal.
-        obstacles: 1: a post or a wall blocks the straight way from start to goal; or 0.
-        yaw_tolerance_deg: degrees, of the object's yaw up to quarter turns; None: any yaw.
+        hold_steps: consecutive control steps for which the tolerance must be kept.
+        object_min, object_max: (x, y) m, corners of the region of objects and their goals; it is
+            clipped to where the tip can move all around an object.
+        distance_min, distance_max: m, range of the distance from start to goal.
+        obstacles: 1: a post or a wall blocks the straight way from start to goal; 0: none.
+        yaw_tolerance_deg: degrees, tolerance of the object's yaw modulo quarter turns; None: any
+            yaw is accepted.
     """
 
     name: str

@@ -23,7 +23,7 @@ TEXT_LIMIT = 1_000_000
 """Largest text file that is read, in bytes."""
 _HERE = Path(__file__).resolve().parents[1]
 CHECKPOINTS = _HERE / 'checkpoints'
-"""Folder of the shipped checkpoints, which are one folder each."""
+"""Folder with one subfolder per shipped checkpoint."""
 
 
 class FileError(JepaArmError, ValueError):
@@ -110,7 +110,7 @@ def config_names(folder: str) -> list[str]:
 
 
 def arm_path(name: str) -> Path:
-    """Return the path of ``config/arms/<name>.yaml``, or of ``name`` if it ends in .yaml.
+    """Return the path of ``config/arms/<name>.yaml``, or ``name`` itself if it ends in .yaml.
 
     Raises:
         FileNotFoundError: see ``config_path``.
@@ -120,10 +120,10 @@ def arm_path(name: str) -> Path:
 
 
 def given_path(name: str) -> Path:
-    """Return the path of a user's file: relative to the working directory, else in ``config/``.
+    """Return the path of a file that a user names: in the working directory, else ``config/``.
 
     Raises:
-        FileNotFoundError: there is neither; the message names both places.
+        FileNotFoundError: the file is in neither; the message names both places.
     """
     own = os.path.abspath(os.path.expanduser(name))
     if os.path.isfile(own):
@@ -174,7 +174,7 @@ def _share_candidates() -> Iterator[Path]:
     repository = _HERE.parents[1]
     if (repository / 'package.xml').is_file():
         yield repository
-    # no ROS 2; not in the index; AMENT_PREFIX_PATH is not set
+    # without ROS 2, without the package in its index, or without AMENT_PREFIX_PATH
     with suppress(ImportError, LookupError, OSError):
         from ament_index_python.packages import get_package_share_directory
 
@@ -190,7 +190,7 @@ def _existing_file(kind: str, name: str) -> Path:
     try:
         if path.is_file():
             return path
-    except OSError as error:  # a name that no file can have
+    except OSError as error:  # the system refuses the name, e.g. as too long
         raise FileNotFoundError(f'no such file {kind}/{name[:100]}...: {error.strerror}') from None
     if path.is_absolute() and folder not in path.parents:
         raise FileNotFoundError(f'no file {path}; those of {PACKAGE} are below {folder}')

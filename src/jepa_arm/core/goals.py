@@ -1,7 +1,7 @@
-"""Goals: positions and poses of the object or the tip, and latents.
+"""Goals: positions of the object or the tip, poses of the object, and latents.
 
-Position goals are the default, also for goal images: a probe reads the object's or the tip's
-position off the image, since the image also shows an arm pose that is not part of the goal.
+A goal image, too, becomes a position goal by default: it also shows an arm pose, which is not part
+of the goal, so only the position of the object or the tip is read from it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .errors import JepaArmError
 from .types import FloatArray
 
 HOLD_STEPS = 3
-"""Control steps in a row within tolerance that count as reached."""
+"""Consecutive control steps within tolerance after which a goal counts as reached."""
 SUBJECTS = ('object', 'tip')
 """Subjects of a position goal."""
 
 
 class GoalError(JepaArmError, ValueError):
-    """A goal cannot be pursued; the message says what was expected and what was received."""
+    """A goal that cannot be pursued; the message says what was expected and received."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class PositionGoal:
     Attributes:
         subject: 'object' or 'tip'.
         position: (3,) m in the base frame.
-        yaw: rad about the base frame's z axis, modulo quarter turns; None: any. Objects only.
+        yaw: rad about the base frame's z axis, modulo quarter turns; None: any yaw, as always for
+            the tip.
     """
 
     subject: str

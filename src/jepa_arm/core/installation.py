@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PYTHONS = (3, 10), (3, 14)
-"""Oldest and newest tested version; the newest has no simulator."""
+"""Oldest and newest tested version; PyBullet has no wheel for the newest."""
 MODULES = {
     'numpy': ('numpy',),
     'torch': ('torch',),
@@ -38,9 +38,9 @@ MODULES = {
     'matplotlib': ('matplotlib',),
     'pybullet': ('pybullet', 'pybullet-arm64'),
 }
-"""Imported modules and the pip packages that provide them, the preferred one first."""
+"""Required modules, each with the pip packages that provide it, the preferred one first."""
 SIMULATOR = 'pybullet'
-"""The only module that planner and guard do without."""
+"""The only one of ``MODULES`` that planner and guard do not need."""
 ROS = {
     'rclpy': 'run "make setup", or source a ROS 2 whose Python this is',
     'jepa_arm_msgs': 'run "make setup", or build ros_ws and source its install/setup.bash',
@@ -48,7 +48,7 @@ ROS = {
 """Advice for missing ROS 2 modules."""
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_MIB = 128
-"""Sufficient for the image and status topics of one graph."""
+"""Free space that suffices for the image and status topics of one graph."""
 
 
 class Level(Enum):
@@ -86,9 +86,9 @@ def examine_machine() -> Iterator[Finding]:
 
 
 def how_to_get(*modules: str) -> str:
-    """Return the command that installs the packages of ``modules``."""
+    """Return the commands that install the packages that provide ``modules``."""
     names = [MODULES.get(module, (module,)) for module in modules]
-    if sys.version_info >= (3, 12):  # for which only the last package of PyBullet has wheels
+    if sys.version_info >= (3, 12):  # only PyBullet's last listed package has wheels
         names = [(name[-1],) if name == MODULES[SIMULATOR] else name for name in names]
     return (
         f'make setup; or, in a colcon workspace, {sys.executable} -m pip install '
@@ -142,7 +142,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _version(names: Sequence[str]) -> str:
-    """Return name and version of the first of these packages that is installed."""
+    """Return name and version of the first installed package of ``names``."""
     for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):
             return f'{name} {importlib.metadata.version(name)}'

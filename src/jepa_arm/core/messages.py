@@ -1,4 +1,4 @@
-"""Conversions from messages that need no ROS 2: for live and for recorded messages.
+"""Conversions from ROS messages, live or recorded, that work without ROS 2.
 
 A message is any object with the fields of its type. Invalid messages raise ``ConversionError``
 with what was expected and what was received.
@@ -20,13 +20,13 @@ Message = Any
 NANOSECONDS = 1_000_000_000
 ENCODINGS = ('rgb8', 'bgr8')
 MAX_ERROR_LENGTH = 500
-"""Characters; errors go into logs and status messages."""
+"""Characters; error texts go into logs and status messages."""
 MAX_NORM_ERROR, MAX_TILT = 0.01, 0.05
-"""Tolerances of an upright unit quaternion: norm, and hypot(x, y), half the tilt in rad."""
+"""Tolerances of an upright unit quaternion: of its norm, and of half its tilt in rad."""
 
 
 class ConversionError(JepaArmError, ValueError):
-    """An invalid message; long errors are shortened."""
+    """An invalid message; long error texts are shortened."""
 
     def __init__(self, text: str) -> None:
         short = text if len(text) <= MAX_ERROR_LENGTH else f'{text[:MAX_ERROR_LENGTH]} ...'
@@ -42,7 +42,7 @@ def image_from_msg(msg: Message, size: tuple[int, int] | None = None) -> ImageAr
     """Return a copy (h, w, 3) uint8 RGB of an ``rgb8`` or ``bgr8`` image.
 
     Args:
-        msg: rows may be padded (``step``).
+        msg: image, whose rows may be padded (``step``).
         size: (width, height) that the image must have; None: any.
 
     Raises:
@@ -66,15 +66,15 @@ def image_from_msg(msg: Message, size: tuple[int, int] | None = None) -> ImageAr
     pixels = rows.reshape(msg.height, msg.width, 3)
     if msg.encoding == 'rgb8':
         return pixels.copy()
-    import cv2  # here because the guard needs no images
+    import cv2  # imported here, because the guard needs no images
 
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def joints_from_msg(msg: Message, names: Sequence[str]) -> JointSample:
-    """Return the joints ``names`` of a joint state in any order; other joints are ignored.
+    """Return the joints ``names``, in this order, from a joint state; others are ignored.
 
-    Missing velocities are zero. Values may be NaN, which callers must check.
+    Missing velocities are zero. Values may be NaN, so callers must check.
 
     Raises:
         ConversionError: a joint or position is missing.
@@ -102,7 +102,7 @@ def yaw_from_msg(orientation: Message) -> float:
     """Return the yaw in rad of an upright orientation (``geometry_msgs/Quaternion``).
 
     Raises:
-        ConversionError: the quaternion is not normalised, or tilts the z axis.
+        ConversionError: the quaternion is not normalised, or does not keep the z axis upright.
     """
     x, y, z, w = orientation.x, orientation.y, orientation.z, orientation.w
     norm, tilt = math.hypot(x, y, z, w), math.hypot(x, y)
@@ -115,11 +115,11 @@ def yaw_from_msg(orientation: Message) -> float:
 
 
 def proposal_from_msg(msg: Message, valid_for: float) -> Proposal:
-    """Return the proposal in a trajectory; velocities and accelerations are ignored.
+    """Return a trajectory message as a proposal; velocities and accelerations are ignored.
 
     Args:
         msg: trajectory whose ``header.stamp`` is that of the observation.
-        valid_for: s from the stamp; the message has no field for it.
+        valid_for: s after the stamp for which it may be followed; the message has no such field.
 
     Raises:
         ConversionError: a point has too few or too many positions.

@@ -49,16 +49,16 @@ class JointSample:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A joint trajectory the planner would like to see executed.
+    """A joint trajectory that the planner asks the guard to execute.
 
-    Waypoint ``i`` is the joint target during ``(times[i-1], times[i]]`` after acceptance;
-    the guard streams towards it with limited velocity, acceleration and jerk.
+    From ``times[i-1]`` to ``times[i]`` after acceptance, the guard moves towards waypoint ``i``
+    with limited velocity, acceleration and jerk.
 
     Attributes:
-        joint_names: the J names, in the order of the columns.
+        joint_names: names of the J joints, in the order of the columns of ``positions``.
         positions: (N, J) rad.
         times: (N,) s from acceptance, strictly increasing, positive.
-        stamp: s, stamp of the observation the plan was made from.
+        stamp: s, stamp of the observation that the plan was made from.
         valid_for: s after ``stamp`` during which the proposal may be followed without a
             newer one.
     """
@@ -83,7 +83,7 @@ class GuardState(Enum):
 
 @dataclass(frozen=True)
 class Command:
-    """One tick of the stream that reaches the robot.
+    """Joint command of one tick in the stream to the robot.
 
     Attributes:
         position: (J,) rad.
@@ -101,9 +101,9 @@ class Verdict:
     """Decision of the guard about a proposal or a tick.
 
     Attributes:
-        command: what is sent to the robot in this tick; None while nothing may be sent.
+        command: command to send in this tick; None if nothing may be sent, or after a proposal.
         state: the guard's state after the decision.
-        reasons: why a proposal was refused or the arm is stopping; empty if all is well.
+        reasons: why a proposal was rejected, or why the arm stops or holds; empty if all is well.
     """
 
     command: Command | None
@@ -117,7 +117,7 @@ class TrajectoryCommand:
 
     Attributes:
         positions: (N, J) rad.
-        velocities: (N, J) rad/s; None: straight segments.
+        velocities: (N, J) rad/s; None: the controller interpolates linearly.
         times: (N,) s from ``start``.
         start: s on the ROS clock; 0 means on arrival.
     """

@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 REFERENCE_HUE = (0.67, 0.07, -0.74)
-"""Unit vector perpendicular to grey: the hue of the virtual table."""
+"""Unit vector in RGB, perpendicular to the grey axis: the hue of the virtual table."""
 
 
 def jitter_hues(
     pixels: NDArray[np.uint8], rng: np.random.Generator, gain: float = 0.1
 ) -> NDArray[np.uint8]:
-    """Return images (B, h, w, 3), each with its hues rotated by a random angle and a random gain.
+    """Return images (B, h, w, 3), each with its hues rotated and its brightness scaled at random.
 
-    Every frame is drawn independently. SIGReg fills the latent with whatever is predictable; an
-    object's colour, constant in an episode and random across episodes, would take much of it.
+    Angle and gain differ from frame to frame. SIGReg fills the latent with whatever is
+    predictable; an object's colour, constant within an episode, would take up much of it.
 
     Args:
-        pixels: (B, h, w, 3).
+        pixels: (B, h, w, 3) RGB.
         rng: source of the angles, uniform in [0, 2 pi), and of the gains.
         gain: largest relative change of brightness.
     """
@@ -42,8 +42,8 @@ def hue_rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 def unify_hues(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images (..., h, w, 3) with every hue set to ``REFERENCE_HUE``.
 
-    Brightness and chroma stay. The result is invariant to ``jitter_hues`` without gain, except
-    where a rotation saturates a channel.
+    Brightness and chroma are kept. ``jitter_hues`` without gain does not change the result, except
+    where its rotation saturates a channel.
     """
     red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.float32)
     grey = (red + green + blue) / 3.0

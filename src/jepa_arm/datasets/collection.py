@@ -33,20 +33,20 @@ from .episodes import EpisodeWriter
 from .worker_pool import Episode, prepare_output, write_in_parallel
 
 MAX_START_DISTANCE = 0.14
-"""m from the object within which the tip starts in half of the episodes."""
+"""In half of the episodes the tip starts at most this far from the object, m."""
 
 
 def collect(
     out: Path, arm: ArmConfig, sim: SimConfig, config: CollectConfig, workers: int | None = None
 ) -> Path:
-    """Write ``config.episodes`` episodes of play to ``out`` and return it.
+    """Write ``config.episodes`` episodes of play to the file ``out`` and return its path.
 
-    Until the file is complete it is ``<out>.partial``; a second call with the same settings
-    continues there. ``workers`` is the number of processes; None: one for each core.
+    The file is named ``<out>.partial`` until it is complete; a second call with the same settings
+    continues it. ``workers`` is the number of processes; None: one for each core.
 
     Raises:
         DataError: ``out`` exists, or a worker process could not start or was killed.
-        OSError: the disk is full or not writable; episodes already written stay.
+        OSError: the disk is full or not writable; episodes already written are kept.
     """
     prepare_output(out)
     lengths = [config.frames] * config.episodes
@@ -59,7 +59,7 @@ def collect(
 def play_episode(world: BulletWorld, arm: Arm, config: CollectConfig, index: int) -> Episode:
     """Return episode ``index`` of play: T+1 observations, T actions.
 
-    It depends on the seed and the index alone.
+    Its random numbers depend on ``config.seed`` and ``index`` alone.
     """
     rng = np.random.default_rng([config.seed, index])
     region = reachable_object_region(arm, config.object_min, config.object_max)
@@ -119,8 +119,8 @@ def sample_scene(arm: Arm, rng: np.random.Generator, region: NDArray) -> Scene:
 def add_random_objects(scene: Scene, arm: Arm, config: CollectConfig, index: int) -> Scene:
     """Return ``scene`` with the random object and obstacles of episode ``index``.
 
-    Obstacles keep clear of tip and object. The random numbers are independent of the episode's
-    own, so that an episode without additions does not change.
+    Obstacles keep clear of tip and object. A separate random generator is used, so that an episode
+    without additions does not change.
     """
     rng = np.random.default_rng([config.seed, index, 1])
     has_object, has_obstacles = rng.random(2) < (config.random_object_share, config.obstacle_share)
@@ -134,7 +134,7 @@ def add_random_objects(scene: Scene, arm: Arm, config: CollectConfig, index: int
 
 
 def randomize_view(world: BulletWorld, config: CollectConfig, index: int) -> None:
-    """Set light and camera of episode ``index`` until the next reset of ``world``."""
+    """Set the random light and camera of episode ``index``, which last until the next reset."""
     rng = np.random.default_rng([config.seed, index, 2])
     if rng.random() < config.light_share:
         direction = rng.normal(size=3)

@@ -1,13 +1,13 @@
 """Episode files: episodes in one HDF5 file, in the layout of LeWorldModel / stable-worldmodel.
 
-Each dataset is a flat array over all frames of all episodes, contiguous and uncompressed, so that
-it is read as a memory map and needs no memory that grows with the data:
+Each dataset is a flat array over the N frames of all E episodes, contiguous and uncompressed, so
+that it can be memory-mapped and memory use does not grow with the data:
 
 ================== ============== ==========================================================
 ``pixels``         (N, h, w, 3)   uint8 RGB
-``proprio``        (N, J)         float32, measured joint positions, rad
-``action``         (N, A)         float32 in [-1, 1]; row t leads from frame t to t+1; the last
-                                  row of an episode is NaN and never read
+``proprio``        (N, J)         float32, measured positions of the J joints, rad
+``action``         (N, A)         float32 in [-1, 1]; row t is applied between frames t and t+1;
+                                  the last row of an episode is NaN and never read
 ``tip_position``   (N, 3)         float32, m, base frame, from the measured joints
 ``tip_target``     (N, 3)         float32, m, base frame, commanded tip position
 ``object_position``(N, 3)         float32, m, base frame
@@ -45,25 +45,25 @@ SCHEMA_VERSION = 2
 PARTIAL_SUFFIX = '.partial'
 MAX_EPISODES = 10_000_000
 METADATA_BYTES = 100_000
-"""Upper bound on what HDF5 adds to the arrays."""
+"""Upper bound on the bytes that HDF5 adds to the arrays."""
 RENDERED_SCENES = 'rendered_scenes'
-"""Key of ``config`` in files of rendered scenes."""
+"""Key of ``config`` that marks a file of rendered scenes."""
 
 IntArray = NDArray[np.int64]
 
 
 class DataError(JepaArmError, RuntimeError):
-    """Data that cannot be used; the message says what was expected, what came, what to do."""
+    """Error for unusable data; says what was expected, what was found and what to do."""
 
 
 class EpisodeWriter:
-    """Writer of episodes of known lengths to a file that appears only when it is complete.
+    """Writer of a file of episodes of known lengths, which appears only when it is complete.
 
-    Until then it is ``<path>.partial``. A partial file left by an interrupted run is continued if
-    it was opened with the same arguments.
+    Until then it is named ``<path>.partial``. A partial file left by an interrupted run is
+    continued if it was created with the same arguments.
 
     Attributes:
-        path: of the complete file.
+        path: path of the complete file.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class EpisodeWriter:
         """Create the partial file or continue an existing one.
 
         Args:
-            path: of the complete file.
-            lengths: (E,) frames (actions + 1) of each episode.
-            contract: of the robot; gives the shapes of all arrays.
-            seed: of the collection.
+            path: path of the complete file.
+            lengths: (E,) number of frames (actions + 1) of each episode.
+            contract: contract of the robot; gives the shapes of all arrays.
+            seed: random seed of the collection.
             config: plain values that describe how the data was made.
 
         Raises:
             DataError: a length is below 2.
-            OSError: there is no space for the complete file, which is reserved here.
+            OSError: the space for the complete file, which is reserved here, is not available.
         """
         self.path = Path(path)
         self._partial = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
@@ -122,9 +122,9 @@ class EpisodeWriter:
         """Write one episode.
 
         Args:
-            index: of the episode.
-            episode: arrays with the names of the layout, each with T+1 rows. ``action`` may have
-                T rows; its last of T+1 rows is ignored.
+            index: index of the episode.
+            episode: arrays by dataset name, each with T+1 rows. ``action`` may have T rows
+                instead; if it has T+1, the last is ignored.
 
         Raises:
             DataError: an array is missing, has another shape, or is not finite.
@@ -166,7 +166,7 @@ class EpisodeWriter:
         self.close()
 
     def _continue(self) -> h5py.File | None:
-        """Return the partial file if it exists and was opened with the same arguments."""
+        """Return the partial file if it was created with the same arguments, else None."""
         if not self._partial.exists():
             return None
         try:
@@ -205,13 +205,13 @@ class EpisodeWriter:
 
 
 class EpisodeFile:
-    """Reader of an episode file by memory map, with every dataset as an attribute.
+    """Reader of an episode file whose datasets are memory-mapped attributes.
 
-    It is pickled by its path: another process opens the file again.
+    Pickling stores the path alone: another process opens the file again.
 
     Attributes:
-        path: of the file.
-        contract: of the robot that the data was recorded with.
+        path: path of the file.
+        contract: contract of the robot that the data was recorded with.
         seed, config: how the data was made.
     """
 
@@ -253,12 +253,12 @@ class EpisodeFile:
         return len(self.ep_len)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how to make a copy in another process."""
+        """Return the constructor call with which unpickling opens the file again."""
         return EpisodeFile, (self.path,)
 
     @property
     def has_rendered_scenes(self) -> bool:
-        """Return whether frames are independent rendered scenes instead of motion."""
+        """Return whether the frames are independent rendered scenes instead of play."""
         return RENDERED_SCENES in self.config
 
     @property
@@ -275,12 +275,12 @@ class EpisodeFile:
         return proprioception(self.proprio, self.tip_position, self.tip_target)
 
     def starts(self, indices: IntArray, span: int) -> list[IntArray]:
-        """Return, for each of the episodes ``indices``, the frames with ``span`` frames after."""
+        """Return, for each episode in ``indices``, the frames followed by ``span`` or more."""
         firsts, lengths = self.ep_offset[indices], self.ep_len[indices]
         return [np.arange(o, o + n - span) for o, n in zip(firsts, lengths, strict=True)]
 
     def split(self, seed: int, held_out: float = 0.1) -> tuple[IntArray, IntArray]:
-        """Return sorted episode indices (training, held out), determined by ``seed``."""
+        """Return sorted indices of training and held-out episodes, split at random by ``seed``."""
         if len(self) < 2:
             raise DataError(f'{self.path}: expected >= 2 episodes to split, got {len(self)}')
         order = np.random.default_rng(seed).permutation(len(self))
@@ -314,7 +314,7 @@ class EpisodeFile:
 def _reserve(path: Path, size: int) -> None:
     """Allocate ``size`` bytes for the file ``path`` if the system supports it.
 
-    A full disk under an open HDF5 file kills the process, so the space is requested first.
+    HDF5 kills the process if the disk fills up while a file is open, so space is reserved first.
 
     Raises:
         OSError: there is not enough space; a file that did not exist before is removed.
@@ -369,7 +369,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _attributes(path: Path, file: h5py.File) -> tuple[Contract, int, dict[str, Any]]:
-    """Return contract, seed and config."""
+    """Return contract, seed and config from the attributes of ``file``."""
     version = file.attrs.get('schema_version')
     if version != SCHEMA_VERSION:
         raise DataError(
@@ -394,7 +394,7 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _integers(path: Path, file: h5py.File, name: str) -> IntArray:
-    """Return a dataset of at most ``MAX_EPISODES`` integers (E,)."""
+    """Return the dataset ``name``, which must hold at most ``MAX_EPISODES`` integers (E,)."""
     dataset = _dataset(path, file, name)
     if dataset.ndim != 1 or dataset.size > MAX_EPISODES or dataset.dtype.kind not in 'iu':
         raise DataError(

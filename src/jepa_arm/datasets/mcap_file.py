@@ -21,9 +21,9 @@ from jepa_arm.core.errors import JepaArmError
 
 CHUNK_BYTES = 1_000_000
 RECORD_LIMIT = 100_000_000
-"""Largest record that is read, in bytes, also after decompression."""
+"""Largest record that is read, in bytes, both before and after decompression."""
 DEFAULT_TOPIC_KEY = 'default_topic'
-"""Channel metadata: name that a remapped topic has without remapping."""
+"""Key of the channel metadata that holds the name of a remapped topic before remapping."""
 
 READ_ERRORS = (
     McapError, zstandard.ZstdError, ValueError, LookupError, struct.error, MemoryError,
@@ -32,17 +32,17 @@ READ_ERRORS = (
 
 
 class RecordingError(JepaArmError, ValueError):
-    """A recording that cannot be used; the message says what was expected and what came."""
+    """Error for an unusable recording; says what was expected and what was found."""
 
 
 class McapWriter:
     """Writer of an MCAP file that appears as ``path`` only when it is complete.
 
-    Until then it is ``<path>.partial``. Messages are grouped in compressed (zstd), indexed chunks.
-    A truncated file contains all chunks written before: ``recover`` makes a complete file of it.
+    Until then it is named ``<path>.partial``. Messages are grouped in compressed (zstd), indexed
+    chunks. ``recover`` makes a complete file from the undamaged chunks of a truncated one.
 
     Attributes:
-        path, partial: of the complete file and of the file being written.
+        path, partial: paths of the complete file and of the file being written.
         counts: number of messages by topic.
     """
 
@@ -76,10 +76,10 @@ class McapWriter:
         """Register a topic and return its channel number.
 
         Args:
-            topic: its name.
+            topic: name of the topic.
             message_type: such as ``std_msgs/msg/String``.
-            definition: of the type and all types it contains, as ros2msg.
-            metadata: for readers, such as the quality of service.
+            definition: definitions of the type and all types it contains, in ros2msg format.
+            metadata: information for readers, such as the quality of service.
         """
         if message_type not in self._schemas:
             self._schemas[message_type] = self._writer.register_schema(
@@ -111,7 +111,7 @@ class McapWriter:
         """Write the index and rename the file to ``path``.
 
         Raises:
-            OSError: the disk is full, or a file of that name has appeared.
+            OSError: the disk is full, or a file has appeared at ``path``.
         """
         self._writer.finish()
         self._stream.flush()

@@ -11,10 +11,10 @@ from jepa_arm.core.messages import Message
 from jepa_arm.core.types import FloatArray, JointSample, Observation, Proposal
 
 BLIND_REASON = 'planning from the belief'
-"""End of ``PlannerStatus.reason`` if the plan was made without an image."""
+"""Ending of ``PlannerStatus.reason`` if the plan was made without an image."""
 WRIST_IMAGE_TOPIC = 'wrist_camera/image_raw'
 MAX_WRIST_OFFSET_S = 0.05
-"""Largest difference of stamps at which images of the two cameras belong together."""
+"""Images of the two cameras belong together if their stamps differ by at most this."""
 
 
 class PlannerState(Enum):
@@ -60,19 +60,20 @@ class RecordedStep:
 
     Attributes:
         published: s of the system clock, when the status was published.
-        observation: that the step started from; joints alone if no image had come in time.
-        late_observations: with images that arrived after a step was planned without them.
+        observation: observation that the step started from; joints alone if no image had arrived
+            in time.
+        late_observations: observations whose images arrived after a step was planned without them.
         missing: description of data missing from the recording; empty if complete.
-        setpoint: (J,) rad, commanded joints the plan starts from; None if nothing was decided.
+        setpoint: (J,) rad, commanded joints at the start of the plan; None if nothing was decided.
         is_continued: whether the plan continues the previous one.
-        delay: s, assumed from the observation to the first command.
+        delay: s, assumed time from the observation to the first command.
         speed_scale: fraction of the full speed that the plan may use.
-        state: of the planner.
-        candidates, iterations: evaluated action sequences, and the iterations they were split
-            into; 0 without a plan.
+        state: state of the planner.
+        candidates, iterations: number of evaluated action sequences, and number of iterations
+            they were split into; 0 without a plan.
         plan_ms: duration of the search.
         distance: m, estimated distance to the goal.
-        proposal: sent to the guard; None if none was sent.
+        proposal: proposal sent to the guard; None if none was sent.
     """
 
     published: float
@@ -92,7 +93,7 @@ class RecordedStep:
 
     @property
     def has_plan(self) -> bool:
-        """Return whether a plan was made, sent or not."""
+        """Return whether a plan was made, even if it was not sent."""
         return self.candidates > 0
 
     @property
@@ -107,7 +108,7 @@ class PlannerRecording:
     """The content of a recording that a replay uses.
 
     Attributes:
-        path: of the MCAP file.
+        path: path of the MCAP file.
         notes: metadata written by the recorder, such as ``planner.checkpoint`` and ``git``.
         start: s of the system clock, when the first image was published.
         steps, goals: in order of publication. A goal may have become active before ``start``.

@@ -1,4 +1,4 @@
-"""Recording reader: reconstructs what a planner observed, was asked and proposed from messages."""
+"""Recording reader: reconstructs from messages a planner's observations, goals and proposals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .recording import (
 from .topic_reader import TimedMessages, read_topics
 
 JOINT_WINDOW_S = 1.0
-"""Joint states published within this time of an image are considered for its stamp."""
+"""The joints at an image are interpolated from joint states published within this time of it."""
 MAX_JOINT_OFFSET_S = 0.1
 """Largest difference of stamps between an image and the closest joint state."""
 GOAL_MARKER_ID, SPHERE = 1, 2
@@ -41,7 +41,7 @@ GOAL_MARKER_ID, SPHERE = 1, 2
 GOAL_IMAGE, GOAL_OBJECT_POSE, GOAL_TIP_POSE, GOAL_JOINTS = 0, 2, 3, 4
 """Values of ``Goal.kind``."""
 SUBJECTS = {GOAL_OBJECT_POSE: 'object', GOAL_TIP_POSE: 'tip', GOAL_JOINTS: 'tip'}
-"""By the kind of the goal; other goals name their subject."""
+"""Subject by ``Goal.kind``; messages of other kinds name their subject."""
 OUTCOMES = {4: 'SUCCEEDED', 5: 'CANCELED', 6: 'ABORTED'}
 """Final values of ``GoalStatus.status``."""
 
@@ -53,13 +53,13 @@ def read_recording(
 
     Args:
         path: MCAP file.
-        joint_names: of the arm.
-        camera: of the contract.
-        namespace: of the graph; required if the file contains several.
+        joint_names: names of the arm's joints.
+        camera: camera of the contract.
+        namespace: namespace of the graph; required if the file contains several.
 
     Raises:
         RecordingError: the file is not MCAP, truncated or damaged, a required topic is missing, or
-            arm or camera differ.
+            it was recorded with another arm or camera.
         OSError: the file cannot be read.
     """
     topics, notes = read_topics(path, namespace)
@@ -161,7 +161,7 @@ class _PlannerReader:
         )
 
     def _step(self, published: float, status: Message) -> RecordedStep | None:
-        """Return the step that ``status`` describes; None if nothing was planned."""
+        """Return the step that ``status`` describes; None without a plan or without joints."""
         stamp = to_seconds(status.observation_stamp)
         setpoint = self._joint_values(status, 'setpoint')
         if stamp not in self._images and (stamp == 0.0 or setpoint is None):
@@ -197,9 +197,9 @@ class _PlannerReader:
         )
 
     def _missing_step(self, status: Message) -> str:
-        """Return a description of what is missing before ``status``; empty if nothing.
+        """Return a description of a step missing before ``status``; empty if none is missing.
 
-        The planner counts its plans for a goal.
+        A missing step shows as a gap in the planner's count of plans for a goal.
         """
         count, last = status.replans, self._last_count
         if count == 0:  # no goal, or no plan
@@ -220,7 +220,10 @@ class _PlannerReader:
         return values if len(values) else None
 
     def _observation(self, stamp: float, position: FloatArray | None = None) -> Observation | None:
-        """Return the image of ``stamp`` with joints ``position`` (default: interpolated)."""
+        """Return the observation at ``stamp``; None if its image or joints are missing.
+
+        ``position`` (J,) rad are the joints; None: interpolated between joint states.
+        """
         if stamp not in self._images:
             return None
         published, image = self._images[stamp]
@@ -231,9 +234,9 @@ class _PlannerReader:
         return Observation(pixels, position, stamp)
 
     def _pixels(self, image: Message) -> ImageArray | None:
-        """Return pixels (h, w, 3) uint8 RGB as the model takes them, the wrist camera's below.
+        """Return the model's input image (h, w, 3) uint8 RGB, with the wrist image below it.
 
-        They are None if the wrist camera's image is missing.
+        Return None if the wrist camera's image is missing.
         """
         width, wrist = self._camera.width, self._camera.wrist
         pixels = image_from_msg(image, (width, self._camera.height))
@@ -247,7 +250,7 @@ class _PlannerReader:
         return np.concatenate([pixels, image_from_msg(closest, (width, wrist.height))])
 
     def _goal(self, msg: Message, active: tuple[float, float]) -> RecordedGoal:
-        """Return the goal of a message that was active in an interval (s of the system clock)."""
+        """Return the goal in ``msg``; ``active`` is its start and end, s of the system clock."""
         camera, position, goal_observation, yaw = self._camera, None, None, None
         has_yaw = msg.yaw_tolerance > 0.0
         subject = SUBJECTS.get(msg.kind, 'object' if msg.subject == 0 else 'tip')
@@ -280,7 +283,7 @@ class _PlannerReader:
 def _goal_marker(
     markers: TimedMessages, active: tuple[float, float]
 ) -> tuple[float, FloatArray | None]:
-    """Return radius (m) and position (3,) of the first goal marker in an interval of time."""
+    """Return radius (m) and position (3,) m of the first goal marker sent during ``active``."""
     for at, msg in markers:
         for marker in msg.markers if active[0] <= at < active[1] else ():
             if (marker.id, marker.type, marker.action) == (GOAL_MARKER_ID, SPHERE, 0):
@@ -290,7 +293,7 @@ def _goal_marker(
 
 
 def _outcome(statuses: TimedMessages, start: float) -> str:
-    """Return the final status of the goal that was accepted last before ``start``."""
+    """Return the final status of the last goal accepted before ``start``; empty if unknown."""
     first_seen: dict[bytes, float] = defaultdict(lambda: np.inf)
     ended: dict[bytes, str] = {}
     for at, msg in statuses:

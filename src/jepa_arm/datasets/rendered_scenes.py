@@ -1,7 +1,7 @@
-"""Rendered scenes: images of recorded arm poses with the object elsewhere, to train its probe.
+"""Rendered scenes: recorded arm poses with the object moved, to train the object's probe.
 
 The accuracy of a probe is limited by the number of scenes it has seen, and play shows few: the
-object rests for most of an episode. A rendered scene costs one image and no motion. It shows the
+object rests for most of an episode. A rendered scene takes one image and no motion. It shows the
 simulator's cube and no obstacles, whatever the play data contains.
 """
 
@@ -34,7 +34,7 @@ from .episodes import RENDERED_SCENES, DataError, EpisodeFile, EpisodeWriter
 from .worker_pool import Episode, prepare_output, write_in_parallel
 
 MIN_OBJECT_DISTANCE, CLEAR_TIP_HEIGHT = 0.045, 0.075
-"""m: a tip below the height overlaps with an object closer than the distance (x, y)."""
+"""m: below this tip height, an object closer to the tip than this distance (x, y) overlaps it."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class PlaySource:
 
     Attributes:
         path: episode file.
-        seed, held_out: of the split; poses come from its training part. The seed also determines
-            the rendered scenes.
+        seed, held_out: random seed and held-out share of the split; poses come from its training
+            part. The seed also determines the rendered scenes.
     """
 
     path: Path
@@ -60,7 +60,7 @@ def render_scenes(
     config: RenderedScenesConfig,
     workers: int | None = None,
 ) -> Path:
-    """Write ``config.batches`` batches of rendered scenes to ``out`` and return it.
+    """Write ``config.batches`` batches of rendered scenes to the file ``out``; return its path.
 
     The file is an episode file with a batch in place of each episode: its scenes are independent,
     and ``action`` is zero. As with ``collect``, a second call continues an interrupted one.
@@ -68,7 +68,7 @@ def render_scenes(
     Raises:
         DataError: ``out`` exists, the play data is unusable or of another robot, or a worker
             process could not start or was killed.
-        OSError: the disk is full or not writable; what is written stays.
+        OSError: the disk is full or not writable; batches already written are kept.
     """
     prepare_output(out)
     episodes, contract = EpisodeFile(play.path), make_contract(arm, sim.time)
@@ -140,7 +140,7 @@ class SceneRenderer:
         }
 
     def _sample(self, rng: np.random.Generator) -> tuple[int, FloatArray]:
-        """Return a frame of play and an object position (2,) m."""
+        """Return a random frame of play, for the arm's pose, and an object position (2,) m."""
         config, row, chance = self._config, int(rng.choice(self._rows)), rng.random()
         if chance < config.near_tip_share:
             angle, radius = rng.uniform(

@@ -1,4 +1,4 @@
-"""Topic reader: decoded messages of a recorded ROS graph by topic, without ROS 2."""
+"""Topic reader: decodes the messages of a recorded ROS graph, by topic, without ROS 2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONAL_TOPICS = {
 MESSAGES_LIMIT = 2_000_000_000
 """Largest total size of the decoded messages, in bytes."""
 TimedMessages = list[tuple[float, Message]]
-"""(time of publication, message) in order of publication; s of the system clock."""
+"""Pairs (publication time in s of the system clock, message), in order of publication."""
 TopicName = tuple[str, str]
 """(namespace, name in the namespace)."""
 
@@ -44,11 +44,11 @@ def read_topics(
 
     Args:
         path: MCAP file.
-        namespace: of the graph; required if the file contains several.
+        namespace: namespace of the graph; required if the file contains several.
 
     Returns:
-        messages by the name in ``REQUIRED_TOPICS`` or ``OPTIONAL_TOPICS``, of which the optional
-        ones may have none; metadata written by the recorder.
+        messages by topic name as in ``REQUIRED_TOPICS`` and ``OPTIONAL_TOPICS`` (optional topics
+        may have no messages), and the metadata written by the recorder.
 
     Raises:
         RecordingError: the file is not MCAP, truncated or damaged, or a required topic is missing.
@@ -114,7 +114,7 @@ def _known_topic(topic: str, message_type: str) -> TopicName | None:
 def _decoder(
     path: Path, factory: DecoderFactory, channel: Channel, schema: Schema
 ) -> Callable[[bytes], Message]:
-    """Return the decoder of a channel's messages, which raises ``RecordingError``."""
+    """Return a decoder of a channel's messages; it raises ``RecordingError`` for damaged ones."""
     try:
         decode = factory.decoder_for(channel.message_encoding, schema)
     except Exception as error:  # the parser raises many types

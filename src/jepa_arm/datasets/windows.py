@@ -30,7 +30,7 @@ class Windows:
 
 
 class WindowSampler:
-    """Sampler of windows, uniform over all start frames, so that every phase of the skip occurs.
+    """Sampler of windows with uniformly random start frames, so that all skip phases occur.
 
     A batch depends on the seed and the training step alone: a resumed run sees the same windows as
     an uninterrupted one, and batches can be prepared in any order.
@@ -52,12 +52,12 @@ class WindowSampler:
 
         Args:
             episodes: file to read from; its contract gives the frame skip.
-            indices: episodes to use.
-            length: L, frames in a window.
-            seed: of the batches.
-            windows_per_episode: windows of a batch that come from the same episode. If there are
-                several, properties that are constant in an episode take few values in a batch,
-                and SIGReg cannot fill the latent with them.
+            indices: indices of the episodes to use.
+            length: number of frames L in a window.
+            seed: random seed of the batches.
+            windows_per_episode: number of windows in a batch that come from the same episode. If
+                there are several, properties that are constant in an episode take few values in
+                a batch, and SIGReg cannot fill the latent with them.
             colour_augmentation: whether to rotate the hues of each frame at random.
 
         Raises:
@@ -108,9 +108,9 @@ class WindowSampler:
     def latents_at(
         self, starts: NDArray[np.int64], latents: NDArray[np.float32]
     ) -> tuple[Tensor, Tensor]:
-        """Return latents (B, L, D) and action blocks of the windows at frames ``starts`` (B,).
+        """Return latents (B, L, D) and action blocks of windows that begin at ``starts`` (B,).
 
-        ``latents`` (N, D) are those of all frames of the file.
+        ``latents`` (N, D) are the latents of all N frames of the file.
         """
         frames = np.add.outer(starts, self._frames)
         return torch.from_numpy(latents[frames]), self._action_blocks(starts)

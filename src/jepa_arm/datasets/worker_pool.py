@@ -41,14 +41,14 @@ def write_in_parallel(
 
     Args:
         writer: receives the episodes in the order in which they are finished.
-        prepare: called with ``arguments`` in each worker process; returns the function that makes
-            the episode of an index.
-        arguments: of ``prepare``.
+        prepare: called with ``arguments`` in each worker process; returns a function from an
+            index to the episode with that index.
+        arguments: arguments of ``prepare``.
         workers: number of processes; None: one for each core.
 
     Raises:
-        DataError: a process could not start or was killed; what is written stays.
-        OSError: the disk is full or not writable; what is written stays.
+        DataError: a process could not start or was killed; episodes already written are kept.
+        OSError: the disk is full or not writable; episodes already written are kept.
     """
     missing, context = writer.missing, multiprocessing.get_context('spawn')
     total, done, name = len(writer), len(writer) - len(missing), writer.path.name

@@ -1,6 +1,6 @@
-"""Benchmarks in process: latency of plans, stages, encoding and simulation.
+"""In-process benchmarks: latency of planning, its stages, encoding and simulation.
 
-Each returns one flat mapping whose keys carry units.
+Each returns one flat mapping whose keys include the units.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ STEPS_PER_EPISODE = 50
 def bench_plan(
     checkpoint: Checkpoint, setup: SimulationSetup, planner: PlannerConfig, plans: int = 1000
 ) -> dict[str, Any]:
-    """Return the latency of plans in the closed loop of the push task.
+    """Measure the latency of planning in closed loop on the push task.
 
-    Where plans are compiled, episodes alternate with PyTorch, and the costs that both give the
-    same candidates are compared. Plans use the configured number of candidates;
+    With a compiled backend, episodes alternate between it and PyTorch, and the costs that both
+    assign to the same candidates are compared. Plans use the configured number of candidates;
     ``fitted_candidates`` is the number that a planner node would choose on this machine.
     """
     torch.set_num_threads(planner.threads)
@@ -98,16 +98,17 @@ def _plans_of_episode(runner: EpisodeRunner, agent: Agent, seed: int, steps: int
 def bench_stages(
     checkpoint: Checkpoint, planner: PlannerConfig, plans: int = 200
 ) -> dict[str, Any]:
-    """Return how the time of a plan divides among the stages of the search.
+    """Measure how the time of a plan divides among the stages of the search.
 
-    Whole searches for an object position start from random latents, with the configured number
-    of candidates. The stages are ``actor_step`` (a model step of the proposals), ``rollout`` and
-    ``cost_terms``. For each the figures give calls and ms per plan, GFLOP (of matrix products; a
-    multiplication and an addition count as two), and its share of the GFLOPS that a product of
-    two 1024 x 1024 matrices reaches here. ``other_ms`` is the time between the stages.
+    Plans for an object-position goal start from random latents, with the configured number of
+    candidates. The stages are ``actor_step`` (one model step of the actor's proposals),
+    ``rollout`` and ``cost_terms``. For each stage the result gives calls, ms and GFLOP per plan
+    (matrix products only; a multiplication and an addition count as two), and its GFLOPS as a
+    share of those that a product of two 1024 x 1024 matrices reaches on this machine.
+    ``other_ms`` is the time between the stages.
 
     Raises:
-        ConfigError: the checkpoint is an official LeWM.
+        ConfigError: the checkpoint holds a LeWorldModel.
     """
     model = checkpoint.model
     if not isinstance(model, WorldModel):
@@ -145,10 +146,10 @@ def bench_stages(
 
 
 class _StageTimer:
-    """Compiles stages that time their calls.
+    """Compiler of stages that record the duration of their calls.
 
     Attributes:
-        times_ms: duration of each call, by stage. flops: operations of a call, by stage.
+        times_ms: duration of each call, by stage. flops: operations in one call, by stage.
     """
 
     def __init__(self, compile_function: Compile) -> None:
@@ -174,7 +175,7 @@ class _StageTimer:
         return timed
 
     def figures(self, plans: int, peak_gflops: float) -> dict[str, float]:
-        """Return calls, ms and GFLOP per plan of each stage, and its share of the peak."""
+        """Return calls, ms and GFLOP per plan of each stage, and its share of peak GFLOPS."""
         figures = {}
         for stage, times_ms in self.times_ms.items():
             name, ms, calls = stage.split()[0], sum(times_ms) / plans, len(times_ms) / plans
@@ -187,7 +188,7 @@ class _StageTimer:
 
 
 def _peak_gflops(size: int = 1024, runs: int = 20) -> float:
-    """Return the GFLOPS of a product of two square matrices, with the settings of planning."""
+    """Measure the GFLOPS of a product of two square matrices, with the planner's settings."""
     first, second = torch.randn(2, size, size)
     with fast_matmul(), torch.inference_mode():
         times = _time_ms(lambda: first @ second, runs)
@@ -195,7 +196,7 @@ def _peak_gflops(size: int = 1024, runs: int = 20) -> float:
 
 
 def bench_encode(checkpoint: Checkpoint, runs: int = 300) -> dict[str, Any]:
-    """Return the latency of encoding one image with its proprioception."""
+    """Measure the latency of encoding one image with its proprioception."""
     shape, rng = checkpoint.contract.camera.image_shape, np.random.default_rng(0)
     image = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
     proprio = rng.normal(size=(1, len(checkpoint.model.normaliser.proprio_mean)))
@@ -208,7 +209,7 @@ def bench_encode(checkpoint: Checkpoint, runs: int = 300) -> dict[str, Any]:
 
 
 def bench_sim(setup: SimulationSetup, steps: int = 500) -> dict[str, Any]:
-    """Return the duration of physics and rendering per control step."""
+    """Measure the duration of physics and rendering per control step."""
     with EpisodeRunner(setup, 'push') as runner:
         world, q = runner.world, runner.arm.home
         world.reset(runner.task.sample(BENCH_SEED))

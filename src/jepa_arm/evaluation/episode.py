@@ -1,7 +1,4 @@
-"""Episode: its record and the success rule.
-
-The runner in process and the one over ROS 2 share it.
-"""
+"""Episode record and success rule, shared by the in-process and the ROS 2 episode runner."""
 
 from __future__ import annotations
 
@@ -16,32 +13,33 @@ from jepa_arm.sim.tasks import Task
 
 TIME_SLACK_S = 1e-6
 COMMAND_SLACK, MEASURED_SLACK = 1e-6, 1e-3
-"""By how much (rad, rad/s, rad/s^2) a command and a measured joint may exceed a limit. The
-physics engine enforces limits less exactly than the guard."""
+"""Tolerances (rad, rad/s, rad/s^2) by which a command, and a measured joint, may exceed a limit:
+the physics engine enforces limits less exactly than the guard."""
 
 
 class EpisodeRecord:
     """Record of an episode, and judge of its success.
 
-    An episode is solved when the goal is held for the task's number of control steps. It is over
-    when it is solved or the time limit has passed.
+    An episode is solved when the goal has been held for as many control steps as the task
+    requires. It is over when it is solved or the time limit has passed.
 
     Attributes:
         state: newest ground truth.
         elapsed: s since the start.
         tip_path, object_path: (N, 3) m, true paths.
-        yaw_errors: (N,) rad in [0, pi/4] along ``object_path``, up to quarter turns; NaN without
+        yaw_errors: (N,) rad in [0, pi/4] along ``object_path``, modulo quarter turns; NaN without
             a goal yaw.
         goal: (3,) m, true goal.
         plan_ms: latency of each plan.
         command_ms: latency from each observation to the accepted command.
-        predicted: for each plan the (H, 3) m path of the tip that it predicted.
+        predicted: tip path (H, 3) m that each plan predicted.
         frames: (h, w, 3) images that the agent saw; empty unless they were kept.
         limit_violations: number of commands beyond a position, velocity or acceleration limit (in
             process: the last command of each control step; over ROS: every command, without
             accelerations).
-        measured_violations: the same for the measured joints, which contacts may push.
-        seed: of the scene. This and the following are known after ``finish``.
+        measured_violations: the same for measured positions and velocities, which contacts may
+            push beyond a limit.
+        seed: random seed of the scene. This and the following attributes are set by ``finish``.
         goal_image: (h, w, 3) image that the agent was shown.
         read_goal: (3,) m, the goal as the probe read it from the goal image.
         touched: whether the arm touched an obstacle (in process: contacts of the physics engine;
@@ -60,9 +58,9 @@ class EpisodeRecord:
 
         Args:
             task: defines the distance and the tolerances.
-            scene: with the goal.
+            scene: scene that contains the goal.
             start: ground truth at time 0.
-            time_limit: s, if shorter than that of the task.
+            time_limit: s; the task's own limit applies if it is shorter.
         """
         self._task, self._scene, self.goal = task, scene, scene.goal
         self._time_limit = min(time_limit, task.config.time_limit)
@@ -77,7 +75,7 @@ class EpisodeRecord:
 
     @property
     def success(self) -> bool:
-        """Return whether the goal was held for the task's control steps within the time limit."""
+        """Return whether the goal was held for as many control steps as the task requires."""
         return self._held_steps >= self._task.config.hold_steps
 
     @property
@@ -87,7 +85,7 @@ class EpisodeRecord:
 
     @property
     def time_s(self) -> float:
-        """Return the time until success, else the time limit, s."""
+        """Return the time until success, or without success the time limit, s."""
         return self.elapsed if self.success else max(self.elapsed, self._time_limit)
 
     @property
@@ -113,14 +111,14 @@ class EpisodeRecord:
     def finish(
         self, seed: int, goal_image: ImageArray, read_goal: FloatArray, touched: bool
     ) -> EpisodeRecord:
-        """Add what is known at the end, see the attributes; return this record."""
+        """Set the attributes that are known only at the end; return this record."""
         self.seed, self.goal_image = seed, goal_image
         self.read_goal, self.touched = read_goal, touched
         return self
 
 
 def first_held(flags: Iterable[bool], steps: int) -> int | None:
-    """Return the 1-based position at which ``steps`` flags in a row were first set, or None."""
+    """Return the number of flags until ``steps`` in a row have been set, None if never."""
     held = 0
     for count, flag in enumerate(flags, start=1):
         held = held + 1 if flag else 0
@@ -135,11 +133,11 @@ def exceeds_limits(
     """Return whether joints exceed the position limits of ``arm`` or ``max_velocity``.
 
     Args:
-        arm: whose position limits apply.
+        arm: arm whose position limits apply.
         position: (J,) rad.
         velocity: (J,) rad/s.
         max_velocity: (J,) rad/s.
-        slack: rad and rad/s, by which a limit may be exceeded.
+        slack: rad and rad/s, tolerance by which a limit may be exceeded.
     """
     return bool(
         np.any(position < arm.lower - slack)

@@ -1,4 +1,4 @@
-"""Episode runner in process: agent and policies in the same control loop, in lock-step."""
+"""In-process episode runner: agents and policies run in the same control loop, in lock-step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SimulationSetup:
 
     @classmethod
     def load(cls, arm: str) -> SimulationSetup:
-        """Load the arm ``arm``, a name or path, with the shipped simulator and guard."""
+        """Load an arm (name or path) with the shipped configuration of simulator and guard."""
         sim, guard = (config_path(f'{name}.yaml') for name in ('sim', 'guard'))
         return cls(load(ArmConfig, arm_path(arm)), load(SimConfig, sim), load(GuardConfig, guard))
 
@@ -54,7 +54,7 @@ class Blackout:
             subject's distance to the goal that has been covered, which places the blackout in the
             middle of a push.
         duration: s.
-        by_progress: unit of ``begin``.
+        by_progress: whether ``begin`` is that share instead of a time.
     """
 
     begin: float = np.inf
@@ -68,8 +68,8 @@ class Conditions:
 
     Attributes:
         blackout: part of the episode without images.
-        delay: s from an observation until the guard has the proposal made from it.
-        is_delay_known: whether the agent plans for ``delay``.
+        delay: s from an observation until the guard receives the proposal made from it.
+        is_delay_known: whether the agent takes ``delay`` into account.
     """
 
     blackout: Blackout = Blackout()
@@ -92,7 +92,7 @@ class PolicyAgent:
     def step(
         self, observation: Observation | JointSample, feedback: StepFeedback = NO_FEEDBACK
     ) -> Decision:
-        """Return a proposal of one waypoint; ground truth needs no image."""
+        """Return a proposal of one waypoint; the policy sees ground truth, not the image."""
         if feedback.setpoint is not None:
             self._motion.reset(feedback.setpoint)
         action = self._policy.act(self._world.state(), self._motion.target)
@@ -108,15 +108,15 @@ class PolicyAgent:
 
 
 class EpisodeRunner:
-    """Runs episodes of one task in process, in lock-step.
+    """In-process runner of episodes of one task, in lock-step.
 
-    As a context manager it closes its world.
+    Leaving its context closes the world.
 
     Attributes:
         arm: kinematics of the arm.
         world: the physics engine.
         task: samples scenes and defines success.
-        guard: between agent and arm.
+        guard: checks what the agent sends to the arm.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class EpisodeRunner:
         Args:
             setup: arm, simulator and guard.
             task: name of a file in ``config/tasks``.
-            tolerance: m, in place of that of the task.
-            conditions: of every episode.
+            tolerance: m, replaces that of the task.
+            conditions: apply to every episode.
         """
         self.arm, self._conditions, self._guard_config = Arm(setup.arm), conditions, setup.guard
         self.task: Task = load_task(task, self.arm, setup.sim, tolerance)
@@ -176,12 +176,12 @@ class EpisodeRunner:
         """Run an episode in which the agent is shown a goal image.
 
         Args:
-            agent: it is reset.
-            seed: of the scene.
+            agent: agent to run, which is reset first.
+            seed: random seed of the scene.
             keep_frames: keep the images that the agent sees.
-            read_goal: makes the goal from the goal image; None for the agent's own reading of
-                the position of the task's subject. A goal image that cannot be read leaves the
-                agent without a goal, and the episode fails.
+            read_goal: makes the goal from the goal image; None: the agent reads the goal of the
+                task's subject itself. If the image cannot be read, the agent has no goal and the
+                episode fails.
         """
         scene, subject = self.prepare(seed), self.task.subject
         shown = self.world.render_goal(scene, subject)
@@ -229,7 +229,7 @@ class EpisodeRunner:
     def _run(
         self, agent: DecisionMaker, scene: Scene, conditions: Conditions, keep_frames: bool
     ) -> EpisodeRecord:
-        """Return the record of an episode of ``agent``, which is ready for ``scene``."""
+        """Run an episode of ``agent``, already reset for ``scene``, and return its record."""
         world, time_config, blackout = self.world, self.world.config.time, conditions.blackout
         record = EpisodeRecord(self.task, scene, world.reset(scene))
         self.guard.reset(scene.joints, now=world.time)

@@ -1,4 +1,4 @@
-"""Offline checks: arm files and checkpoint, without ROS 2 and without a running graph."""
+"""Offline checks of arm files and checkpoints, without ROS 2 and without a running graph."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def examine_arm(config: ArmConfig, guard: GuardConfig, sim: SimConfig) -> Iterat
 def examine_checkpoint(
     folder: Path, arm: ArmConfig, sim: SimConfig, planner: PlannerConfig
 ) -> Iterator[Finding]:
-    """Yield findings on a checkpoint: whether it loads, fits the arm and plans in time here."""
+    """Yield findings on whether a checkpoint loads, fits the arm and plans in time."""
     try:
         checkpoint = load_checkpoint(folder)
     except CheckpointError as error:
@@ -85,11 +85,11 @@ def camera_of(folder: Path) -> CameraConfig | None:
 def plan_latency(
     checkpoint: Checkpoint, arm: ArmConfig, planner: PlannerConfig
 ) -> tuple[float, float, int]:
-    """Return how long decisions on noise images take; nothing moves.
+    """Measure how long decisions on images of random noise take; nothing moves.
 
     Returns:
-        median and 95th percentile, ms, and the number of candidates per iteration, which is that
-        of the planner node on this machine.
+        median and 95th percentile, ms, and the number of candidates per iteration, which a
+        planner node on this machine would use, too.
     """
     torch.set_num_threads(planner.threads)
     kinematics = Arm(arm)
@@ -123,7 +123,7 @@ def _check_home(arm: Arm, model: CollisionModel) -> Finding:
 
 
 def _check_workspace(arm: Arm, model: CollisionModel) -> Finding:
-    """Check that the tip reaches corners and random positions of the workspace, tool down."""
+    """Check that the tip reaches corners and random points of the workspace with the tool down."""
     low, high = arm.workspace_min, arm.workspace_max
     corners = np.array(np.meshgrid(*np.stack([low, high], axis=1))).reshape(3, -1).T
     inside = np.random.default_rng(0).uniform(low, high, (SAMPLED_POSITIONS, 3))
@@ -144,7 +144,7 @@ def _check_workspace(arm: Arm, model: CollisionModel) -> Finding:
 
 
 def _check_stops(arm: Arm, guard: GuardConfig, stream_dt: float) -> Finding:
-    """Check how long a stop from full speed takes."""
+    """Check that each joint can stop from full speed within the guard's ``slowdown_time``."""
     streamer, rest = JointStreamer(arm, stream_dt), np.zeros_like(arm.home)
     longest, slowest = 0.0, ''
     for joint, speed in zip(range(len(rest)), arm.velocity_limit, strict=True):

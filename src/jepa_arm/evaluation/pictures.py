@@ -72,14 +72,14 @@ def write_report(
 def episode_pictures(
     result: EpisodeRecord, subject: str, camera: CameraConfig
 ) -> list[ImageArray]:
-    """Return one picture (PANEL_HEIGHT, 2 * w, 3) of each frame: the camera beside the goal image.
+    """Return a picture (PANEL_HEIGHT, 2*w, 3) per frame: camera image left, goal image right.
 
-    The actual path and the predicted path are drawn into the camera's image.
+    The actual path and the predicted path are drawn into the camera image.
 
     Args:
-        result: with its frames.
-        subject: 'tip' or 'object', whose path is drawn.
-        camera: of the frames.
+        result: episode whose frames were kept.
+        subject: 'tip' or 'object', whose actual path is drawn.
+        camera: camera that took the frames.
     """
     goal_panel = Panel(result.goal_image, camera)
     goal_panel.mark(result.read_goal, GOAL)
@@ -98,7 +98,7 @@ def episode_pictures(
 
 
 def write_animation(path: Path, pictures: Sequence[ImageArray], frame_ms: int = 100) -> None:
-    """Write RGB ``pictures`` as an endless WebP, GIF or APNG, by the ending of the name.
+    """Write RGB ``pictures`` as a looping WebP, GIF or APNG, chosen by the extension of ``path``.
 
     Raises:
         OSError: the file cannot be written.

@@ -30,9 +30,9 @@ class EvaluationSettings:
     Attributes:
         task: name of a file in ``config/tasks``.
         episodes: number of scenes.
-        seed: of the first scene, counted from ``EVALUATION_SEED``.
-        tolerance: m, in place of that of the task.
-        with_baselines: run the floor and the ceiling, too.
+        seed: random seed of the first scene, minus ``EVALUATION_SEED``.
+        tolerance: m, replaces that of the task.
+        with_baselines: run the random and the scripted policy, too.
         keep_frames: keep the images of each episode.
     """
 
@@ -51,10 +51,10 @@ def evaluate(
     settings: EvaluationSettings,
     conditions: Conditions = NOMINAL,
 ) -> tuple[dict[str, Any], list[EpisodeRecord]]:
-    """Return the report (see ``summarise``) and the episodes of an agent in process.
+    """Evaluate a checkpoint in process; return the report (see ``summarise``) and the episodes.
 
     Raises:
-        CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
+        CheckpointError: the checkpoint is for another arm, camera, action space or timing.
         ConfigError: the delay is negative, or so long that the guard would reject every proposal.
     """
     check_contract(checkpoint.contract, make_contract(setup.arm, setup.sim.time))
@@ -81,7 +81,7 @@ def evaluate(
 def evaluate_policy(
     policy: str, setup: SimulationSetup, settings: EvaluationSettings
 ) -> tuple[dict[str, Any], list[EpisodeRecord]]:
-    """Return the report and the episodes of a ``policy`` without a checkpoint.
+    """Evaluate a ``policy`` without a checkpoint; return the report and the episodes.
 
     'scripted' shows what the kinematics, limits and workspace of an arm allow; 'random' is the
     floor.
@@ -99,9 +99,9 @@ def run_episodes(
     """Return the result of ``run`` for the seed of each scene.
 
     Args:
-        run: runs one episode, in process or over ROS.
-        settings: with the scenes.
-        name: of the planner, for the progress bar.
+        run: runs the episode of a seed, in process or over ROS.
+        settings: defines the scenes.
+        name: name of the planner, for the progress bar.
     """
     results: list[EpisodeRecord] = []
     first = EVALUATION_SEED + settings.seed

@@ -1,8 +1,7 @@
-"""Replay: plans again from what a recorded planner observed, step by step, without ROS 2.
+"""Replay: repeats the decisions of a recorded planner, step by step, without ROS 2.
 
-Each decision is made from the recorded image and joints and from the recorded setpoint: a new
-decision that differs does not affect the next one. Differences do not add up, and an unchanged
-planner decides as it did.
+Each decision is made from the recorded image, joints and setpoint, so a different decision does
+not affect the next one: differences do not add up, and an unchanged planner decides as before.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from jepa_arm.robot.camera_checks import camera_difference
 from .episode import first_held
 
 WARM_UP_S = 1.0
-"""Time for which a goal that is older than the recording is not compared: the belief of the
-recorded planner is older, too."""
+"""Time at the start of a recording in which a goal set earlier is not compared: the belief of the
+recorded planner then still depends on images from before the recording."""
 DEADLINE_CAUSE = 'the clock allowed for another number of candidates'
 TOLERANCE_CM = 0.1
 """Distance at the tip up to which two decisions are equal."""
 MIN_EQUAL = 0.95
-"""Share of equal decisions from which on two planners are judged to be equal."""
+"""Smallest share of equal decisions for which two planners are judged to be equal."""
 MIN_COMPARED = 0.5
-"""Smallest share of the compared decisions that must count for a judgement; see ``compare``."""
+"""Smallest share of compared decisions that must be left after excusing some; see ``compare``."""
 TIME_SLACK_S = 1e-6
 PERCENTILES = {'p50': 50, 'p90': 90, 'p99': 99, 'max': 100}
 
 
 @dataclass(frozen=True)
 class ReplayedStep:
-    """A recorded step and the decision that was made again.
+    """A recorded step and the decision that the replay made for it.
 
     Attributes:
-        step: as recorded.
-        goal_index: of the active goal among the recorded ones; None without a goal.
-        decision: the new one; None if there is none, see ``problem``.
+        step: the recorded step.
+        goal_index: index of the active goal among the recorded ones; None without a goal.
+        decision: the new decision; None if there is none, see ``problem``.
         problem: why there is no decision.
-        is_compared: whether both decisions start from the same state of the same goal.
+        is_compared: whether both decisions start from the same state with the same goal.
         allowed_cause: why the decisions may differ although the planners are equal; empty if
             they may not.
     """
@@ -65,7 +64,7 @@ class ReplayedStep:
 
 
 def check_camera(recording: PlannerRecording, camera: CameraConfig) -> None:
-    """Check that the recorded camera is the camera of a model.
+    """Check that the recorded camera matches the ``camera`` of a model.
 
     Raises:
         RecordingError: its size or intrinsics differ.
@@ -77,21 +76,21 @@ def check_camera(recording: PlannerRecording, camera: CameraConfig) -> None:
 
 
 class Replay:
-    """Feeds a recording to an agent.
+    """Replay of a recording by an agent.
 
     Attributes:
-        goals: for each recorded goal the goal that the agent pursues, or why it was refused.
-        behind_s: s, longest delay of a step in a replay with a given speed.
+        goals: for each recorded goal, the goal that the agent pursues or why it was refused.
+        behind_s: s, most that a step was behind schedule in a replay at a given speed.
     """
 
     def __init__(self, recording: PlannerRecording, agent: Agent, arm: Arm) -> None:
         """Begin at the first step.
 
         Args:
-            recording: with the arm and camera of the agent's contract.
-            agent: decides again. It is reset, and evaluates as many candidates per iteration as
-                were recorded if its configuration leaves the number to the machine.
-            arm: its kinematics.
+            recording: recording made with the arm and camera of the agent's contract.
+            agent: makes the decisions again. It is reset; if its configuration lets the machine
+                choose the number of candidates per iteration, the recorded number is used.
+            arm: kinematics of the arm.
         """
         self._recording, self._agent, self._arm = recording, agent, arm
         self._pending_goals = deque(enumerate(recording.goals))
@@ -107,15 +106,15 @@ class Replay:
         self._allowed_cause = ''
         agent.reset(recording.steps[0].joints)
         planned = (step for step in recording.steps if step.has_plan)
-        self._set_candidates(next(planned, recording.steps[0]))  # a later change takes seconds
+        self._set_candidates(next(planned, recording.steps[0]))  # changing it later takes seconds
 
     def run(self, speed: float | None = None) -> list[ReplayedStep]:
         """Decide every step of the recording again.
 
         Args:
-            speed: relative to the recording, with the planner's own deadline. None: as fast as
-                possible, each plan with the recorded number of candidates, so that the result
-                does not depend on the speed of the machine.
+            speed: speed relative to the recording; the planner's own deadline applies. None: as
+                fast as possible, each plan with the recorded number of candidates, so that the
+                result does not depend on the speed of the machine.
         """
         began, first = time.perf_counter(), self._recording.steps[0].published
         self._is_timed = speed is not None
@@ -153,7 +152,7 @@ class Replay:
         return ReplayedStep(step, self._goal_index, decision, problem, is_compared, cause)
 
     def _set_candidates(self, step: RecordedStep) -> None:
-        """Evaluate as many candidates per iteration as at ``step``, if the planner may choose."""
+        """Use as many candidates per iteration as at ``step``, if the planner may choose."""
         if not step.iterations:
             return
         candidates, rest = divmod(step.candidates, step.iterations)
@@ -161,7 +160,7 @@ class Replay:
             self._agent.planners.candidates_per_iteration = candidates
 
     def _start_goal(self, index: int, recorded: RecordedGoal) -> None:
-        """Read a goal and pursue it, as the planner does."""
+        """Read a recorded goal and give it to the agent, as the planner does."""
         try:
             goal = self._read(recorded)
         except GoalError as error:
@@ -181,9 +180,9 @@ class Replay:
         return goal
 
     def _continues_last_goal(self, setpoint: FloatArray) -> bool:
-        """Return whether a new goal starts from the setpoint that the last one had sent.
+        """Return whether a new goal starts from the setpoint of the previous goal's last proposal.
 
-        The last proposal is then still being executed, as when a plan is continued.
+        That proposal is then still being executed, as when a plan is continued.
         """
         last = self._last
         if not self._is_new_goal or last is None or not last.has_plan:
@@ -191,7 +190,7 @@ class Replay:
         sent = self._agent.setpoint
         if last.proposal is not None:
             sent = last.proposal.positions[0]
-        return np.array_equal(setpoint, sent)  # a guard's command is equal up to rounding
+        return np.array_equal(setpoint, sent)  # exact: a guard's command differs by rounding
 
     def _feedback(self, step: RecordedStep, late: tuple[Observation, ...]) -> StepFeedback:
         """Return the feedback that the recorded planner had at ``step``."""
@@ -213,8 +212,8 @@ class Replay:
     def _update_allowed_cause(self, step: RecordedStep, decision: Decision | None) -> str:
         """Return why the new decision may differ from the recorded one; '' if it may not.
 
-        Missing data counts for as long as the belief remembers, and a plan that may differ counts
-        for as long as the next plans continue it.
+        Missing data excuses differences for as long as the belief remembers it (``HISTORY_S``). A
+        plan that may differ excuses differences of the plans that continue it.
         """
         stamp, plan = step.observation.stamp, None if decision is None else decision.plan
         if step.missing:
@@ -243,8 +242,8 @@ class Replay:
     def _is_comparable(self, step: RecordedStep) -> bool:
         """Return whether the new decision starts from the state of the recorded one.
 
-        It does not as long as the recorded plan continues one made before the recording began,
-        of which neither the plan nor the random numbers are known.
+        It does not while the recorded plan continues one from before the recording, whose actions
+        and random numbers are unknown.
         """
         if self._goal_index is None or step.proposal is None or not self._has_synchronised:
             return False
@@ -257,8 +256,8 @@ def proposal_difference(replayed: ReplayedStep, arm: Arm) -> tuple[float, float]
     """Return how the new proposal differs from the recorded one.
 
     Returns:
-        largest difference of a joint, rad, and of the tip, cm, over the waypoints that both have.
-        Both are infinite if a proposal is missing or no waypoint has the same time.
+        largest difference of a joint, rad, and of the tip, cm, over waypoints at the same time.
+        Both are infinite if a proposal is missing or no two waypoints have the same time.
     """
     old = replayed.step.proposal
     new = None if replayed.decision is None else replayed.decision.proposal
@@ -283,18 +282,18 @@ def compare(
     tolerance_cm: float = TOLERANCE_CM,
     min_equal: float = MIN_EQUAL,
 ) -> dict[str, Any]:
-    """Return the report; ``passed`` tells whether the planners are judged to be equal.
+    """Return a report; ``passed`` tells whether both planners are judged to be equal.
 
     They are if enough decisions are equal and all goals end alike. Decisions that differ for an
     allowed cause (see ``ReplayedStep``) do not count.
 
     Args:
         recording: the recording that was replayed.
-        replayed: its steps.
+        replayed: steps returned by ``Replay.run``.
         goals: see ``Replay.goals``.
-        arm: its kinematics.
+        arm: kinematics of the arm.
         tolerance_cm: distance at the tip up to which two decisions are equal.
-        min_equal: share of equal decisions that suffices.
+        min_equal: smallest share of equal decisions to pass.
     """
     compared = [step for step in replayed if step.is_compared]
     found = np.array([proposal_difference(s, arm) for s in compared]).reshape(-1, 2)
@@ -339,7 +338,7 @@ def compare(
 def _goal_report(
     recorded: RecordedGoal, goal: PositionGoal | str, steps: Sequence[ReplayedStep]
 ) -> dict[str, Any]:
-    """Return the report of one goal; ``alike`` if both planners took it and ended it alike."""
+    """Return the report of one goal; ``alike``: accepted, and reached by both or by neither."""
     old = [s.step.distance for s in steps]
     new = [np.nan if s.decision is None else s.decision.distance for s in steps]
     is_taken = isinstance(goal, PositionGoal)

@@ -12,7 +12,7 @@ from jepa_arm.sim.tasks import Task
 from .episode import EpisodeRecord
 
 CURVE_CM = (1, 2, 3, 4)
-"""Final distances for which a success share is reported besides the tolerance."""
+"""The share of episodes that end within these distances is reported besides the success rate."""
 
 
 def summarise(
@@ -25,11 +25,11 @@ def summarise(
     """Return the report of ``results``: success with Wilson interval, times, latencies.
 
     Args:
-        results: of the episodes.
-        task: of the episodes.
+        results: records of the episodes.
+        task: task of the episodes.
         planner: name of the planner.
-        seed: of the first scene.
-        rates: success rates of 'random' and 'scripted' in the same scenes, where known.
+        seed: see ``EvaluationSettings``.
+        rates: success rates of 'random' and 'scripted' in the same scenes, if known.
     """
     rates = rates or {}
     wins = sum(r.success for r in results)
@@ -110,7 +110,7 @@ def wilson(wins: int, count: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:
-    """Return the median ``p50`` and the 99th percentile ``p99``, None without ``values``."""
+    """Return the median ``p50`` and the 99th percentile ``p99``; both None without ``values``."""
     found = np.percentile(values, (50, 99)).round(3).tolist() if values else (None, None)
     return dict(zip(('p50', 'p99'), found, strict=True))
 

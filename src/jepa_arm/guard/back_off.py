@@ -1,4 +1,4 @@
-"""Back-off: how a guard gives way to whatever blocks the arm, and how often it may do so."""
+"""Back-off: the retreat of the commands from whatever blocks the arm, and its limits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from jepa_arm.core.types import FloatArray
 
 
 class BackOff:
-    """State of a back-off: the commands retreat to the measured joints of a blocked arm.
+    """State of a back-off, in which the commands retreat to where the arm was blocked.
 
     Attributes:
         target: (J,) rad, target of the commands; None if the guard is not backing off.
-        measured: (J,) rad, joints at which the arm was blocked; None if not backing off.
+        measured: (J,) rad, joints measured when the arm was blocked; None if not backing off.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -27,9 +27,9 @@ class BackOff:
         return self.target is not None
 
     def is_exhausted(self, now: float) -> bool:
-        """Return whether the arm was blocked too often, at ``now`` (s), to back off again.
+        """Return whether, at ``now`` (s), there were too many back-offs to begin another.
 
-        Two counts have limits: back-offs within ``backoff_window``, and consecutive ones without
+        ``max_backoffs`` limits the back-offs within ``backoff_window``, and those in a row without
         an accepted proposal in between.
         """
         self._times = [t for t in self._times if now - t < self._config.backoff_window]

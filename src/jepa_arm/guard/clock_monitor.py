@@ -16,7 +16,7 @@ class ClockMonitor:
 
         Args:
             dt: s, period of the ticks.
-            max_standstill: s, longest sequence of ticks at the same time.
+            max_standstill: s of ticks for which the clock may stand still.
         """
         self._dt, self._max_standstill = dt, max_standstill
         self._now, self._ticks_at_now = 0.0, 0

@@ -1,4 +1,4 @@
-"""Guarded command stream: every command can still be followed by a collision-free stop."""
+"""Guarded command stream: after every command, a collision-free stop is still possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPSILON_RAD = 1e-6
 LOOK_AHEAD_S = 0.005
 """Time of motion over which closing speeds are measured."""
 MIN_CLOSING_SPEED = 1e-3
-"""m/s or rad/s, slower is not counted as an approach."""
+"""m/s or rad/s; slower motion does not count as an approach."""
 
 
 class GuardedCommandStream:
@@ -27,13 +27,13 @@ class GuardedCommandStream:
 
     Before a command is sent, the whole path of the stop that could follow it is checked: joint
     limits, workspace, table plane, self-collision and declared obstacles. If that path is not
-    clear, the stop begins instead, along the path that was found clear one tick before. The
-    approach slows down near joint limits, self-collisions and obstacles.
+    clear, the stop begins instead, along the path that was found clear one tick before. The arm
+    slows down as it approaches joint limits, self-collisions and obstacles.
 
     Attributes:
         speed_scale: largest fraction of the velocity limits, in (0, 1]. A stop ignores it.
-        proximity_scale: fraction of the velocity limits that the distances ahead allowed at the
-            last step; 1 during a stop.
+        proximity_scale: fraction of the velocity limits to which nearby joint limits, links and
+            obstacles slowed the last step; 1 during a stop.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class GuardedCommandStream:
         Args:
             arm: kinematics and limits.
             streamer: computes commands and stops.
-            path_checker: checks the path of the stops.
-            config: where the approach slows down.
+            path_checker: checks the paths of the stops.
+            config: settings of the slow-down.
         """
         self._arm, self._streamer = arm, streamer
         self._path_checker, self._config = path_checker, config
@@ -73,11 +73,11 @@ class GuardedCommandStream:
         return self._streamer.is_at_rest
 
     def stopping_trajectory(self) -> FloatArray:
-        """Return the stop after the last command, tick by tick: (N, 2, J) rad and rad/s."""
+        """Return the stop after the last command: (N, 2, J) rad and rad/s for N ticks."""
         return self._streamer.stopping_motion()
 
     def predict(self, targets: Iterable[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Return the commands that steps towards ``targets`` would give, and the stop after them.
+        """Return the commands that ``step`` would give for ``targets``, and the stop after them.
 
         The state of the stream is unchanged.
 
@@ -85,8 +85,8 @@ class GuardedCommandStream:
             targets: joint targets (J,) rad, one per tick.
 
         Returns:
-            (N, 2, J) rad and rad/s, the commands, up to the first that begins a stop;
-            (M, 2, J) rad and rad/s, the stop after them.
+            (N, 2, J) positions (rad) and velocities (rad/s) of the commands, up to the first that
+            begins a stop; the same (M, 2, J) of the stop after them.
         """
         before = self.command, self._state, self.proximity_scale
         commands = []
@@ -104,7 +104,7 @@ class GuardedCommandStream:
         """Advance one tick towards joint ``target`` (J,) rad; see ``JointStreamer.step``.
 
         Returns:
-            the command, and why it is the first of a stop: 'code: text', or ''.
+            the command; and if it begins a stop, the reason as 'code: text', otherwise ''.
         """
         before = self.command
         begin = self._state or self._path_checker.collision_model.evaluate(before.position)
@@ -132,13 +132,13 @@ class GuardedCommandStream:
         return self.command
 
     def _check_stop(self, begin: CollisionState) -> str:
-        """Return the reason not to send the last command (nor the stop after it), or ''."""
+        """Return why the last command or the stop after it must not be sent, or ''."""
         try:
             stop = self._streamer.stopping_path()
         except StreamError as error:
             return f'stream: no stop was found: {error}'
         path, arm = np.vstack([self.command.position, stop]), self._arm
-        # A joint that began outside its limits may not go farther.
+        # A joint that began outside its limits may not move farther out.
         outside = np.maximum(
             np.minimum(arm.lower, begin.q) - path, path - np.maximum(arm.upper, begin.q)
         )
@@ -151,11 +151,11 @@ class GuardedCommandStream:
         return violation[1] if violation else ''
 
     def _proximity_scale(self, begin: CollisionState, target: FloatArray) -> float:
-        """Return the fraction of the velocity limits at which no contact is too near in time.
+        """Return the fraction of the velocity limits to use, lower near limits and contacts.
 
-        The time to reach joint limits, self-collisions and obstacles is taken for a straight
-        joint motion to ``target`` (J,) rad whose fastest joint moves at its limit. Below
-        ``slowdown_time`` the speed falls in proportion.
+        The time to the nearest joint limit, self-collision or obstacle is estimated for a straight
+        joint motion to ``target`` (J,) rad whose fastest joint moves at its velocity limit. If it
+        is less than ``slowdown_time``, the fraction is their ratio or ``min_proximity_scale``.
         """
         motion = target - begin.q
         size = np.abs(motion / self._arm.velocity_limit).max()
@@ -174,6 +174,6 @@ class GuardedCommandStream:
 
 
 def _time_to_contact(distance: FloatArray, speed: FloatArray) -> FloatArray:
-    """Return the time (s) in which ``distance`` is used up at ``speed``; inf if not closing."""
+    """Return the time (s) to cover ``distance`` at closing ``speed``; inf if not closing."""
     is_closing = speed > MIN_CLOSING_SPEED
     return np.where(is_closing, distance / np.where(is_closing, speed, 1.0), np.inf)

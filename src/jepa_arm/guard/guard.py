@@ -2,7 +2,7 @@
 
 The guard uses neither ROS nor torch; the ROS node and the in-process loop share it. It never
 clamps silently: a proposal is followed as it is, or rejected with a reason, and a rejection stops
-the arm along a jerk-limited path. Reasons read 'code: text'; codes are stable, texts are not.
+the arm along a jerk-limited path. Reasons read 'code: text'; codes are stable, texts may change.
 
 What stops the arm, and where it is checked:
 
@@ -10,15 +10,15 @@ What stops the arm, and where it is checked:
 a proposal that must not be followed          ``proposal_checks``, in ``Guard.submit``
 no new proposal, e.g. because the camera or   ``plan_expired``, in ``Guard.tick``
 the planner died
-a stop that would no longer be clear          ``command_stream``, before every command
+a command without a collision-free stop       ``command_stream``, before every command
 missing, stale or implausible joint states    ``joint_monitor``, at every tick
 an arm that does not follow its commands      ``tracking``, in ``Guard._check_tracking``
 a clock that jumps back or stands still       ``clock_monitor``, at every tick
 an operator or the node                       ``Guard.hold``, ``Guard.stop``, ``Guard.release``
 ============================================  ===================================================
 
-Two clocks: ``now`` is the caller's steady clock (simulated time in lock-step); plans expire and
-joint states age by it. ``ros_now`` is the ROS clock; stamps are compared with it.
+There are two clocks. ``now`` is the caller's steady clock (simulated time in lock-step), on which
+plans expire and joint states age. ``ros_now`` is the ROS clock, with which stamps are compared.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ MAX_REASON_LENGTH = 500
 """Characters. A reason may quote its input, which can be of any length."""
 RELEASED = 'released: the goal is over'
 LATCHING_CODES = ('non_finite',)
-"""Codes of reasons that latch at once."""
+"""Codes of the reasons that latch the guard at once."""
 
 
 class Guard:
     """A state machine that gives one command per tick.
 
-    ``INACTIVE`` until the first ``reset``. ``IDLE`` and ``HOLDING`` (at rest) accept a valid
-    proposal, which is then ``FOLLOWING``; ``STOPPING`` brings the arm to rest; ``LATCHED`` waits
-    for ``reset_latch``.
+    The guard is ``INACTIVE`` until the first ``reset``. At rest (``IDLE``, ``HOLDING``) it accepts
+    a valid proposal and is then ``FOLLOWING``. ``STOPPING`` brings the arm to rest. ``LATCHED``
+    waits for ``reset_latch``.
 
-    The commands keep the arm's limits of position, velocity, acceleration and jerk between one
-    ``reset`` and the next; a stop may use all of the arm's acceleration. An arm that was measured
+    Between two calls of ``reset`` the commands keep the arm's limits of position, velocity,
+    acceleration and jerk; a stop may use the unscaled acceleration limit. An arm that was measured
     outside its position limits starts there and may only move inwards. If the arm is blocked, the
     commands back off to where it was measured, and a new proposal may then lead elsewhere; an
-    arm that is blocked again and again latches the guard. Not checked: contact forces, undeclared
-    obstacles, and whether the robot stays within ``max_tracking_error``.
+    arm that is blocked repeatedly latches the guard. Not checked: contact forces, undeclared
+    obstacles, and clearances where the robot deviates from its commands.
 
     A velocity-controlled robot (``holds_position`` False) drifts from the commanded positions. At
     rest the command then becomes the measured position, and a blocked arm stops without
@@ -78,8 +78,8 @@ class Guard:
         Args:
             arm: kinematics and limits.
             time: control period and period of the commands.
-            config: what the guard lets through.
-            holds_position: the robot is commanded positions and keeps the last one.
+            config: limits and declared obstacles.
+            holds_position: whether the robot takes position commands and holds the last one.
         """
         self._arm, self._time, self.config = arm, time, config
         self._holds_position = holds_position
@@ -139,7 +139,7 @@ class Guard:
         return self._state is GuardState.INACTIVE or self._is_held or self._is_latched
 
     def is_ready(self, now: float) -> bool:
-        """Return whether the arm is at rest and, at ``now`` (s), a valid proposal is accepted."""
+        """Return whether, at ``now`` (s), the arm is at rest and a valid proposal is accepted."""
         is_at_rest = self._state in (GuardState.IDLE, GuardState.HOLDING)
         return is_at_rest and not self.is_locked_out and not self._joints.check(now)
 
@@ -148,20 +148,21 @@ class Guard:
         return 0.0 if self._state is GuardState.INACTIVE else self._joints.tracking_error()
 
     def stopping_trajectory(self) -> FloatArray:
-        """Return the stop after ``command``: (N, 2, J) rad and rad/s, N ticks, 0 at rest."""
+        """Return the stop after ``command``: (N, 2, J) rad and rad/s for N ticks, 0 at rest."""
         return self._stream.stopping_trajectory()
 
     def predict(self, ticks: int, now: float) -> tuple[FloatArray, FloatArray]:
-        """Return the commands after ``command`` if no input comes; the guard is unchanged.
+        """Return the commands that would follow without further input; the guard is unchanged.
 
-        Each predicted command passed the checks of one that is sent.
+        The predicted commands have passed the same checks as those that are sent.
 
         Args:
-            ticks: largest number of commands; fewer if the proposal expires before.
+            ticks: largest number of commands; there are fewer if the proposal expires first.
             now: s, steady clock.
 
         Returns:
-            (N, 2, J) rad and rad/s, the commands; (M, 2, J) rad and rad/s, the stop after them.
+            positions (rad) and velocities (rad/s): (N, 2, J) of the commands, and (M, 2, J) of the
+            stop after them.
         """
         targets: list[FloatArray] = []
         if self._state is GuardState.FOLLOWING:
@@ -200,11 +201,11 @@ class Guard:
         self._rejected_in_a_row = 0
 
     def observe(self, sample: JointSample, now: float) -> None:
-        """Take a measured joint state that arrived at ``now`` (s). Call it for every sample."""
+        """Record a joint state that arrived at ``now`` (s). Call this for every sample."""
         self._joints.observe(sample, now)
 
     def reject_joint_state(self, reason: str) -> None:
-        """Stop the arm at the next tick: a joint state came that cannot be used."""
+        """Stop the arm at the next tick, because an unusable joint state arrived."""
         self._joints.reject(reason)
 
     def submit(self, proposal: Proposal, now: float, ros_now: float | None = None) -> Verdict:
@@ -216,7 +217,7 @@ class Guard:
             ros_now: s, ROS clock; defaults to ``now``.
 
         Returns:
-            the state after the decision and the reason of a rejection; no command.
+            the state after the decision and the reason for a rejection, without a command.
         """
         ros_now = now if ros_now is None else ros_now
         unavailable = self._check_available()
@@ -253,12 +254,12 @@ class Guard:
     def reject(self, reason: str, counts_towards_latch: bool = True) -> Verdict:
         """Reject a proposal for ``reason`` ('code: text') and stop the arm.
 
-        Public for callers that cannot even build a ``Proposal``.
+        Callers use it directly if they cannot even build a ``Proposal``, e.g. from a bad message.
 
         Args:
             reason: 'code: text'.
-            counts_towards_latch: the planner is at fault; ``max_rejections`` of these in a row
-                latch the guard.
+            counts_towards_latch: whether the planner is at fault; ``max_rejections`` of these
+                without an accepted proposal in between latch the guard.
         """
         if self.is_locked_out:
             return self._rejection(reason)
@@ -274,7 +275,7 @@ class Guard:
             self._begin_stop(reason)
 
     def release(self) -> Verdict:
-        """Stop the arm because the goal is over; the guard is ``IDLE`` when it rests."""
+        """Stop the arm because the goal is over; at rest, the guard is then ``IDLE``."""
         if self._state is GuardState.FOLLOWING:
             self._begin_stop(RELEASED)
         return self._verdict()
@@ -287,7 +288,7 @@ class Guard:
         return self._verdict()
 
     def resume(self) -> Verdict:
-        """End a hold, so that the next valid proposal is followed. A latch stays."""
+        """End a hold, so that the next valid proposal is followed; a latch remains."""
         if self._state is GuardState.INACTIVE or self._is_latched:
             return self._verdict()
         self._is_held = False
@@ -299,7 +300,7 @@ class Guard:
         """Start again at the measured joints, if they are known and the arm is at rest.
 
         Returns:
-            state ``IDLE``, or the unchanged state with the reason against it.
+            state ``IDLE``, or the unchanged state with the reason for refusing the reset.
         """
         if self._state is GuardState.INACTIVE:
             return self._verdict(reasons=('inactive: no joint state has come yet',))
@@ -339,7 +340,7 @@ class Guard:
         return self._verdict(command)
 
     def _check_available(self) -> str:
-        """Return why no proposal is accepted now, however good it is, or ''."""
+        """Return why the guard accepts no proposal now, whatever its content, or ''."""
         if self._state is GuardState.INACTIVE:
             return 'inactive: no joint state has come yet'
         if self._is_latched:
@@ -351,7 +352,7 @@ class Guard:
         return ''
 
     def _check_inputs(self, now: float) -> None:
-        """Stop for a fault of the clock or of the joint states, or for a tracking error."""
+        """Stop for a fault of clock or joint states; react to a tracking error."""
         fault = self._clock.check_tick(now) or self._joints.check(now)
         if fault:
             self._back_off.end()
@@ -360,9 +361,9 @@ class Guard:
             self._check_tracking(now)
 
     def _check_tracking(self, now: float) -> None:
-        """Back off if the arm does not follow its commands; latch if that cannot help.
+        """Back off if the arm does not follow its commands; latch if the error is fatal.
 
-        While the guard backs off, the arm may also still be where it was blocked.
+        During a back-off, an arm that is still where it was blocked has no tracking error.
         """
         error = self._joints.tracking_error(self._back_off.measured)
         limit = self.config.max_tracking_error
@@ -373,7 +374,7 @@ class Guard:
             self._begin_back_off(reason, now)
 
     def _begin_back_off(self, reason: str, now: float) -> None:
-        """Stop and retreat to the measured joints, or latch after too many retreats."""
+        """Stop and retreat to the measured joints, or latch after too many back-offs."""
         if self._back_off.is_exhausted(now):
             self._latch(reason)
             return
@@ -393,7 +394,7 @@ class Guard:
         return self._back_off.target if is_retreating else None
 
     def _waypoint(self, later: int = 0) -> FloatArray:
-        """Return the waypoint (J,) rad in force at this tick, or ``later`` ticks after it."""
+        """Return the waypoint (J,) rad to move to at this tick, or ``later`` ticks after it."""
         elapsed = (self._ticks + later) * self._time.stream_dt - EPSILON
         assert self._proposal is not None
         times = self._proposal.times
@@ -409,7 +410,7 @@ class Guard:
         return command
 
     def _come_to_rest(self) -> None:
-        """Leave ``STOPPING``: the arm is at rest."""
+        """Leave ``STOPPING``, because the arm has come to rest."""
         self._back_off.end()
         self._state = GuardState.LATCHED if self._is_latched else GuardState.HOLDING
         if self._reasons == (RELEASED,):
@@ -430,7 +431,7 @@ class Guard:
             self._state = GuardState.LATCHED
 
     def _begin_stop(self, reason: str) -> None:
-        """Stop from the next tick on; keep the first reason of each code."""
+        """Stop from the next tick on; of several reasons with one code, keep the first."""
         reason = reason[:MAX_REASON_LENGTH]
         code = reason.split(':')[0]
         if self._state in (GuardState.IDLE, GuardState.FOLLOWING):

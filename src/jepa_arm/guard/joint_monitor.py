@@ -11,23 +11,23 @@ from jepa_arm.robot.arm import Arm
 from .clock_monitor import EPSILON_S
 
 OUTSIDE_LIMITS_RAD = 0.2
-"""How far outside its limits a joint may be measured. Beyond that the measurement is wrong."""
+"""Distance outside its limits beyond which a measured joint position is implausible."""
 
 
 class JointMonitor:
-    """The newest measured joints, compared with the commands of the tracking window.
+    """The newest measured joints, and the commands of the tracking window to compare with.
 
     Attributes:
         position: (J,) rad, the last valid measurement.
     """
 
     def __init__(self, arm: Arm, dt: float, config: GuardConfig) -> None:
-        """Create a monitor that assumes the arm at home until ``reset``.
+        """Create a monitor that assumes the arm to be at home until ``reset``.
 
         Args:
             arm: limits of the joints.
             dt: s, period of the command stream.
-            config: ages and tracking window.
+            config: largest age of a joint state, and tracking window.
         """
         self._config = config
         self._lowest = arm.lower - OUTSIDE_LIMITS_RAD
@@ -37,7 +37,7 @@ class JointMonitor:
         self._recent_commands, self._oldest = np.tile(arm.home, (self._window, 1)), 0
 
     def reset(self, joints: FloatArray, now: float) -> None:
-        """Start with the arm measured and commanded at ``joints`` (J,) rad at time ``now`` (s)."""
+        """Restart at ``now`` (s) with the arm measured and commanded at ``joints`` (J,) rad."""
         self.position, self._received_at, self._invalid = joints, now, ''
         self._recent_commands, self._oldest = np.tile(joints, (self._window, 1)), 0
 
@@ -52,7 +52,7 @@ class JointMonitor:
         return bool(((joints >= self._lowest) & (joints <= self._highest)).all())
 
     def observe(self, sample: JointSample, now: float) -> None:
-        """Store a sample received at ``now`` (s); an implausible one is a fault."""
+        """Store a sample received at ``now`` (s); report a fault if it is implausible."""
         position = np.asarray(sample.position)
         if not self.is_plausible(position):
             self.reject(f'measured joints are {str(position)[:200]}')
@@ -60,11 +60,11 @@ class JointMonitor:
         self.position, self._received_at, self._invalid = position.astype(float), now, ''
 
     def reject(self, reason: str) -> None:
-        """Report ``joints_invalid`` from now on, until a valid sample comes."""
+        """Let ``check`` report ``joints_invalid`` until a valid sample arrives."""
         self._invalid = f'joints_invalid: {reason}'
 
     def check(self, now: float) -> str:
-        """Return why the joints are not known at ``now`` (s) as 'code: text', or ''."""
+        """Return why the measured joints are unusable at ``now`` (s), as 'code: text', or ''."""
         if self._invalid:
             return self._invalid
         age, limit = now - self._received_at, self._config.max_joint_age
@@ -82,8 +82,10 @@ class JointMonitor:
     def tracking_error(self, alternative: FloatArray | None = None) -> float:
         """Return the distance (rad) from the measured joints to the nearest recent command.
 
+        The distance of two joint vectors is the largest difference of any joint.
+
         Args:
-            alternative: (J,) rad, another position at which the arm is allowed to be.
+            alternative: (J,) rad, a position that counts like a recent command.
         """
         expected = self._recent_commands
         if alternative is not None:

@@ -23,12 +23,12 @@ EPSILON_M = 1e-6
 
 @dataclass(frozen=True)
 class PathLimits:
-    """Limits of a path. If its first state violates one already, the limit is that state's value.
+    """Limits of a path; a limit that its first state violates is relaxed to that state's value.
 
     Attributes:
-        max_outside: m, the tip outside the workspace box.
-        min_height: m, the arm's lowest point above the table plane.
-        min_distances: (K,) m, of each pair of shapes; distances must be larger.
+        max_outside: m, largest distance of the tip outside the workspace box.
+        min_height: m, smallest height of the arm's lowest point above the table plane.
+        min_distances: (K,) m, distances that the K pairs of shapes must exceed.
     """
 
     max_outside: float
@@ -37,11 +37,11 @@ class PathLimits:
 
 
 class PathChecker:
-    """Checks joint paths against the workspace box, the table plane and the collision pairs.
+    """Checker of joint paths against the workspace box, the table plane and the collision pairs.
 
     Attributes:
         collision_model: the arm's collision shapes and the declared obstacles.
-        min_distances: (K,) m, of each pair of shapes, for a path that starts clear.
+        min_distances: (K,) m, limits of the K pairs of shapes on a path that starts clear.
     """
 
     def __init__(self, arm: Arm, config: GuardConfig) -> None:
@@ -56,8 +56,8 @@ class PathChecker:
         """Return the first segment of ``path`` that must not be followed, and why.
 
         Args:
-            path: joint vectors (J,) rad; the arm stands at the first.
-            limits: defaults to those of the first joint vector.
+            path: joint vectors (J,) rad; the first is where the arm is now.
+            limits: by default those from ``limits_from`` for the first joint vector.
 
         Returns:
             index of the segment and 'code: text'; None if the whole path is clear.
@@ -74,11 +74,11 @@ class PathChecker:
         return None
 
     def limits_from(self, state: CollisionState, is_stop: bool = False) -> PathLimits:
-        """Return the limits of a path from ``state``; a stop may use up the table clearance.
+        """Return the limits of a path that begins at ``state``.
 
         Args:
             state: first state of the path.
-            is_stop: the path is that of a stop.
+            is_stop: whether the path is a stop, which may go down to the table plane.
         """
         config = self._config
         height = 0.0 if is_stop else config.table_clearance
@@ -89,9 +89,9 @@ class PathChecker:
         )
 
     def is_proven_clear(self, begin: CollisionState, path: FloatArray, limits: PathLimits) -> bool:
-        """Return whether a short ``path`` (N, J) rad from ``begin`` is proven clear by one bound.
+        """Return whether one bound on a short ``path`` (N, J) rad from ``begin`` proves it clear.
 
-        False means unknown: ``first_violation`` then checks segment by segment.
+        False means unknown; ``first_violation`` must then check segment by segment.
         """
         model = self.collision_model
         points = np.array([model.points(q) for q in path])
@@ -140,7 +140,7 @@ class PathChecker:
 
         Args:
             begin, end: ends of the segment.
-            moved: (E,) m, bound on the distance that each point travels.
+            moved: (E,) m, bound on the distance that each of the E hull points travels.
             sag: m, bound on the points' deviation from straight lines between their end points.
             limits: limits of the path.
         """

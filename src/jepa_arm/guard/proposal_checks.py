@@ -1,9 +1,9 @@
 """Proposal checks: one function per reason for which the guard rejects a proposal.
 
-Every check has the same shape: it takes the proposal and its context and returns why the
-proposal must not be followed, as 'code: text', or ''. ``FORM_CHECKS`` need the fixed limits alone
-and run first. ``CONTENT_CHECKS`` run on a well-formed proposal and compare it with the arm, the
-clock and the scene. Within each list the first reason wins, so cheap checks come first.
+Every check takes the proposal and its context and returns why the proposal must not be followed,
+as 'code: text', or ''. ``FORM_CHECKS`` run first and depend on fixed limits alone.
+``CONTENT_CHECKS`` run on a well-formed proposal and compare it with the arm, the clock and the
+obstacles. Only the first reason found is reported, so cheap checks come first.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MAX_SPACING_ERROR_S = 1e-3
 
 @dataclass(frozen=True)
 class CheckContext:
-    """Everything a proposal is compared with.
+    """Limits and current values that a proposal is compared with.
 
     Attributes:
-        arm, time, config, path_checker: fixed limits.
+        arm, time, config, path_checker: fixed limits and obstacles.
         command: (J,) rad, the current command.
         last_stamp: s, stamp of the last accepted proposal.
         ros_now: s, ROS clock.
@@ -57,7 +57,7 @@ def first_reason(checks: Iterable[Check], proposal: Proposal, context: CheckCont
 def as_double(proposal: Proposal) -> Proposal:
     """Return a copy of a well-shaped ``proposal`` with arrays of double precision.
 
-    Integers would wrap around in differences. Values too large for a double become infinite.
+    Differences of integers could wrap around. Values too large for a double become infinite.
     """
     with np.errstate(over='ignore'):
         positions, times = proposal.positions.astype(float), proposal.times.astype(float)
@@ -155,7 +155,7 @@ def check_first_step(proposal: Proposal, context: CheckContext) -> str:
 def check_path(proposal: Proposal, context: CheckContext) -> str:
     """Check workspace, table, self-collision and obstacles along straight joint segments.
 
-    If the arm starts outside the workspace, too low or too close, the path may not make it worse.
+    If the arm starts outside the workspace, too low or too close, the path must not worsen that.
     """
     path = np.vstack([context.command, proposal.positions])
     violation = context.path_checker.first_violation(path)

@@ -65,7 +65,7 @@ class Checkpoint:
     Attributes:
         folder: where it was read from.
         model, probes: in eval mode, without gradients.
-        contract: what the model was trained for.
+        contract: arm, camera, action space and timing that the model was trained for.
         info: the content of ``config.json``: ``gates``, ``training``, ``data``, ``git``, …
     """
 
@@ -79,7 +79,7 @@ class Checkpoint:
 def build_world_model(
     config: ModelConfig | LewmConfig, contract: Contract, normaliser: Normaliser
 ) -> AnyWorldModel:
-    """Return the world model of a configuration, with fresh weights."""
+    """Return the world model of a configuration, with untrained weights."""
     if isinstance(config, LewmConfig):
         return LeWorldModel(config, contract, normaliser)
     return WorldModel(config, contract, normaliser)
@@ -90,7 +90,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder atomically, replacing one that exists.
 
-    ``info`` holds plain values for ``config.json`` besides the model's own: gates, training, data.
+    ``info`` (gates, training, data; plain values) is added to the model's own ``config.json``.
     """
     content = {
         'schema_version': SCHEMA_VERSION,
@@ -163,7 +163,7 @@ def new_belief_heads(checkpoint: Checkpoint) -> BeliefHeads:
     """Return untrained belief heads for the checkpoint's world model.
 
     Raises:
-        CheckpointError: the world model is a LeWorldModel or predicts from other than two latents.
+        CheckpointError: the world model is a LeWorldModel or does not predict from two latents.
     """
     model = checkpoint.model
     if not isinstance(model, WorldModel) or model.past != 1:
@@ -199,7 +199,7 @@ def load_decoder(checkpoint: Checkpoint) -> Decoder | None:
     """Return the checkpoint's decoder in eval mode; None if it has none.
 
     Raises:
-        CheckpointError: the file is broken or belongs to other weights.
+        CheckpointError: the file is broken or belongs to other weights of the world model.
     """
     if 'decoder' not in checkpoint.info:
         return None

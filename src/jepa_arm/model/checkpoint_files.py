@@ -31,7 +31,7 @@ INFO_LIMIT, WEIGHTS_LIMIT = 10_000_000, 2_000_000_000
 
 
 class CheckpointError(JepaArmError, RuntimeError):
-    """A checkpoint that cannot be used; says what was expected, what came and what to do."""
+    """Error for an unusable checkpoint; says what was expected, what was found and what to do."""
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def save_module(
 ) -> None:
     """Write the module's tensors to ``<folder>/<name>.safetensors``, see ``save_tensors``.
 
-    Tensors that float16 represents exactly (see ``round_weights``) are stored as such.
+    Tensors that float16 represents exactly (see ``round_weights``) are stored as float16.
     """
     path = Path(folder) / f'{name}.safetensors'
     tensors = {k: _to_half_if_exact(v.detach()) for k, v in module.state_dict().items()}
@@ -132,11 +132,11 @@ def save_tensors(
 
 
 def load_module(folder: Path, name: str, module: M) -> M:
-    """Return ``module`` with ``<folder>/<name>.safetensors``, in eval mode without gradients.
+    """Load ``<folder>/<name>.safetensors`` into ``module``; return it in eval mode, frozen.
 
     Raises:
         CheckpointError: the file is missing or truncated, its tensors have other names or shapes
-            than the module's, or values are not finite.
+            than those of ``module``, or values are not finite.
     """
     path = Path(folder) / f'{name}.safetensors'
     if not path.is_file():
@@ -158,7 +158,7 @@ def load_module(folder: Path, name: str, module: M) -> M:
 
 
 def read_metadata(folder: Path, name: str) -> dict[str, str] | None:
-    """Return the metadata of ``<folder>/<name>.safetensors``; None if there is no such file."""
+    """Return the metadata of ``<folder>/<name>.safetensors``; None if it cannot be read."""
     try:
         with safe_open(Path(folder) / f'{name}.safetensors', framework='pt') as file:
             return file.metadata() or {}
@@ -170,7 +170,7 @@ def check_tensors(path: Path, tensors: dict[str, Tensor], expected: dict[str, Te
     """Check tensors read from ``path`` against the ``expected`` ones of a module.
 
     Raises:
-        CheckpointError: other names or shapes, or values that are not finite.
+        CheckpointError: names or shapes differ, or values are not finite.
     """
     missing, unknown = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or unknown:
@@ -200,9 +200,9 @@ def round_weights(module: nn.Module) -> None:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Return 16 hexadecimal digits that depend on names and values of all tensors of a module.
+    """Return a hash (16 hexadecimal digits) of names and values of all tensors of a module.
 
-    Saving and loading does not change it.
+    Saving and loading the module does not change it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -213,7 +213,7 @@ def fingerprint(module: nn.Module) -> str:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces ``folder`` once it is filled, whole or not at all."""
+    """Yield an empty folder to fill, which replaces ``folder`` if no error occurs meanwhile."""
     partial, old = (folder.with_name(f'{folder.name}.{suffix}') for suffix in ('partial', 'old'))
     for path in (partial, old):
         shutil.rmtree(path, ignore_errors=True)

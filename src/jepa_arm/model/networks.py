@@ -11,7 +11,7 @@ from jepa_arm.config import ModelConfig
 
 
 class Encoder(nn.Module):
-    """Encoder of image and proprioception to a latent that is normalised in each dimension.
+    """Encoder from an image and proprioception to a latent normalised in each dimension.
 
     The final batch normalisation gives every latent dimension zero mean and unit variance.
     """
@@ -129,8 +129,8 @@ class Predictor(nn.Module):
     def modulations(self, action_blocks: Tensor) -> list[Tensor]:
         """Return the modulation (..., 3*width) of each residual block for actions (..., K*A).
 
-        This is two thirds of the arithmetic. It does not depend on latents, so a rollout computes
-        it once for all its steps.
+        It takes two thirds of the predictor's arithmetic, but does not depend on latents, so a
+        rollout computes it once for all its steps.
         """
         action = self.action_encoder(action_blocks)
         return [block.modulation(action) for block in cast('list[AdaLnBlock]', self.blocks)]
@@ -154,7 +154,7 @@ class Predictor(nn.Module):
 class InverseDynamics(nn.Module):
     """Network from two successive latents to the actions between them.
 
-    It only serves the training loss, where it makes the encoder keep whatever actions change.
+    It is used in the training loss only, where it makes the encoder retain what actions change.
     """
 
     def __init__(self, config: ModelConfig, block_width: int) -> None:
@@ -170,7 +170,7 @@ class InverseDynamics(nn.Module):
 
 
 def mlp(inputs: int, width: int, outputs: int, hidden: int = 2) -> nn.Sequential:
-    """Return a perceptron with ``hidden`` hidden layers and SiLU activations."""
+    """Return a multilayer perceptron with ``hidden`` hidden layers and SiLU activations."""
     layers: list[nn.Module] = []
     for size in (inputs, *[width] * (hidden - 1)):
         layers += [nn.Linear(size, width), nn.SiLU()]

@@ -16,8 +16,8 @@ BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}
 def clamp_keep_nan(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Return ``x`` (...) clamped to [low, high], and NaN where ``x`` is not finite.
 
-    The minimum and maximum of compiled networks replace NaN by a bound, which would make a broken
-    network look sound.
+    Minimum and maximum in compiled networks replace NaN by a bound, which would hide a broken
+    network.
     """
     low, high = torch.as_tensor(low, dtype=x.dtype), torch.as_tensor(high, dtype=x.dtype)
     return torch.minimum(torch.maximum(x, low), high) + 0.0 * x

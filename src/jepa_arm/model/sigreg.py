@@ -18,10 +18,10 @@ T_MAX = 3.0
 
 
 def sigreg(z: Tensor, projections: int, knots: int, generator: torch.Generator) -> Tensor:
-    """Return the mean Epps-Pulley statistic; 0 for an infinite standard Gaussian sample.
+    """Return the mean Epps-Pulley statistic; the lower, the closer to a standard Gaussian.
 
     Args:
-        z: (T, B, D) latents; the statistic is computed over B for each T.
+        z: (T, B, D) latents; the statistic is computed over the batch, for each of T time steps.
         projections: number of random directions.
         knots: points of the trapezoid rule in [0, 3].
         generator: source of the random directions.
@@ -41,7 +41,7 @@ def trapezoid(knots: int) -> tuple[Tensor, Tensor]:
 
 
 class _EppsPulley(torch.autograd.Function):
-    """Statistic and its gradient, computed in one pass over the knots.
+    """Epps-Pulley statistic and its gradient, computed in one pass over the knots.
 
     All arrays stay in the processor's cache; autograd over (T, B, projections, knots) is several
     times slower.

@@ -1,10 +1,10 @@
 """World model: encode observations, predict one model step, roll out many.
 
-The form is LeWorldModel's (arXiv:2603.19312): encoder and action-conditioned predictor are trained
+As in LeWorldModel (arXiv:2603.19312), encoder and action-conditioned predictor are trained
 together on the prediction error in latent space and SIGReg, without decoder, stop-gradient or
-moving average. Deviations: small convolutions instead of a ViT, proprioception fused with the
-image, a residual MLP over (z, z - z_prev) instead of a transformer over a history, and open-loop
-steps in the loss.
+moving average of weights. Deviations: small convolutions instead of a ViT, proprioception fused
+with the image, a residual MLP over (z, z - z_prev) instead of a transformer over a history, and
+open-loop steps in the loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Normaliser:
     """Means and standard deviations of the training split.
 
     Attributes:
-        image_mean, image_std: over all pixels and colours, which lie in [0, 1].
+        image_mean, image_std: over all pixels and colour channels, scaled to [0, 1].
         proprio_mean, proprio_std: (P,) rad and m.
     """
 
@@ -64,11 +64,11 @@ class ProprioceptionScaler(nn.Module):
 
 
 class WorldModel(nn.Module):
-    """Encoder and predictor for one contract (arm, camera, action space, time chain).
+    """Encoder and predictor for one contract (arm, camera, action space, timing).
 
     Attributes:
-        contract: what the model was trained for.
-        config: its sizes.
+        contract: the contract that the model was trained for.
+        config: sizes of the networks.
         latent_dim: D.
         past: number of latents in ``z_prev``, most recent first.
         block_width: K*A, number of values in an action block (K = frame skip).
@@ -103,7 +103,7 @@ class WorldModel(nn.Module):
         return self.encode_with_features(pixels, proprio)[0]
 
     def encode_with_features(self, pixels: Images, proprio: Rows) -> tuple[Tensor, Tensor]:
-        """Return ``encode`` and the features (B, image_features) of the images alone."""
+        """Return latents as ``encode`` does, and features (B, image_features) of images alone."""
         pixels, proprio = validate_inputs(self.contract, pixels, proprio)
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else torch.float32
         image = pixels.permute(0, 3, 1, 2).to(dtype)  # channels-last in memory

@@ -14,9 +14,10 @@ from jepa_arm.planning.planner import Planner, PlanningError
 from jepa_arm.planning.rollout import StartState
 
 CANDIDATE_SHARES = 1.0, 0.75, 0.5
-"""Shares of the configured candidates that are considered, before the smallest allowed number."""
+"""Shares of the configured number of candidates, tried in this order; the smallest allowed
+number comes last."""
 FIXED_TIME_SHARE = {'openvino': 0.25, 'torch': 0.5}
-"""Share of a search's time that does not depend on the number of candidates, by backend.
+"""Share of a search's time that is independent of the number of candidates, by backend.
 
 Measured: half of 32 candidates took 0.59 to 0.65 of the time in OpenVINO, 0.68 to 0.86 in torch.
 """
@@ -27,7 +28,7 @@ Measured: the 99th percentile then was 1.7 to 2.2 times the median without a gra
 """
 WARM_UP_PLANS, MEASURED_PLANS = 3, 20
 TIME_QUANTILE = 0.25
-"""Quantile of the measured times; while nodes start, many plans are slower than later on."""
+"""Quantile of the measured times that is used: low, as plans are slower while nodes start."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class CandidateBudget:
     """Number of candidates per iteration for this machine, and the reason for it.
 
     Attributes:
-        candidates: that fit into the deadline. configured: that the configuration asks for.
-        search_ms: duration of a search of all iterations with those configured, as extrapolated.
-        deadline_ms: of a search.
+        candidates: number that fits into the deadline. configured: number in the configuration.
+        search_ms: extrapolated duration of all iterations with ``configured`` candidates.
+        deadline_ms: deadline of a search.
     """
 
     candidates: int
@@ -58,8 +59,8 @@ def measure_candidate_budget(
 ) -> CandidateBudget | None:
     """Time whole searches and return how many candidates fit into the deadline.
 
-    The goal is a position of the object, the slowest kind. The planner is reset afterwards. Its
-    time is extrapolated to the ``configured`` candidates.
+    The goal is a position of the object, the slowest kind. The measured time is extrapolated to
+    ``configured`` candidates. The planner is reset afterwards.
 
     Returns:
         None if there is nothing to choose: the deadline is infinite, or the model gives no finite
@@ -85,12 +86,12 @@ def measure_candidate_budget(
 
 
 def most_candidates_in_time(config: PlannerConfig, search_ms: float, deadline_ms: float) -> int:
-    """Return the largest allowed number of candidates with which a search ends in time.
+    """Return the largest number of candidates with which a search ends in time.
 
-    If none does, it is the smallest allowed number.
+    ``CANDIDATE_SHARES`` are tried; if none ends in time, the smallest allowed number is returned.
 
     Args:
-        config: sets the number of candidates and the range to choose from.
+        config: configured number of candidates, and range of allowed numbers.
         search_ms: duration of a search with the configured candidates.
         deadline_ms: deadline of a search.
     """

@@ -18,7 +18,7 @@ PositionReader = Callable[[str, Tensor], Tensor]
 
 
 class Dynamics(Protocol):
-    """World model as a search uses it."""
+    """Interface of the world model that a search uses."""
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
         """Return the latents (B, D) after one action block (B, K*A)."""
@@ -31,11 +31,11 @@ class Dynamics(Protocol):
 
 @dataclass(frozen=True)
 class PlanningModel:
-    """World model of a planner, with everything that is read from its latents.
+    """World model for planning, with the probes and networks that read its latents.
 
     Attributes:
         dynamics: predicts latents.
-        contract: time chain, camera and action space that the model was trained for.
+        contract: timing, camera and action space that the model was trained for.
         read_position: probe of the object's and the tip's position.
         position_std: predicted rms error of ``read_position``, or None.
         actor_critic: goal-conditioned actor and value, or None.

@@ -1,8 +1,8 @@
-"""Objectives: how plans towards one kind of goal are proposed and scored, and in which stages.
+"""Objectives: proposals and costs of plans for each kind of goal, and the stages of a search.
 
 There is one objective per kind of goal: a position of the object or of the tip, a position and a
-yaw of the object, or the latent of a goal image. The functions that take most of the time of a
-search are its stages. The goal is passed to them as a tensor, so that they can be compiled once.
+yaw of the object, or the latent of a goal image. The stages of a search are the functions that
+take most of its time. Their goal is an input tensor, so that they are compiled only once.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .model import Dynamics, PlanningModel
 from .rollout import ActionLimits, RolloutState, apply_delay, limit_actions, rollout
 
 StageFunction = Callable[..., tuple[Tensor, ...]]
-"""Function of tensors and of NamedTuples of tensors."""
+"""Function that takes tensors and NamedTuples of tensors."""
 StageInputs = tuple[Tensor | tuple[Tensor, ...], ...]
-"""Tensors, and NamedTuples of tensors."""
+"""Inputs of a ``StageFunction``."""
 
 
 class ActorQuery(NamedTuple):
-    """Inputs of the actor for C proposals, beside their latents.
+    """Inputs of the actor for C proposals, besides the latents.
 
     Attributes:
-        goal: (1, G).
+        goal: (1, G), see ``Objective.goal_tensor``.
         remaining: (C,) time to the goal as a share of the longest in training, in [0, 1].
-        gumbel: (C, M) noise that selects a mode.
+        gumbel: (C, M) Gumbel noise that selects one of the actor's M modes.
         noise: (C, K*A) noise in standard deviations of that mode.
     """
 
@@ -55,11 +55,11 @@ class Objective(ABC):
     """Proposals and cost of plans towards one kind of goal.
 
     Attributes:
-        model: whose latents are searched.
+        model: model in whose latent space plans are searched.
         actor_critic: actor and value for this kind of goal, or None.
         terms: cost terms that depend on the predicted latents alone.
-        cache_key: everything that compiled functions depend on, but for weights and source code.
-        subject: of the positions that are read.
+        cache_key: identifies what compiled functions depend on, except weights and source code.
+        subject: 'tip' or 'object', whose positions are read from latents.
         goal_width: G, numbers in a goal; 0 if it varies.
     """
 
@@ -73,8 +73,9 @@ class Objective(ABC):
         Args:
             kind: 'object' or 'tip' (positions), 'pose' or 'latent'.
             model: world model, probes and actor-critic.
-            config: weights.
-            region: (2, 2) m where the tip can push the object from every side, or None.
+            config: weights of the cost terms.
+            region: (2, 2) m, lowest and highest (x, y) where the tip can push the object from
+                every side, or None.
         """
         self.model, self.subject = model, 'tip' if kind == 'tip' else 'object'
         self.actor_critic = _actor_critic(model, kind)
@@ -92,7 +93,7 @@ class Objective(ABC):
     def actor_inputs(
         self, z: Tensor, z_prev: Tensor, positions: Tensor, goal: Tensor
     ) -> tuple[Tensor, Any]:
-        """Return the features of actor and value, and what else the actor's ``sample`` needs.
+        """Return the features for actor and value, and the state for the actor's ``sample``.
 
         Args:
             z, z_prev: (B, D) latents, and those one model step before.
@@ -116,9 +117,9 @@ class Objective(ABC):
         return actor.sample(features, state, query.remaining, query.gumbel, query.noise), features
 
     def cost_terms(self, start: Tensor, latents: Tensor, goal: Tensor) -> tuple[Tensor, ...]:
-        """Return the terms (N, S), the subject's positions and the features of the value.
+        """Return the costs (N, S) of N terms, the subject's positions and the value's features.
 
-        The features are a result so that a backend computes them in single precision.
+        The features are returned only so that the backend computes them in single precision.
 
         Args:
             start: (1, D). latents: (S, H, D). goal: (1, G).
@@ -135,12 +136,12 @@ class Objective(ABC):
 
 
 class PositionObjective(Objective):
-    """Objective of a position of the object or of the tip."""
+    """Objective for a position of the object or of the tip."""
 
     goal_width = 3
 
     def goal_tensor(self, goal: Goal) -> Tensor:
-        """Return the position (1, 3) m."""
+        """Return the goal position (1, 3) m."""
         assert isinstance(goal, PositionGoal)
         return torch.tensor(np.asarray(goal.position)[None], dtype=torch.float32)
 
@@ -153,12 +154,12 @@ class PositionObjective(Objective):
 
 
 class PoseObjective(Objective):
-    """Objective of a position and a yaw of the object, in the latents of ``PoseDynamics``."""
+    """Objective for a position and a yaw of the object, in the latents of ``PoseDynamics``."""
 
     goal_width = 4
 
     def goal_tensor(self, goal: Goal) -> Tensor:
-        """Return position (m) and yaw (rad), (1, 4)."""
+        """Return the goal (1, 4): position (m) and yaw (rad)."""
         assert isinstance(goal, PositionGoal) and goal.yaw is not None
         return torch.tensor([[*goal.position, goal.yaw]], dtype=torch.float32)
 
@@ -172,15 +173,15 @@ class PoseObjective(Objective):
 
 
 class LatentObjective(Objective):
-    """Objective of the latent of a goal image."""
+    """Objective for the latent of a goal image."""
 
     def goal_tensor(self, goal: Goal) -> Tensor:
-        """Return the latent (1, D)."""
+        """Return the goal latent (1, D)."""
         assert isinstance(goal, LatentGoal)
         return torch.tensor(np.asarray(goal.latent)[None], dtype=torch.float32)
 
     def positions(self, latents: Tensor) -> Tensor:
-        """Return empty positions: nothing is read from the latents for this kind of goal."""
+        """Return empty positions: this kind of goal needs no probes."""
         return latents[..., :0]
 
     def actor_inputs(
@@ -203,9 +204,10 @@ class Stages:
     """Stages of searches towards one kind of goal, run by torch or compiled by a backend.
 
     Attributes:
-        actor_step: see ``actor_step``, from ``state`` on; None without an actor.
-        rollout: see ``rollout.rollout``, from ``start`` on.
-        cost_terms: see ``Objective.cost_terms``.
+        actor_step: function ``actor_step``, from its argument ``state`` on; None or unusable
+            without an actor.
+        rollout: function ``rollout.rollout``, from its argument ``start`` on.
+        cost_terms: function ``Objective.cost_terms``.
     """
 
     actor_step: StageFunction | None
@@ -231,14 +233,14 @@ def actor_step(
     query: ActorQuery,
     limits: ActionLimits,
 ) -> tuple[Tensor, ...]:
-    """Advance R rollouts by one model step, the first C of them with actions of the actor.
+    """Advance R rollouts by one model step, the first C of them with actions from the actor.
 
     Args:
-        dynamics: world model. objective: whose actor is asked.
-        state: of the rollouts before the step.
-        fixed_actions: (R-C, K, A) of the other rollouts.
+        dynamics: world model. objective: provides the actor.
+        state: state of the rollouts before the step.
+        fixed_actions: (R-C, K, A) actions of the other rollouts.
         query: goal, remaining time and noise for the actor.
-        limits: of the actions.
+        limits: limits of the actions.
 
     Returns:
         The actions (R, K, A), their sum since the start (R, A), the latents after the step (R, D)

@@ -46,8 +46,8 @@ class Plan(Solution):
     """Solution of a planning problem, with the time that it took.
 
     Attributes:
-        is_continued: whether the search began with the rest of the last plan.
-        latency_ms: wall-clock time of the call.
+        is_continued: whether the search was warm-started with the rest of the last plan.
+        latency_ms: wall-clock time of planning.
     """
 
     is_continued: bool
@@ -61,10 +61,10 @@ class Plan(Solution):
 
 @contextmanager
 def fast_matmul() -> Iterator[None]:
-    """Let torch multiply float32 matrices as fast as 16 bits of precision allow.
+    """Let torch multiply float32 matrices faster, with as little as 16-bit precision.
 
-    On CPUs oneDNN is then used instead of MKL. It computes in bfloat16, as in training, where the
-    processor has a matrix unit for it, and in full precision elsewhere.
+    On CPUs, oneDNN is then used instead of MKL. It computes in bfloat16, as in training, if the
+    processor has a matrix unit for it, and otherwise in full precision.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('medium')
@@ -85,8 +85,8 @@ class Planner:
     short.
 
     Attributes:
-        config: of the search.
-        deadline_ms: of each plan; not to be set while a plan is made.
+        config: configuration of the search.
+        deadline_ms: time limit of a plan; must not be set while a plan is computed.
         constraints: obstacles that tip and object avoid, or None.
     """
 
@@ -103,8 +103,8 @@ class Planner:
 
         Args:
             model: world model, probes and actor-critic.
-            config: of the search.
-            seed: of the random numbers.
+            config: configuration of the search.
+            seed: seed of the random numbers.
             optimizer: makes the search; None: the configured one.
             region: (2, 2) m, lowest and highest (x, y) where the tip can push the object from
                 every side, or None.

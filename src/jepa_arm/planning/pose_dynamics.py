@@ -34,7 +34,7 @@ class PoseDynamics(nn.Module):
         self._width = model.contract.action_width
 
     def planning_model(self, networks: PoseActorCritic) -> PlanningModel:
-        """Return these dynamics with ``networks`` as a model to plan with."""
+        """Return a planning model of these dynamics, with ``networks`` as its actor-critic."""
         return PlanningModel(self, self.model.contract, self.read, self.position_std, networks)
 
     @staticmethod
@@ -43,7 +43,7 @@ class PoseDynamics(nn.Module):
         return z[..., -7:-4] if subject == 'tip' else z[..., -4:-1]
 
     def position_std(self, subject: str, z: Tensor) -> Tensor:
-        """Return the predicted rms error (...,) m of ``read``."""
+        """Return the predicted rms error (...,) m of the position of ``subject``, see ``read``."""
         return self.probes.expected_error(subject, z[..., :-POSE_WIDTH])
 
     def predict(self, z: Tensor, z_prev: Tensor, action_block: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ class PoseDynamics(nn.Module):
 
         Args:
             z, z_prev: latents of the model.
-            yaw: rad, current yaw of the object; it also fills in for ``z_prev``, where it is
-                not used.
+            yaw: rad, current yaw of the object. ``z_prev`` gets the same yaw, which is never
+                used there.
         """
         latents = torch.cat([z, z_prev.view(-1, z.shape[1])])
         yaws = z.new_full((len(latents), 1), yaw)
@@ -82,5 +82,5 @@ class PoseDynamics(nn.Module):
         return augmented[:1], augmented[1:].view(1, -1)
 
     def _with_positions(self, z: Tensor) -> Tensor:
-        """Append to latents (B, D) the positions that the probes read from them; (B, D+6)."""
+        """Return ``z`` (B, D) with the positions read from it by the probes appended (B, D+6)."""
         return torch.cat([z, self.probes.read('tip', z), self.probes.read('object', z)], dim=1)

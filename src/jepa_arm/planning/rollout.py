@@ -51,7 +51,7 @@ class RolloutState(NamedTuple):
         """Return the state one model step later.
 
         Args:
-            actions: (R, K, A) of that step. displacement, z: after it.
+            actions: (R, K, A) in that step. displacement, z: their values after it.
         """
         return RolloutState(z, shift_history(self.z, self.z_prev), displacement, actions[:, -1])
 
@@ -63,8 +63,8 @@ class StartState:
     Attributes:
         z: (1, D) current latent.
         z_prev: (1, past*D) latents of the model steps before.
-        action_bounds: (2, A) lowest and highest sum of the actions on each axis, which keep what
-            they move inside the workspace; None: unbounded.
+        action_bounds: (2, A) lowest and highest sum of the actions on each axis that keeps the tip
+            inside the workspace; None: unbounded.
         delay_fraction: share of a control step before an action takes effect, in [0, 1].
         previous_action: (A,) action before the first, if ``z`` does not reflect its remaining
             effect; None otherwise.
@@ -82,7 +82,7 @@ class StartState:
     tip_setpoint: Tensor | None = None
 
     def action_limits(self, width: int) -> ActionLimits:
-        """Return the limits of actions of ``width`` A; without ``action_bounds`` infinite ones."""
+        """Return the action limits, A = ``width``; no ``action_bounds``: unbounded sum."""
         bounds = self.action_bounds
         if bounds is None:
             bounds = torch.tensor([[-torch.inf], [torch.inf]]).expand(2, width)
@@ -91,20 +91,20 @@ class StartState:
         )
 
     def rollout_state(self, width: int) -> RolloutState:
-        """Return the state (one row) before the first of the actions of ``width`` A."""
+        """Return the state (one row) before the first action; A = ``width``."""
         previous, zeros = self.previous_action, torch.zeros(1, width)
         previous = zeros if previous is None else previous.view(1, width)
         return RolloutState(self.z, self.z_prev, zeros, previous)
 
 
 def limit_actions(actions: Tensor, displacement: Tensor, limits: ActionLimits) -> Tensor:
-    """Return ``actions`` (S, T, A), slowed down and cut where their sum leaves the bounds.
+    """Return ``actions`` (S, T, A), clipped to the speed limit and to the bounds of their sum.
 
-    Beyond the edge of the workspace the model would extrapolate, and what it predicts there can
-    look better than anything real.
+    Beyond the edge of the workspace the model would extrapolate, and its predictions there can
+    look better than any real motion.
 
     Args:
-        actions: control actions. displacement: (S, A) sum of the actions before the first.
+        actions: control actions. displacement: (S, A) sum of all earlier actions of the plan.
     """
     limited = []
     for action in clamp_keep_nan(actions, -limits.speed_scale, limits.speed_scale).unbind(1):
@@ -117,9 +117,9 @@ def limit_actions(actions: Tensor, displacement: Tensor, limits: ActionLimits) -
 def apply_delay(
     actions: Tensor, delay_fraction: float | Tensor, previous_action: Tensor | None = None
 ) -> Tensor:
-    """Return the motion (S, T, A) in each control step when ``actions`` take effect late.
+    """Return the motion (S, T, A) in each control step if ``actions`` take effect with a delay.
 
-    The rest of an action's effect falls into the next step.
+    The delayed share of each action takes effect in the next control step.
 
     Args:
         actions: (S, T, A). delay_fraction: share of a control step, in [0, 1].
@@ -140,7 +140,7 @@ def rollout(
         dynamics: world model. frame_skip: K, control steps in a model step.
         start: single state that all rollouts start from.
         actions: (S, T, A) candidates, T = H*K.
-        limits: of the actions.
+        limits: limits of the actions.
     """
     state = start.expand(actions.shape[0])
     actions = limit_actions(actions, state.displacement, limits)

@@ -1,4 +1,4 @@
-"""Action space: tip displacements that become joint setpoints by inverse kinematics."""
+"""Action space: tip displacements, converted to joint setpoints by inverse kinematics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jepa_arm.core.types import FloatArray
 from .arm import Arm
 
 ACTION_METRES = 0.025
-"""m of tip displacement per control step at an action of 1."""
+"""Tip displacement (m) per control step at an action of 1."""
 OUTSIDE_M = 0.005
 """Distance beyond the workspace from which a tip counts as outside."""
 
@@ -50,11 +50,12 @@ def proprioception(joints: Floats, tip_position: Floats, tip_setpoint: Floats) -
 class TipMotion:
     """Action space ``tip_delta_xyz``: actions (A=3,) in [-1, 1] displace the tip's setpoint.
 
-    An action of 1 displaces it by ``ACTION_METRES`` in one control step along base x, y or z. It
-    stays inside the arm's workspace; joints follow by differential inverse kinematics.
+    An action of 1 displaces it by ``ACTION_METRES`` in one control step along base x, y or z. The
+    setpoint stays inside the arm's workspace; joints follow by differential inverse kinematics.
 
     Attributes:
-        joints: (J,) rad, commanded. target: (3,) m, commanded tip position.
+        joints: (J,) rad, commanded joint positions.
+        target: (3,) m, commanded tip position.
     """
 
     name = 'tip_delta_xyz'
@@ -78,12 +79,12 @@ class TipMotion:
 
     @property
     def is_outside(self) -> bool:
-        """True if the commanded tip is outside the workspace; any action brings it back."""
+        """True if the commanded tip is outside the workspace; the next action brings it inside."""
         tip = self._arm.tip_position(self.joints)
         return bool(np.abs(self._arm.clip_to_workspace(tip) - tip).max() > OUTSIDE_M)
 
     def action_bounds(self) -> FloatArray:
-        """Return the lowest and highest sum (2, A) of actions that stays in the workspace."""
+        """Return bounds (2, A) on the sum of actions that keep the setpoint in the workspace."""
         low, high = self._arm.workspace_min, self._arm.workspace_max
         return np.stack([low - self.target, high - self.target]) / ACTION_METRES
 

@@ -34,8 +34,8 @@ def read_urdf(name: str) -> str:
     files, so only those in ``urdf/`` are expanded.
 
     Raises:
-        ArmError: the file is missing, too large, no URDF, or a xacro file from elsewhere; or it
-            contains entities or a mesh outside its package.
+        ArmError: the file is missing or too large; it is a xacro file that is invalid or lies
+            elsewhere; or it contains entities or a mesh outside its package.
     """
     path = Path(name) if Path(name).is_absolute() else urdf_path(name)
     try:
@@ -58,7 +58,7 @@ def _expand(path: Path) -> str:
     Raises:
         ArmError: the file lies elsewhere.
     """
-    real = path.resolve()  # includes are relative to the file, not to a link to it
+    real = path.resolve()  # includes are relative to the real file, not to a symlink
     if not real.is_relative_to((share_dir() / 'urdf').resolve()):
         raise ArmError(
             f'{path}: xacro files are programs and only expanded in {share_dir() / "urdf"}; if '
@@ -76,15 +76,15 @@ class Arm:
     (3,) m in ``config.base_link``.
 
     Attributes:
-        joint_names: of the J joints, in the order of joint vectors.
+        joint_names: names of the J joints, in the order of joint vectors.
         lower, upper: (J,) rad, position limits of the URDF, tightened by ``config``.
         max_velocity: (J,) rad/s, velocity limit of the URDF, tightened by ``config``.
         velocity_limit, acceleration_limit, jerk_limit: (J,) rad/s, rad/s^2, rad/s^3, limits of
             planned motion: the hardware limits times the configured scales.
         braking_limit: (J,) rad/s^2, the whole acceleration limit, for stops.
-        home: (J,) rad.
+        home: (J,) rad, home posture.
         urdf: expanded URDF text.
-        model, geometry: of pinocchio, reduced to the joints; for ``collision``.
+        model, geometry: pinocchio models, reduced to these joints; used by ``collision``.
     """
 
     def __init__(self, config: ArmConfig) -> None:
@@ -145,13 +145,13 @@ class Arm:
     ) -> tuple[FloatArray, float]:
         """Solve inverse kinematics for a tip position with the tool axis pointing down.
 
-        Damped least squares on position and tool axis (rotation about the axis is free), with the
-        home posture in the null space, clipped to the joint limits.
+        Damped least squares on position and tool axis (rotation about the axis is free); the null
+        space is used to approach the home posture, and joints are clipped to their limits.
 
         Args:
             target: (3,) m in the base frame.
             seed: (J,) rad to start from; the solution stays near it.
-            iterations: Newton steps; 4 are enough for a target that moves a few cm per call.
+            iterations: Gauss-Newton steps; 4 suffice for a target that moves a few cm per call.
 
         Returns:
             Joints (J,) rad, and the remaining distance (m) to ``target``.
@@ -165,7 +165,7 @@ class Arm:
             pose = self.tip_pose(q)
             axis = pose[:3, :3] @ axis_tip
             error[:3] = target - pose[:3, 3]
-            error[3:] = -axis[1], axis[0], 0.0  # axis x down
+            error[3:] = -axis[1], axis[0], 0.0  # cross product of axis and down
             task = jacobian.copy()
             task[3:] -= np.outer(axis, axis @ jacobian[3:])
             inverse = task.T @ np.linalg.inv(task @ task.T + damping)
@@ -189,11 +189,11 @@ class Arm:
         )
 
     def _tightened(self, key: str, in_model: FloatArray, outwards: float) -> FloatArray:
-        """Return the limits (J,) of ``config.key`` or, if empty, of the URDF.
+        """Return the limits (J,) configured under ``key``, or the URDF's if none are configured.
 
         Args:
             key: name of the limit in the configuration.
-            in_model: limits of the URDF in the order of the model.
+            in_model: limits of the URDF in the joint order of ``model``.
             outwards: sign of a wider limit: 1 for upper limits, -1 for lower ones.
 
         Raises:
@@ -230,7 +230,7 @@ class Arm:
         return np.array([self.model.joints[i].idx_v for i in ids], dtype=np.intp)
 
     def to_model(self, q: FloatArray) -> FloatArray:
-        """Return the joint values ``q`` (J,) in the order of ``model``."""
+        """Return the joint values ``q`` (J,) rearranged to the joint order of ``model``."""
         out = np.empty(self.model.nq)
         out[self._order] = q
         return out

@@ -28,7 +28,7 @@ def optical_pose(
     """Return the pose (4, 4) of the optical frame (x right, y down, z forward).
 
     Args:
-        camera: in the base frame; a wrist camera in the tip frame.
+        camera: a ``CameraConfig`` is in the base frame, a ``WristCameraConfig`` in the tip frame.
         up: (3,) direction in the same frame that points up in the image.
     """
     position = np.array(camera.position)
@@ -46,14 +46,14 @@ def optical_quaternion(
     camera: CameraConfig | WristCameraConfig, up: Sequence[float] = (0.0, 0.0, 1.0)
 ) -> FloatArray:
     """Return the orientation (4,) xyzw of the optical frame, see ``optical_pose``."""
-    from transforms3d.quaternions import mat2quat  # here, since the guard does not need these 9 MB
+    from transforms3d.quaternions import mat2quat  # lazy: the guard never needs these 9 MB
 
     w, x, y, z = mat2quat(optical_pose(camera, up)[:3, :3])
     return np.array([x, y, z, w])
 
 
 def project(camera: CameraConfig, points: FloatArray) -> FloatArray:
-    """Return the pixels (N, 2) of ``points`` (N, 3) m in the base frame."""
+    """Project ``points`` (N, 3) m, given in the base frame, to pixels (N, 2)."""
     pose = optical_pose(camera)
     local = (np.asarray(points) - pose[:3, 3]) @ pose[:3, :3]
     pixels = local @ intrinsics(camera).T

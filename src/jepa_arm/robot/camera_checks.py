@@ -13,25 +13,25 @@ from jepa_arm.core.types import FloatArray, ImageArray, JointSample
 from .camera import intrinsics, project
 
 DARK, BRIGHT = 8, 247
-"""Levels of 255; a pixel is black or overexposed if all its channels are beyond."""
+"""Of 255; a pixel is black if all channels are <= ``DARK``, overexposed if >= ``BRIGHT``."""
 MIN_CONTRAST = 1.0
-"""Standard deviation of the brightness in levels of 255; an empty table has 3."""
+"""Smallest standard deviation of a usable image's brightness, of 255; an empty table has 3."""
 INTRINSICS_TOLERANCE = 0.02
-"""Relative tolerance of the focal lengths, and of the principal point per image size."""
+"""Tolerance of the focal lengths (relative) and the principal point (share of the image size)."""
 JUMP_FACTOR = 2.0
 """Multiple of a joint's velocity limit beyond which a change of its position is a jump."""
 FORGIVEN_S = 2.0
-"""Rest after which an unchanged image is trusted again."""
+"""Time (s) at rest after which an unchanged image is trusted again."""
 REST_PIXELS = 0.5
-"""Motion of the tip in the image up to which it counts as resting."""
+"""Motion of the tip in the image, in pixels, up to which the tip counts as at rest."""
 
 
 def image_fault(image: ImageArray, max_clipped: float) -> str:
-    """Return why an image shows nothing; empty if it is usable.
+    """Return why an image is unusable; empty if it is usable.
 
     Args:
         image: (h, w, 3) uint8 RGB, as received.
-        max_clipped: largest share of black pixels, and of overexposed ones.
+        max_clipped: largest allowed share of black pixels, and likewise of overexposed pixels.
     """
     is_black, is_overexposed = image.max(axis=2) <= DARK, image.min(axis=2) >= BRIGHT
     for name, is_clipped in (('black', is_black), ('overexposed', is_overexposed)):
@@ -51,9 +51,10 @@ def image_fault(image: ImageArray, max_clipped: float) -> str:
 
 
 class JumpFilter:
-    """Removes jumps that no arm can make from measured joint positions.
+    """Filter that removes physically impossible jumps from measured joint positions.
 
-    Such jumps, from an encoder that slips or recovers, are not motions that an image could show.
+    They come from an encoder that slips or recovers; the arm itself has not moved, so neither has
+    its image.
     """
 
     def __init__(self, velocity_limit: FloatArray) -> None:
@@ -65,7 +66,8 @@ class JumpFilter:
     def filter(self, sample: JointSample) -> JointSample:
         """Return ``sample`` minus the sum of all jumps since the start.
 
-        A joint jumps when it moves farther between two samples than its velocity limit allows.
+        A joint jumps when it moves between two samples faster than ``JUMP_FACTOR`` times its
+        velocity limit.
         """
         if self._last is not None:
             step = sample.position - self._last.position
@@ -76,11 +78,11 @@ class JumpFilter:
 
 
 class FrozenImageDetector:
-    """Detects a camera that repeats one image with new stamps while the arm moves.
+    """Detector of a camera that repeats one image with new stamps while the arm moves.
 
-    An arm out of view, or at rest, changes no pixel. After ``FORGIVEN_S`` of rest the image is
-    trusted again until the arm moves; otherwise one wrong joint state would blind the planner of
-    a resting arm forever.
+    An arm that is out of view or at rest changes no pixel, so its unchanged image is no fault.
+    After ``FORGIVEN_S`` at rest an image is trusted again until the arm moves; otherwise a single
+    wrong joint state would deprive the planner of a resting arm of images forever.
     """
 
     def __init__(
@@ -89,8 +91,8 @@ class FrozenImageDetector:
         """Start without an image.
 
         Args:
-            camera: shows the arm.
-            tip_of: returns the tip (3,) m in the base frame at joints (J,) rad.
+            camera: camera that sees the arm.
+            tip_of: returns the tip position (3,) m in the base frame at joints (J,) rad.
             max_motion: pixels that the tip may move in view while the image is unchanged.
         """
         self._camera, self._tip_of, self._max_motion = camera, tip_of, max_motion
@@ -99,13 +101,13 @@ class FrozenImageDetector:
         self._rests_since = -np.inf
 
     def fault(self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float) -> str:
-        """Return why an image is not current; empty if it may be.
+        """Return why an image is considered frozen; empty if it may be current.
 
         Args:
-            image: (h, w, 3), the newest.
+            image: (h, w, 3), the newest image.
             joints: (J,) rad, measured at ``stamp``.
-            moved: (J,) rad, the same without jumps; only its changes count.
-            stamp: s, of the image.
+            moved: (J,) rad, ``joints`` after the ``JumpFilter``; only its changes count.
+            stamp: s, time of the image.
         """
         if self._image is None or not np.array_equal(image, self._image):
             self._begin(image, joints, moved, stamp)
@@ -128,7 +130,7 @@ class FrozenImageDetector:
     def _begin(
         self, image: ImageArray, joints: FloatArray, moved: FloatArray, stamp: float
     ) -> None:
-        """Start to accumulate motion from the present joints and image."""
+        """Restart the measurement of motion from this image and these joints."""
         self._image, self._joints, self._moved = image, joints, moved
         self._resting_pixel, self._rests_since = self._pixel(joints), stamp
 
@@ -144,7 +146,7 @@ class FrozenImageDetector:
 def camera_difference(msg: Message, camera: CameraConfig) -> str:
     """Return how a ``CameraInfo`` message differs from ``camera``; empty if it does not.
 
-    Size and intrinsics are compared, but not the intrinsics of an uncalibrated camera (zeros).
+    Compares the size and the intrinsics, unless these are zero (uncalibrated camera).
     """
     if (msg.width, msg.height) != (camera.width, camera.height):
         return (

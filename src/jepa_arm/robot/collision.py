@@ -1,8 +1,8 @@
-"""Collision model: distances between the arm's shapes, to the table and to declared obstacles.
+"""Collision model: distances among the arm's shapes and to the table and declared obstacles.
 
 Shapes come from the URDF and from the configuration (pinocchio and coal). A cylinder with a
-sphere at either end, as URDFs describe capsules, becomes one capsule, which leaves a ninth of the
-pairs.
+sphere at either end, as URDFs describe capsules, becomes one capsule, which reduces the number of
+pairs ninefold.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from .arm import Arm, ArmError
 ON_PLANE_M = 1e-3
 """Shapes lower than this at home rest on the base plane and are not checked against it."""
 CAPSULE_TOLERANCE_M = 1e-6
-"""Deviation allowed between the parts of a capsule."""
+"""Tolerance within which two spheres must fit a cylinder's radius and ends to form a capsule."""
 
 
 @dataclass(frozen=True)
 class CollisionShape:
-    """A collision shape in its own frame: a box inflated by a disc and a ball.
+    """Collision shape in its own frame: the Minkowski sum of a box, a disc and a ball.
 
-    A cylinder is a line along z inflated by a disc, a capsule one inflated by a ball.
+    A cylinder is a segment along z plus a disc, a capsule a segment plus a ball. A mesh is
+    replaced by its bounding box.
 
     Attributes:
         name: starts with the link's name.
-        centre: (3,) m, of the box.
-        half: (3,) m, half sizes of the box; the bounding box of any other shape.
+        centre: (3,) m, centre of the box.
+        half: (3,) m, half sizes of the box.
         disc, ball: m, radii; the disc is perpendicular to z.
     """
 
@@ -52,10 +53,10 @@ class CollisionState:
 
     Attributes:
         q: (J,) rad.
-        points: (E, 3) m, hull points of all shapes; inflated by a radius, a hull contains its
-            shape. The tip is last.
+        points: (E, 3) m, hull points of all shapes, obstacles included, then the tip. The convex
+            hull of a shape's points, inflated by its ball radius, contains the shape.
         heights: (G,) m, lowest point of each of the arm's G shapes above z = 0.
-        distances: (K,) m, of each pair of shapes; negative if they overlap.
+        distances: (K,) m, between the two shapes of each pair; negative if they overlap.
     """
 
     q: FloatArray
@@ -65,19 +66,19 @@ class CollisionState:
 
     @property
     def tip(self) -> FloatArray:
-        """(3,) m, tip position."""
+        """Tip position (3,) m."""
         return self.points[-1]
 
 
 class CollisionModel:
     """Collision shapes of arm and obstacles, and the pairs that must not touch.
 
-    Pairs are all shapes of links that are neither neighbours nor allowed contacts, and every
-    moving shape with every obstacle.
+    The pairs are all shapes of two links that are neither neighbours nor allowed contacts, and
+    each obstacle with each shape of the arm beyond the first moving link.
 
     Attributes:
-        names: (K,) names of each pair: two links, or a link and an obstacle.
-        is_obstacle: (K,) whether the second of a pair is an obstacle.
+        names: names of the K pairs: two links, or a link and an obstacle.
+        is_obstacle: (K,) True if the second shape of the pair is an obstacle.
         shapes: the arm's G shapes.
     """
 
@@ -185,27 +186,27 @@ class CollisionModel:
         return float(low.min()) if low.size else np.inf
 
     def curvature_bound(self, motion: FloatArray) -> FloatArray:
-        """Return bounds (E,) m of the points' second derivative along a straight joint motion.
+        """Return bounds (E,) m on each point's second derivative along a straight joint motion.
 
-        For q(s) = q0 + s * motion, s in [0, 1]: d2p/dqi dqj is no longer than the reach from the
-        later of the two joints to the point, for every q (the joints' axes are unit vectors).
+        The motion is q(s) = q0 + s * motion, s in [0, 1]. For every q, the norm of d2p/dqi dqj is
+        at most the reach from the later of the two joints to point p (the axes are unit vectors).
         """
         amount = np.abs(self._arm.to_model(motion))
         before = np.cumsum(amount) - amount
         return self._reach @ (amount * (amount + 2.0 * before))
 
     def max_per_shape(self, values: FloatArray) -> FloatArray:
-        """Return the largest of each shape's ``values`` (E,) at its points, (G + obstacles,)."""
+        """Return each shape's largest value (G + obstacles,) from its points' ``values`` (E,)."""
         return np.maximum.reduceat(values[:-1], self._starts)
 
     def sum_per_pair(self, values: FloatArray) -> FloatArray:
-        """Return the sum (K,) of the ``values`` (G + obstacles,) of each pair's two shapes."""
+        """Return, per pair, the sum (K,) of its two shapes' ``values`` (G + obstacles,)."""
         return values[self._first] + values[self._second]
 
     def approach_bound(self, motion: FloatArray) -> FloatArray:
-        """Return by how much (K,) m each pair can come closer along a straight joint ``motion``.
+        """Return bounds (K,) m on how much closer each pair can come along a straight ``motion``.
 
-        Joints that move both shapes alike do not count.
+        Joints that move both shapes of a pair rigidly together do not count.
         """
         return self._relative_reach @ np.abs(self._arm.to_model(motion))
 
@@ -235,7 +236,7 @@ class CollisionModel:
                 is_obstacle = j >= self._count
                 a, b = first.parentJoint, shapes[j].parentJoint
                 if a == b or parents[a] == b or parents[b] == a:
-                    continue  # two obstacles also are: both belong to the world
+                    continue  # also skips two obstacles: both belong to the world
                 pair = (_link(first), shapes[j].name if is_obstacle else _link(shapes[j]))
                 if not is_obstacle and frozenset(pair) in allowed:
                     continue
@@ -244,14 +245,14 @@ class CollisionModel:
         return names, np.array(pairs, dtype=np.intp).reshape(-1, 2)
 
     def _reaches(self, point: FloatArray, joint: int) -> FloatArray:
-        """Return the largest distance (J,) m from each joint to a point, in the model's order.
+        """Return each joint's largest possible distance (J,) m to a point, in the model's order.
 
-        It is 0 for joints that do not move the point. A prismatic joint moves every point by its
-        own displacement (1 m/m) and lengthens the arm by it.
+        It is 0 for joints that do not move the point. For a prismatic joint it is 1 (m per m), and
+        the joint's largest displacement is added to the distances of the joints before it.
 
         Args:
             point: (3,) m in the frame of ``joint``.
-            joint: index that moves the point.
+            joint: index of the last joint that moves the point.
         """
         reach, length = np.zeros(self._model.nv), float(np.linalg.norm(point))
         while joint > 0:

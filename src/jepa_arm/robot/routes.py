@@ -1,9 +1,9 @@
 """Routes: shortest paths of a point around declared obstacles, for the object and for the tip.
 
-A visibility graph over the corners of inflated boxes, searched by A* (Hart, Nilsson and Raphael
-1968). Tilted boxes, spheres and lying capsules are replaced by their bounding boxes. In 2-D
-(object on the table) the boxes are footprints. In 3-D (tip) they extend ``OVERHEAD_M`` below the
-obstacle, since the peg is above its tip; a route thus leads around or over them.
+A visibility graph over the corners of inflated boxes is searched by A* (Hart, Nilsson and Raphael
+1968). Spheres, capsules and tilted boxes are replaced by upright bounding boxes. In 2-D (object
+on the table) the boxes are footprints. In 3-D (tip) they extend ``OVERHEAD_M`` below the obstacle,
+which the peg above the tip would strike; routes thus lead around or over obstacles, not beneath.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jepa_arm.config import ObstacleConfig
 from jepa_arm.core.types import FloatArray
 
 OVERHEAD_M = 0.20
-"""Obstacles higher than this above a tip or the table are ignored: the peg's length."""
+"""Length of the peg; obstacles higher than this above the tip or the table are ignored."""
 ROUNDING_M = 1e-6
 """Penetration of an inflated box that counts as a rounding error."""
 CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
@@ -34,11 +34,11 @@ def shortest_route(
     margin: float,
     bounds: FloatArray | None = None,
 ) -> FloatArray | None:
-    """Return the waypoints (N, dim) m of the shortest route: the last is ``goal``, none ``start``.
+    """Return the waypoints (N, dim) m of the shortest route from ``start`` (excluded) to ``goal``.
 
-    In 3-D, routes bend only at a few points of each obstacle's edges, so the shortest of these is
-    an approximation. If the start or goal is closer to an obstacle than ``margin``, the route
-    leaves or reaches it without getting any closer to that obstacle.
+    In 3-D, routes bend only at a few points of each obstacle's edges, so the result is only
+    approximately the shortest. If the start or goal is closer to an obstacle than ``margin``, the
+    route leaves the start or reaches the goal without getting any closer to that obstacle.
 
     Args:
         start, goal: (dim,) m, base frame, dim 2 or 3.
@@ -78,7 +78,7 @@ def shortest_route(
 def is_blocked(
     start: FloatArray, goal: FloatArray, obstacles: Sequence[ObstacleConfig], margin: float
 ) -> bool:
-    """Check whether the line from ``start`` to ``goal`` (dim,) m enters an inflated box."""
+    """Check whether the line from ``start`` to ``goal`` (dim,) m enters any inflated box."""
     if not obstacles:
         return False
     boxes = _boxes(tuple(obstacles), len(start))
@@ -86,7 +86,7 @@ def is_blocked(
 
 
 def obstacle_distance(point: FloatArray, obstacles: Sequence[ObstacleConfig]) -> float:
-    """Return the distance (m) from ``point`` (dim,) to the nearest box; 0 inside."""
+    """Return the distance (m) from ``point`` (dim,) to the nearest obstacle's box; 0 inside."""
     if not obstacles:
         return math.inf
     return float(_boxes(tuple(obstacles), len(point)).distances(point).min())
@@ -98,7 +98,7 @@ def nearest_free_point(
     margin: float,
     bounds: FloatArray,
 ) -> FloatArray | None:
-    """Return ``point`` (dim,) m, or the nearest free point on a face of the box that contains it.
+    """Return ``point`` (dim,) m if free, else the nearest free point on a face of a box around it.
 
     Args:
         point: point to move.
@@ -126,7 +126,7 @@ def nearest_free_point(
 
 
 def point_along(start: FloatArray, path: FloatArray, metres: float) -> FloatArray:
-    """Return the point (dim,) ``metres`` along a route (N, dim) from ``start``, or its end."""
+    """Return the point (dim,) ``metres`` from ``start`` along a route (N, dim), or its end."""
     here = start
     for point in path:
         step = point - here
@@ -205,7 +205,7 @@ class ObstacleBoxes:
         return np.einsum('nij,...nj->...ni', self.rotation, offset)
 
     def depth(self, points: FloatArray, margin: float) -> FloatArray:
-        """Return the depth (..., N) m of ``points`` (..., dim) in inflated boxes; 0 outside."""
+        """Return how deep (..., N) m ``points`` (..., dim) lie in inflated boxes; 0 outside."""
         outside = (np.abs(self.local(points)) - self.half - margin).max(axis=-1)
         return np.maximum(0.0, -outside)
 
@@ -301,11 +301,11 @@ def _without_zeros(path: FloatArray) -> FloatArray:
 def _slab_shares(
     first: FloatArray, path: FloatArray, half: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the fractions (...) of ``path`` at which a line enters and leaves a centred box.
+    """Return the fractions (...) of ``path`` at which a line enters and leaves a box.
 
     Args:
-        first: (..., dim), start of the line.
-        path: (..., dim), vector from start to end, without zeros.
+        first: (..., dim), start of the line, in the box's frame.
+        path: (..., dim), vector from start to end; no component is zero.
         half: (..., dim), half sizes of the box.
 
     Returns:
@@ -316,7 +316,7 @@ def _slab_shares(
 
 
 def _rotation(roll: float, pitch: float, yaw: float) -> FloatArray:
-    """Return the rotation (3, 3) about the fixed axes x, y, z in this order."""
+    """Return the matrix (3, 3) that rotates about the fixed axes x, y and z, in this order."""
     cr, sr, cp, sp = math.cos(roll), math.sin(roll), math.cos(pitch), math.sin(pitch)
     cy, sy = math.cos(yaw), math.sin(yaw)
     about_x = np.array([[1.0, 0.0, 0.0], [0.0, cr, -sr], [0.0, sr, cr]])

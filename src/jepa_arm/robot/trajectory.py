@@ -1,7 +1,8 @@
 """Joint trajectories: jerk-limited motion to joint targets, streamed one command per tick.
 
 The same ``JointStreamer`` runs in data collection, in the in-process loop and in the guard node:
-stepped targets strike objects, and a model learned from one kind of motion plans badly for others.
+unsmoothed target steps strike objects, and a model trained on one kind of motion plans badly for
+another.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NEGLIGIBLE = 1e-9
 
 
 class StreamError(JepaArmError, RuntimeError):
-    """There is no jerk-limited motion to the target."""
+    """Ruckig found no jerk-limited motion."""
 
 
 class JointStreamer:
@@ -37,8 +38,8 @@ class JointStreamer:
 
     Every command respects the arm's velocity, acceleration and jerk limits, whatever the targets.
     ``stop`` brings the arm to rest along a jerk-limited path with the whole acceleration limit,
-    and brakes without a jerk limit if ruckig finds no such path. Position limits depend on the
-    targets: see ``step``.
+    and brakes without a jerk limit if ruckig finds no such path. Position limits are not
+    enforced: see ``step``.
 
     Attributes:
         command: the last command.
@@ -74,15 +75,15 @@ class JointStreamer:
         return bool(np.max(np.abs(c.velocity)) < 1e-6 and np.max(np.abs(c.acceleration)) < 1e-4)
 
     def step(self, target: FloatArray, speed_scale: float = 1.0) -> Command:
-        """Advance one tick towards joint ``target`` (J,) rad, to come to rest there.
+        """Advance one tick of the motion that comes to rest at joint ``target`` (J,) rad.
 
         An arm that is too fast to stop at the target overshoots and comes back, possibly beyond
         the position limits.
 
         Args:
             target: within the arm's position limits.
-            speed_scale: share of the velocity limit, in (0, 1]; a faster arm slows down to it
-                within the limits of acceleration and jerk.
+            speed_scale: share of the velocity limit, in (0, 1]; an arm that moves faster slows
+                down to it within the limits of acceleration and jerk.
 
         Raises:
             StreamError: ruckig finds no motion; the state is unchanged.
@@ -101,8 +102,8 @@ class JointStreamer:
     def stop(self) -> Command:
         """Advance one tick of the fastest jerk-limited stop; all joints come to rest together.
 
-        That deviates least from the path: joints that stop one after the other make the tip dip.
-        If ruckig finds no such stop, the tick brakes without a jerk limit.
+        Stopping together keeps the tip nearest to its path: joints that stop one after another
+        make it dip. If ruckig finds no such stop, the tick brakes without a jerk limit.
         """
         self._request_stop()
         try:
@@ -111,7 +112,7 @@ class JointStreamer:
             return self._brake()
 
     def stopping_path(self) -> FloatArray:
-        """Return the path (N, J) rad of ``stop``, tick by tick until rest, without moving.
+        """Return the path (N, J) rad that ``stop`` would take, tick by tick until rest.
 
         Raises:
             StreamError: ruckig finds no stop.
@@ -120,7 +121,10 @@ class JointStreamer:
         return self._solve(self._calculate_stop)[:, 0]
 
     def stopping_motion(self) -> FloatArray:
-        """Return position and velocity (N, 2, J) of a stop or of braking; N is 0 at rest."""
+        """Return positions and velocities (N, 2, J) of a stop, tick by tick; N is 0 at rest.
+
+        If ruckig finds no stop, they are those of braking without a jerk limit.
+        """
         if self.is_at_rest:
             return np.empty((0, 2, len(self._zeros)))
         self._request_stop()
@@ -128,7 +132,7 @@ class JointStreamer:
             motion = self._solve(self._calculate_stop)
         except StreamError:
             motion = self._braking_motion()
-        motion[-1:, 1] = 0.0  # exactly
+        motion[-1:, 1] = 0.0  # without rounding errors
         return motion
 
     def _braking_motion(self) -> FloatArray:
@@ -140,7 +144,7 @@ class JointStreamer:
         return np.array(rows or [(before.position, before.velocity)])
 
     def _calculate_stop(self) -> FloatArray:
-        """Return the jerk-limited stop (N, 2, J)."""
+        """Return the jerk-limited stop (N, 2, J), or a non-finite value if there is none."""
         self._otg.calculate(self._input, self._trajectory)
         duration = self._trajectory.duration
         if not np.isfinite(duration):
@@ -167,14 +171,14 @@ class JointStreamer:
         return np.array([out.new_position, out.new_velocity, out.new_acceleration])
 
     def _solve(self, compute: Callable[[], FloatArray]) -> FloatArray:
-        """Return the finite result of ``compute``, which calls ruckig.
+        """Return the result of ``compute``, which calls ruckig, retrying until it is finite.
 
-        In rare cases ruckig has no time-synchronised solution, and for an arm that almost rests
-        at its target, values of 1e-13 led to an acceleration of NaN. So it is tried without
-        synchronisation next, and with ``NEGLIGIBLE`` values rounded away at last.
+        In rare cases ruckig has no time-synchronised solution, and for an arm almost at rest at
+        its target, inputs of 1e-13 led to an acceleration of NaN. The second attempt therefore
+        drops the synchronisation, and the third also rounds ``NEGLIGIBLE`` values away.
 
         Raises:
-            StreamError: no try succeeded.
+            StreamError: all attempts failed.
         """
         problem = ''
         for is_synchronised, is_rounded in ((True, False), (False, False), (False, True)):
@@ -194,7 +198,7 @@ class JointStreamer:
         raise StreamError(problem)
 
     def _round(self) -> None:
-        """Round ``NEGLIGIBLE`` values of the input away."""
+        """Zero ``NEGLIGIBLE`` velocities, accelerations and distances to the target."""
         velocity, acceleration = self.command.velocity, self.command.acceleration
         self._input.current_velocity = np.where(abs(velocity) < NEGLIGIBLE, 0.0, velocity).tolist()
         self._input.current_acceleration = np.where(
@@ -205,7 +209,7 @@ class JointStreamer:
         self._input.target_position = np.where(is_at_target, position, target).tolist()
 
     def _brake(self) -> Command:
-        """Advance one tick with the whole braking limit at once."""
+        """Advance one tick of braking at the full ``braking_limit``, without a jerk limit."""
         position, velocity = self.command.position, self.command.velocity
         change = np.minimum(np.abs(velocity), self._arm.braking_limit * self._dt)
         slower = velocity - np.sign(velocity) * change

@@ -49,17 +49,17 @@ READY_S = 60.0
 RETRY_S = 3.0
 """Time without a response after which a request is sent again."""
 REJOIN_S = 20.0
-"""Time after which another participant is created. With Fast DDS, a participant was seen that had
-discovered no action by then."""
+"""Time after which ``connect`` replaces a client that has not discovered the action server, as was
+seen with Fast DDS."""
 POLL_S = 0.02
-"""Longest time between two checks of a condition that no message makes true."""
+"""Period at which a condition is checked while no message arrives."""
 SPIN_S = 0.1
 GUARD_RETRY_S = 0.2
 """Time between two requests to reset the guard."""
 SETTLE_S = 0.6
-"""Age of the scene, s, after which the planner's belief is free of the previous scene."""
+"""Time after a reset, s, after which the planner's belief contains only the new scene."""
 AT_SETPOINT_RAD = 0.01
-"""Largest difference between the measured joints and the command of a guard that is ready."""
+"""Distance of the measured joints from the guard's command within which the guard is ready."""
 MOVING = (GuardStatus.FOLLOWING, GuardStatus.STOPPING)
 EVERY_SAMPLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -118,13 +118,13 @@ class SentGoal:
 class GraphClient:
     """Client of one graph: topics, services, resets and goals.
 
-    A node in a context of its own is spun by a background thread, which runs all callbacks.
+    A background thread spins a node in its own ROS context and runs all callbacks.
     Every wait has a timeout. Names are relative to the namespace of the graph.
 
     Attributes:
         node: the ROS node, for anything that this class does not offer.
-        guard, planner, joints: newest message of the guard, the planner and the joint driver;
-            None before the first one after ``wait_until_ready``.
+        guard, planner, joints: newest status of guard and planner, and newest joint state; None
+            until one arrives. Received from ``wait_until_ready`` on.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class GraphClient:
         """Create the node and start to spin it, without waiting for other nodes.
 
         Args:
-            name: of the node.
-            namespace: of the graph.
-            poll_period: s. Messages are received at this period, which takes a quarter of the
-                processor time of receiving each as it arrives (None).
-            check: called during every wait; it raises an exception where waiting is in vain, as
+            name: name of the node.
+            namespace: namespace of the graph.
+            poll_period: s, period at which messages are received; None: each as it arrives, which
+                takes four times the processor time.
+            check: called during every wait; raises an exception if waiting is pointless, as
                 ``Supervisor.check_running`` does when a process has ended.
 
         Raises:
@@ -187,7 +187,7 @@ class GraphClient:
         check: Callable[[], None] | None = None,
         timeout: float = READY_S,
     ) -> GraphClient:
-        """Return a client of a graph that is ready; see ``__init__`` and ``wait_until_ready``.
+        """Return a client once its graph is ready; see ``__init__`` and ``wait_until_ready``.
 
         Raises:
             GraphError: the graph is not ready within ``timeout`` s.
@@ -213,12 +213,12 @@ class GraphClient:
         self.close()
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Stop the thread and destroy the node."""
         self._is_closing.set()
         self._thread.join(5.0)
         self._executor.shutdown()
         if self._action is not None:
-            self._action.destroy()  # else the participant lives on until it is collected
+            self._action.destroy()  # otherwise the participant lives until garbage collection
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
@@ -226,14 +226,14 @@ class GraphClient:
     def guard_resets(self) -> int:
         """Return how often the guard's setpoint was set to the measured joints.
 
-        Resets by this client are counted, and those by the guard after a pause of its process.
+        This counts resets by this client and the guard's own after a pause of its process.
         """
         return self._own_resets + self._pauses
 
     # Waiting.
 
     def wait(self, condition: Callable[[], T], what: str, timeout: float = ANSWER_S) -> T:
-        """Return the value of ``condition`` as soon as it is true; ``what`` names it in the error.
+        """Wait until ``condition`` is true and return its value; ``what`` names it in the error.
 
         Raises:
             GraphError: it is still false after ``timeout`` s.
@@ -246,7 +246,7 @@ class GraphClient:
     def poll(self, condition: Callable[[], T], timeout: float) -> T:
         """Return the value of ``condition`` as soon as it is true, or after ``timeout`` s.
 
-        It is checked after each message and every ``POLL_S``.
+        The condition is checked after each message and every ``POLL_S``.
 
         Raises:
             GraphError: a callback or ``check`` has raised an exception.
@@ -262,7 +262,7 @@ class GraphClient:
         return value
 
     def wait_until_ready(self, timeout: float = READY_S) -> None:
-        """Wait until the planner serves goals, and guard and joints are published.
+        """Wait until the planner accepts goals, and statuses and joint states have publishers.
 
         From then on ``guard``, ``planner`` and ``joints`` are kept up to date.
 
@@ -287,8 +287,8 @@ class GraphClient:
     def execute(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the thread that spins the node and return its result.
 
-        For creating and destroying parts of the node: rclpy adds an action client to its node
-        before it is complete, and a spin that finds such a client raises an exception.
+        Use it to create and destroy entities of the node: rclpy adds an action client to its node
+        before the client is complete, and spinning the node at that moment raises an exception.
         """
         if threading.current_thread() is self._thread:
             return function()
@@ -331,16 +331,16 @@ class GraphClient:
     ) -> Any:
         """Return the response of a service.
 
-        The request is sent again when no response comes: a server that has not discovered all of
-        a new client drops its response (rmw_fastrtps waits 0.1 s for it), although the client
-        sees the server. A request may therefore be served twice, but the last one is answered
-        before this method returns: none takes effect after a later call of another service.
+        The request is repeated if no response comes: a server that has not fully discovered a new
+        client drops its response (rmw_fastrtps waits 0.1 s for discovery), although the client
+        already sees the server. A request may therefore be served twice. The last one is answered
+        before this method returns, so that none takes effect after a later call.
 
         Args:
             kind: type of the service.
-            name: of the service.
+            name: name of the service.
             request: None for an empty one.
-            timeout: s, in all.
+            timeout: s, including repetitions.
             retry_after: s without a response after which the request is sent again.
 
         Raises:
@@ -363,14 +363,14 @@ class GraphClient:
     # Scenes, guard and goals.
 
     def reset(self, seed: int, task: str = '') -> ResetScene.Response:
-        """Reset the virtual arm to the scene of ``seed`` and return it, ready for a goal.
+        """Reset the virtual arm to the scene of ``seed`` and return it once a goal can be sent.
 
         Args:
-            seed: of the scene.
+            seed: seed of the scene.
             task: name of a task; empty for the current one.
 
         Raises:
-            GraphError: the reset fails, or guard and planner do not get ready.
+            GraphError: the reset fails, or guard or planner does not become ready.
         """
         self.wait_for_rest()
         scene = self.reset_scene(seed, task)
@@ -378,7 +378,7 @@ class GraphClient:
         return scene
 
     def reset_scene(self, seed: int, task: str = '') -> ResetScene.Response:
-        """Reset only the virtual arm; guard and planner keep the previous scene. See ``reset``.
+        """Reset the virtual arm without preparing guard and planner for the scene; see ``reset``.
 
         Raises:
             GraphError: the reset fails.
@@ -397,7 +397,7 @@ class GraphClient:
         """Wait until guard and planner are ready for the scene that began at ``stamp`` (s).
 
         Raises:
-            GraphError: they are not.
+            GraphError: one of them does not become ready.
         """
         self.prepare_guard(stamp)
         self.wait(
@@ -409,7 +409,7 @@ class GraphClient:
         """Reset the guard until it holds the arm at joints measured at ``stamp`` (s) or later.
 
         Raises:
-            GraphError: it does not.
+            GraphError: the guard does not become ready.
         """
         deadline = monotonic() + ANSWER_S
         while not self._is_guard_ready(stamp):
@@ -420,14 +420,14 @@ class GraphClient:
                 raise GraphError(f'the guard is not ready for {ANSWER_S:.0f} s: {reasons}')
 
     def reset_guard(self) -> bool:
-        """Reset the guard to the measured joints and end a hold; return whether it agreed."""
+        """Reset the guard to the measured joints and end its hold; return whether it agreed."""
         if not self.call(Trigger, 'guard/reset').success:
             return False
         self._own_resets += 1
         return self.call(Trigger, 'guard/resume').success
 
     def has_planner_observed(self, stamp: float) -> bool:
-        """Return whether the planner has used an observation of ``stamp`` s or later."""
+        """Return whether the planner has used an observation stamped ``stamp`` (s) or later."""
         if self.planner is None:
             return False
         return convert.to_seconds(self.planner.observation_stamp) >= stamp - 1e-6
@@ -439,7 +439,7 @@ class GraphClient:
             GraphError: it is not in lock-step mode, or does not answer.
         """
         request = Step.Request(control_steps=control_steps)
-        response = self._demand(Step, 'sim/step', request, retry_after=ANSWER_S)  # never twice
+        response = self._demand(Step, 'sim/step', request, retry_after=ANSWER_S)  # never repeated
         return convert.to_seconds(response.sim_time)
 
     def send_goal(
@@ -448,7 +448,7 @@ class GraphClient:
         """Send a goal to the planner and return it once it is accepted.
 
         Args:
-            goal: as a message, or as a position in the arm's base frame.
+            goal: goal message, or position in the arm's base frame.
             tolerance: m; 0 for the default of the task.
             timeout: s of ROS time; 0 for the default of the planner.
 
@@ -478,7 +478,7 @@ class GraphClient:
         return self.send_goal(goal, tolerance, timeout).result(timeout + ANSWER_S)
 
     def hold(self) -> None:
-        """Have the planner end its goal and the arm stop.
+        """Make the planner end its goal, so that the arm stops.
 
         Raises:
             GraphError: the planner does not answer or refuses.
@@ -488,7 +488,7 @@ class GraphClient:
     # Internals.
 
     def _demand(self, kind: Any, name: str, *request: Any, **waits: float) -> Any:
-        """Return the response of a service as ``call`` does; raise a GraphError if it refuses."""
+        """Call a service as ``call`` does, return its response, and raise if it refuses."""
         response = self.call(kind, name, *request, **waits)
         if not response.success:
             raise GraphError(f'{name}: {response.message}')
@@ -508,7 +508,7 @@ class GraphClient:
         return self._action
 
     def _is_guard_ready(self, stamp: float) -> bool:
-        """Return whether the guard idles at the joints, measured at ``stamp`` (s) or later."""
+        """Return whether the guard idles at the joints measured at ``stamp`` (s) or later."""
         guard, joints = self.guard, self.joints
         if guard is None or joints is None or guard.state != GuardStatus.IDLE:
             return False
@@ -523,7 +523,7 @@ class GraphClient:
         while not self._is_closing.is_set():
             try:
                 self._executor.spin_once(timeout_sec=SPIN_S)
-            except Exception as error:  # raised by the next wait
+            except Exception as error:  # the next wait raises it as a GraphError
                 self._error = error
                 self._is_closing.set()
             with self._received:

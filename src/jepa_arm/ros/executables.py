@@ -1,6 +1,6 @@
 """Entry points of the installed executables.
 
-Ctrl-C during their imports ends them without a traceback, and so does a missing module.
+They end without a traceback on Ctrl-C during imports, and if a module is missing.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Simulation: the PyBullet world, the tasks with their scenes, and policies that see the truth."""
+"""Simulation: the PyBullet world, tasks with their scenes, and policies that see ground truth."""

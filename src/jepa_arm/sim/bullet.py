@@ -29,17 +29,18 @@ TABLE_CENTRE = (0.45, 0.0, -0.05)
 TABLE_RGB = (0.62, 0.56, 0.48)
 DEFAULT_OBJECT_POSITION, DEFAULT_OBJECT_RGB = (0.5, 0.0), (0.8, 0.1, 0.1)
 STILL_JOINTS, STILL_OBJECT = 1e-6, 1e-3
-"""rad/s, and m/s or rad/s, below which nothing moves; a cube at rest is reported at 2e-4 rad/s."""
+"""Speeds (rad/s; m/s and rad/s) below which arm and object are still; PyBullet reports a cube at
+rest at 2e-4 rad/s."""
 CONTACT_DISTANCE = 5e-4
-"""m, closer than this two bodies touch; PyBullet reports contacts before they do."""
+"""Distance (m) below which two bodies touch; PyBullet also reports points farther apart."""
 CYLINDER_ROLLING_FRICTION = 0.002
 """m; without it a cylinder that was knocked over would roll off the table."""
 NEAR_PLANE, FAR_PLANE = 0.05, 4.0
-"""m, of the cameras."""
+"""Clipping planes (m) of the cameras."""
 
 
 class _PhysicsServer:
-    """One connection to PyBullet. The BulletClient of pybullet_utils prints a line at each."""
+    """Connection to PyBullet; pybullet_utils' BulletClient would print a line per connection."""
 
     def __init__(self, mode: int) -> None:
         self._client = pybullet.connect(mode)
@@ -50,17 +51,17 @@ class _PhysicsServer:
 
 
 class BulletWorld:
-    """One arm, one table, one object, fixed obstacles and one fixed camera.
+    """Simulated world: an arm, a table, an object, fixed obstacles and a fixed camera.
 
     The same scene and the same commands give the same trajectory every time. The world frame is
     the base frame of the arm.
 
     Attributes:
         arm: kinematics and limits.
-        config: physics and time chain.
+        config: physics and timing.
         scene_object: the object.
         time: s since the reset.
-        has_touched_obstacle: the arm has touched an obstacle since the reset.
+        has_touched_obstacle: True if the arm has touched an obstacle since the reset.
     """
 
     def __init__(self, arm: Arm, config: SimConfig, gui: bool = False) -> None:
@@ -68,8 +69,8 @@ class BulletWorld:
 
         Args:
             arm: kinematics, limits and cameras.
-            config: physics and time chain.
-            gui: show the physics engine in a window.
+            config: physics and timing.
+            gui: show the simulation in a window.
         """
         self.arm = arm
         self.config = config
@@ -91,7 +92,7 @@ class BulletWorld:
             self._bullet.disconnect()
 
     def reset(self, scene: Scene) -> WorldState:
-        """Build the world of ``scene`` anew, at time 0 and at rest."""
+        """Rebuild the world from ``scene``, at time 0 and at rest, and return its state."""
         if self._mode == pybullet.GUI:
             self._bullet.resetSimulation()
         else:  # resetSimulation leaks 11 kB per world
@@ -104,7 +105,7 @@ class BulletWorld:
         return self.state()
 
     def command(self, position: FloatArray, velocity: FloatArray) -> None:
-        """Set the target of the joint servo, which keeps the arm's velocity limits.
+        """Set the target of the joint servo, which respects the arm's velocity limits.
 
         Args:
             position: (J,) rad.
@@ -133,7 +134,7 @@ class BulletWorld:
         self.has_touched_obstacle |= self._touches_obstacle(self._robot)
 
     def state(self) -> WorldState:
-        """Return the ground truth now."""
+        """Return the ground truth of the present moment."""
         joints, velocity = self.joints()
         position, quaternion = self._bullet.getBasePositionAndOrientation(self._object)
         contacts = self._bullet.getContactPoints(self._robot, self._object)
@@ -160,7 +161,7 @@ class BulletWorld:
         return is_object_still and bool(np.abs(self.joints()[1]).max() < STILL_JOINTS)
 
     def image(self) -> ImageArray:
-        """Return the camera image now, (h, w, 3) uint8 RGB, the wrist camera's image below it."""
+        """Render the camera image (h, w, 3) uint8 RGB, with any wrist camera's image below it."""
         camera = self.arm.config.camera
         eye_and_target = np.array([camera.position, camera.look_at]) + self._camera_offset
         image = self._render(camera, eye_and_target)
@@ -173,7 +174,7 @@ class BulletWorld:
         return np.concatenate([image, self._render(camera.wrist, eye_and_target, up)])
 
     def observe(self) -> Observation:
-        """Return image and joints now; the stamp is the time since the reset."""
+        """Return the present image and joints; the stamp is the time since the reset."""
         return Observation(image=self.image(), joints=self.joints()[0], stamp=self.time)
 
     def render_goal(self, scene: Scene, subject: str) -> Observation:
@@ -181,7 +182,7 @@ class BulletWorld:
 
         Args:
             scene: the arm is placed at its ``goal_joints``.
-            subject: 'object': the object is moved to the goal; 'tip': it stays.
+            subject: 'object' moves the object to the goal; 'tip' leaves it at its start.
         """
         self.reset(scene)
         self.place_arm(scene.goal_joints)
@@ -204,7 +205,7 @@ class BulletWorld:
         self._bullet.resetBaseVelocity(self._object, (0, 0, 0), (0, 0, 0))
 
     def set_object_colour(self, rgb: FloatArray) -> None:
-        """Paint the object: (3,) in [0, 1]."""
+        """Set the object's colour ``rgb`` (3,) in [0, 1]."""
         self._bullet.changeVisualShape(self._object, -1, rgbaColor=[*rgb, 1.0])
 
     def scale_object_friction(self, factor: float) -> None:
@@ -222,7 +223,7 @@ class BulletWorld:
         self._camera_offset = offset
 
     def set_light(self, direction: FloatArray, colour: FloatArray) -> None:
-        """Light the scene from ``direction`` (3,) in ``colour`` (3,) until the next reset."""
+        """Light the scene from ``direction`` (3,) with ``colour`` (3,) until the next reset."""
         self._light = {'lightDirection': direction.tolist(), 'lightColor': colour.tolist()}
 
     def _render(
@@ -236,7 +237,7 @@ class BulletWorld:
         Args:
             camera: height and field of view.
             eye_and_target: (2, 3) m, positions of the camera and of the point it looks at.
-            up: (3,) direction that is up in the image.
+            up: (3,) direction that points up in the image.
         """
         width, height = self.arm.config.camera.width, camera.height
         _, _, rgba, _, _ = self._bullet.getCameraImage(
@@ -251,12 +252,12 @@ class BulletWorld:
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             **self._light,
         )
-        # PyBullet gives a tuple of ints or an array; bytes take a quarter of numpy's time for it.
+        # PyBullet returns a tuple of ints or an array; bytes() takes a quarter of np.array's time.
         image = np.frombuffer(bytes(rgba), dtype=np.uint8).reshape(height, width, 4)
         return image[:, :, :3].copy()
 
     def _cube(self) -> SceneObject:
-        """Return the cube of the configuration."""
+        """Return the standard cube, as configured."""
         size, config = self.config.object_size, self.config
         return SceneObject('box', size, size, config.object_mass, config.friction)
 
@@ -324,12 +325,12 @@ class BulletWorld:
         """Add a body of one primitive shape with the friction of the configuration.
 
         Args:
-            shape: 'box' (size: x, y, z), 'sphere' (radius), 'capsule' or 'cylinder' (radius, and
-                length along z, of a capsule without its ends).
+            shape: 'box' (size: x, y, z), 'sphere' (radius), 'capsule' or 'cylinder' (radius and
+                length along z; a capsule's length excludes its end caps).
             size: m, see ``shape``.
             centre: (x, y, z) m.
             rgb: in [0, 1].
-            mass: kg; 0: fixed.
+            mass: kg; 0 fixes the body in place.
             rpy: rad, rotations about the fixed axes x, y and z.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Obstacle routes: how scripted policies move tip and object between known obstacles."""
+"""Obstacle routes: paths of tip and object around known obstacles, for scripted policies."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from jepa_arm.robot.routes import (
 from .scene_sampling import OBJECT_MARGIN, TIP_MARGIN
 
 TARGET_MARGIN = 0.027
-"""m, smallest distance of the tip's target from an obstacle."""
+"""Smallest distance (m) between the tip's target and an obstacle."""
 CORNER_MARGIN = 0.02
-"""m, smallest distance of the straight way from the tip to its target from an obstacle."""
+"""Smallest distance (m) between an obstacle and the straight line from the tip to its target."""
 OBJECT_LOOK_AHEAD = 0.03
-"""m along its route to which an object is pushed next."""
+"""Distance (m) along an object's route to the point that it is pushed to next."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class ObstacleRoutes:
 
     Attributes:
         obstacles: the obstacles.
-        workspace: (2, 3) m, of the tip.
-        object_region: (2, 2) m, of the object's centre.
+        workspace: (2, 3) m, lower and upper bounds of the tip.
+        object_region: (2, 2) m, lower and upper bounds of the object's centre.
     """
 
     obstacles: tuple[ObstacleConfig, ...]
@@ -45,7 +45,7 @@ class ObstacleRoutes:
     def next_tip_position(
         self, target: FloatArray, goal: FloatArray, others: tuple[ObstacleConfig, ...] = ()
     ) -> FloatArray:
-        """Return the tip's position one control step ahead on its route, (3,) m.
+        """Return the tip's next target (3,) m, one control step ahead on its route to ``goal``.
 
         Args:
             target: (3,) m, current target of the tip.
@@ -53,7 +53,8 @@ class ObstacleRoutes:
             others: further obstacles.
 
         Returns:
-            a point of the route; straight up if there is no route.
+            A point of the route. If there is none: a point straight above ``target``, or ``goal``
+            if ``target`` is at the top of the workspace.
         """
         obstacles = self.obstacles + others
         way = shortest_route(target, goal, obstacles, TIP_MARGIN, self.workspace)
@@ -67,7 +68,7 @@ class ObstacleRoutes:
     def next_object_position(
         self, centre: FloatArray, goal: FloatArray, extra: float
     ) -> tuple[FloatArray, float]:
-        """Return where an object is pushed next on its route.
+        """Return the next point to push an object to on its route, and the route's length.
 
         Args:
             centre: (2,) m, the object.
@@ -75,7 +76,8 @@ class ObstacleRoutes:
             extra: m by which the object's footprint is larger than that of the standard cube.
 
         Returns:
-            (2,) m, a point of the route, and the route's length (m); straight if there is none.
+            A point (2,) m of the route, and its length (m). Without a route, both are those of
+            the straight line to ``goal``.
         """
         way = shortest_route(
             centre, goal, self.obstacles, OBJECT_MARGIN + extra, self.object_region
@@ -107,7 +109,7 @@ class ObstacleRoutes:
             action: (3,) in [-1, 1].
 
         Returns:
-            (3,) in [-1, 1]; zeros if the tip would cut a corner.
+            (3,) in [-1, 1]; zeros if no free target is near or the tip would cut a corner.
         """
         place = np.clip(target + np.clip(action, -1.0, 1.0) * ACTION_METRES, *self.workspace)
         free = nearest_free_point(place, self.obstacles, TARGET_MARGIN, self.workspace)

@@ -20,35 +20,35 @@ from .scene import Scene, WorldState
 from .scene_sampling import sample_tip_position
 
 MODES = {'reach': 0.05, 'push': 0.80, 'roam': 0.15}
-"""Share of the episodes in which the tip reaches through space, pushes the object, or moves
-randomly in the plane while drawn to the object."""
+"""Shares of the episodes in which the tip moves between goals in 3-D, pushes the object, or moves
+randomly at pushing height, attracted by the object."""
 PUSH_SIGMAS, ROAM_SIGMA = (0.1, 0.25, 0.5), 0.7
-"""Standard deviation of the noise on actions."""
+"""Standard deviations of the action noise."""
 TIP_GOAL_SHARE = 0.2
-"""Share of a pushing episode's goals that are goals of the tip."""
+"""Share of the goals in a push episode that are goals for the tip, not for the object."""
 OVER_OBJECT_SHARE = 0.25
-"""Share of the tip's goals that are on or over the object."""
+"""Share of the tip's goals that are on or above the object."""
 REST_PROBABILITY = 0.015
 """Probability that a rest begins at a control step."""
 REST_BETWEEN_GOALS_PROBABILITY = 0.3
 AHEAD_SHARE = 0.85
-"""Share of the pushes that continue roughly from where the tip is, so that the object moves
-often."""
+"""Share of the pushes aimed roughly from the tip through the object: the tip need not go around it
+first, so the object moves often."""
 CARELESS_SHARE = 0.3
 """Share of the pushes whose goals may lie at or in an obstacle."""
 STEPS_PER_GOAL = 60
 GOAL_TOLERANCE, MIN_PUSH = 0.015, 0.05
-"""m within which a goal is reached, and shortest distance of a push."""
+"""Distance (m) within which a goal is reached, and shortest push (m)."""
 PRESSING_LEAD = 0.03
-"""m by which the target leads a tip that is blocked."""
+"""Lead (m) of the target over the tip beyond which the tip counts as blocked."""
 
 
 class PlayPolicy:
-    """One behaviour per episode, with noise of a random strength; see ``MODES``.
+    """Policy with one random behaviour (``MODES``) and one noise level per episode.
 
-    Between pushes the tip now and then goes elsewhere first, over the object too, and it may rest
-    at any time: if rests were seen after a success only, they would look like success. The tip
-    avoids obstacles and pushes round them; now and then an object is pushed against one.
+    Between pushes the tip occasionally visits other places, also above the object. It may rest at
+    any time: if the data showed rest only after success, rest would look like success. The tip
+    avoids obstacles and pushes around them; occasionally it pushes the object against one.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PlayPolicy:
         Args:
             arm: arm with its workspace.
             rng: source of all random numbers.
-            object_region: (2, 2) m, lowest and highest goal of the object.
+            object_region: (2, 2) m, lower and upper bounds of the object's goals.
             scene: start of the episode.
         """
         self._arm, self._rng, self._region = arm, rng, object_region
@@ -110,7 +110,7 @@ class PlayPolicy:
         return ScriptedPush(goal, routes=self._routes, scene_object=self._scene_object)
 
     def _sample_tip_goal(self, state: WorldState) -> FloatArray:
-        """Return a goal (3,) m of the tip, free of obstacles if one is found in 20 tries."""
+        """Return a goal (3,) m of the tip, clear of obstacles if such is found in 20 tries."""
         goal = self._sample_any_tip_goal(state)
         for _ in range(20):
             if self._routes is None or self._routes.is_tip_free(goal):
@@ -128,7 +128,7 @@ class PlayPolicy:
         return np.array([*self._rng.normal(centre, 0.02), height])
 
     def _sample_push_goal(self, state: WorldState) -> FloatArray:
-        """Return a goal (2,) m of the object, suitable if one is found in 30 tries."""
+        """Return a goal (2,) m of the object: a suitable one, or the last of 30 tries."""
         low, high = self._region
         centre = state.object_position[:2]
         ahead = centre - state.tip_position[:2]

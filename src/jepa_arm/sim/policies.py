@@ -1,7 +1,7 @@
-"""Scripted policies that see ground truth: reaching and pushing, and the random baseline.
+"""Policies that act on ground truth: scripted reaching and pushing, and the random baseline.
 
-Each maps the state and the tip target to an action of ``TipMotion``. The tip target is the
-position last commanded; the tip follows it about a control step later.
+Each maps the state and the tip target to an action of ``TipMotion``. The tip target is the last
+commanded tip position; the tip follows it about a control step later.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .obstacle_routes import ObstacleRoutes
 from .scene import SceneObject, WorldState
 
 CONTACT_DISTANCE = 0.042
-"""m between tip and object centre when the tip touches a face of the object."""
+"""Distance (m) between the tip and the object's centre when the tip touches a face."""
 STAND_OFF, NEAR_STAND_OFF = 0.075, 0.060
-"""m from the object's centre to the tip before a push; the second one in narrow places."""
+"""Distances (m) of the tip from the object's centre before a push: usual, and in narrow places."""
 ORBIT_RADIUS, ORBIT_STEP = 0.088, 0.28
-"""m and rad per control step, orbit on which the tip moves round the object."""
+"""Radius (m), and angle (rad) per control step, of the tip's path around the object."""
 SAFE_HEIGHT = 0.085
 PUSH_HEIGHT = 0.018
-"""m, heights of the tip."""
+"""Heights (m) of the tip: to pass above the object, and to push it."""
 CUBE_HALF, CUBE_FOOTPRINT_RADIUS = 0.025, 0.0354
-"""m, half the side and half the diagonal of the standard cube, which the constants above fit."""
+"""Half the side and half the diagonal (m) of the standard cube; the distances above fit it."""
 PUSH_YAWS = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2)
-"""rad, angles between push and route, in the order in which they are tried."""
+"""Angles (rad) between push and route, in the order in which they are tried."""
 
 
 class Policy(Protocol):
@@ -46,7 +46,7 @@ def to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
 
     Args:
         target: (3,) m, the tip's present setpoint.
-        xy: (2,) m, of the position.
+        xy: (2,) m, horizontal coordinates of the position.
         z: m, height of the position.
     """
     return np.clip((np.array([*xy, z]) - target) / ACTION_METRES, -1.0, 1.0)
@@ -54,7 +54,7 @@ def to_action(target: FloatArray, xy: FloatArray, z: float) -> FloatArray:
 
 @dataclass
 class ScriptedReach:
-    """Moves the tip to a goal.
+    """Policy that moves the tip to a goal.
 
     Attributes:
         goal: (3,) m.
@@ -72,11 +72,11 @@ class ScriptedReach:
 
 @dataclass
 class ScriptedPush:
-    """Pushes the object to a goal from behind.
+    """Policy that pushes the object to a goal from behind.
 
     Attributes:
         goal: (2,) m.
-        tolerance: m within which the object is left alone.
+        tolerance: m, distance from the goal within which the object is left alone.
         routes: obstacles that neither the object nor the tip may touch.
         scene_object: the object; None: a cube of 5 cm.
     """
@@ -122,7 +122,7 @@ class ScriptedPush:
     def _go_behind(
         self, target: FloatArray, centre: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        """Return the action towards the place behind the object, round it if it is in the way."""
+        """Return the action towards the place behind the object, around the object if needed."""
         stand_off = STAND_OFF + self._extra_half_width
         behind = centre - stand_off * heading
         offset = target[:2] - centre
@@ -148,7 +148,7 @@ class ScriptedPush:
     ) -> tuple[FloatArray, float]:
         """Return the direction (2,) of the next push, and the length (m) of the object's route.
 
-        The direction is turned if there is no room for the tip behind the object.
+        The direction deviates from the route if there is no room for the tip behind the object.
         """
         extra = 0.0
         if self.scene_object is not None:
@@ -164,7 +164,7 @@ class ScriptedPush:
     def _place_behind(
         self, routes: ObstacleRoutes, centre: FloatArray, heading: FloatArray
     ) -> FloatArray | None:
-        """Return a free place (3,) m for the tip behind the object with a clear path to it."""
+        """Return a free tip position (3,) m behind the object with a clear path to the object."""
         middle = np.array([*centre, PUSH_HEIGHT])
         for stand_off in (STAND_OFF, NEAR_STAND_OFF):
             place = np.array(
@@ -177,7 +177,7 @@ class ScriptedPush:
     def _go_behind_on_route(
         self, routes: ObstacleRoutes, state: WorldState, target: FloatArray, heading: FloatArray
     ) -> FloatArray:
-        """Return the action along the shortest route to behind the object, itself an obstacle."""
+        """Return the action along the tip's shortest route, around the object, to behind it."""
         size = 2.0 * (CUBE_HALF + self._extra_half_width)
         height = size if self.scene_object is None else self.scene_object.height
         x, y = map(float, state.object_position[:2])
@@ -207,7 +207,7 @@ class OrnsteinUhlenbeckNoise:
 
 
 class RandomWalk:
-    """Smooth random actions that ignore the goal: the baseline of every comparison."""
+    """Baseline policy of every comparison: smooth random actions that ignore the goal."""
 
     def __init__(self, rng: np.random.Generator, sigma: float = 0.6) -> None:
         self._noise = OrnsteinUhlenbeckNoise(rng, sigma)
@@ -218,7 +218,7 @@ class RandomWalk:
 
 
 def distance_to_segment(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
-    """Return the distance (m) from ``point`` to the segment ``start`` to ``end``, (2,) m each."""
+    """Return the distance (m) of ``point`` from the segment ``start`` to ``end``, all (2,) m."""
     way = end - start
     fraction = np.clip((point - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
     return float(np.linalg.norm(point - start - fraction * way))

@@ -1,4 +1,4 @@
-"""Scene: start of an episode and ground truth of the world, shared by physics and tasks."""
+"""Scene: start and goal of an episode, and the world's ground truth, for physics and tasks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SceneObject:
 
     Attributes:
         shape: 'box' with a square footprint, or 'cylinder'.
-        size: m, side or diameter.
+        size: m, side of the footprint or diameter.
         height: m.
         mass: kg.
-        friction: friction coefficient; PyBullet multiplies those of two bodies.
+        friction: friction coefficient; PyBullet multiplies the coefficients of touching bodies.
     """
 
     shape: str
@@ -48,16 +48,16 @@ class Scene:
     """The start and the goal of an episode.
 
     Attributes:
-        joints: (J,) rad, the arm at rest.
+        joints: (J,) rad, the arm at the start, at rest.
         object_position: (2,) m, centre of the object on the table, base frame.
         object_yaw: rad.
         object_rgb: (3,) in [0, 1].
         goal: (3,) m, goal position of the tip or of the object.
         goal_joints: (J,) rad, the arm in the goal image.
         scene_object: the object; None: the cube of ``config/sim.yaml``.
-        obstacles: fixed obstacles.
+        obstacles: N fixed obstacles.
         obstacle_rgb: (N, 3) in [0, 1]; None: grey.
-        goal_yaw: rad, of the object at its goal; None: any yaw will do.
+        goal_yaw: rad, yaw of the object at its goal; None: any yaw will do.
     """
 
     joints: FloatArray
@@ -73,7 +73,7 @@ class Scene:
 
 
 def with_obstacles(scene: Scene, declared: tuple[ObstacleConfig, ...]) -> Scene:
-    """Return ``scene`` with the ``declared`` obstacles, in grey, before its own."""
+    """Return ``scene`` with the ``declared`` obstacles, in grey, ahead of its own obstacles."""
     if not declared:
         return scene
     rgb = np.zeros((0, 3)) if scene.obstacle_rgb is None else scene.obstacle_rgb
@@ -84,7 +84,7 @@ def with_obstacles(scene: Scene, declared: tuple[ObstacleConfig, ...]) -> Scene:
 
 @dataclass(frozen=True)
 class WorldState:
-    """Ground truth, for scripted policies, labels and evaluation; never for the planner.
+    """Ground truth for scripted policies, labels and evaluation, but never for the planner.
 
     Attributes:
         joints: (J,) rad.
@@ -92,9 +92,9 @@ class WorldState:
         tip_position: (3,) m.
         object_position: (3,) m.
         object_quaternion: (4,) xyzw.
-        contact: the arm touches the object.
+        contact: True if the arm touches the object.
         time: s since the reset.
-        object_touches_obstacle: the object touches an obstacle.
+        object_touches_obstacle: True if the object touches an obstacle.
     """
 
     joints: FloatArray

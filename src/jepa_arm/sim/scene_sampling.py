@@ -1,6 +1,6 @@
 """Scene sampling: random tip positions, objects, obstacles and colours.
 
-The order of the random draws is part of the interface: seeds stand for scenes.
+The order of the random draws is part of the interface: a seed must keep giving the same scene.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from jepa_arm.robot.routes import is_blocked, obstacle_distance
 from .scene import SceneObject
 
 PEG_RADIUS = 0.012
-"""m."""
+"""m, radius of the peg."""
 TIP_MARGIN = 0.032
-"""m, distance of the tip's paths from obstacles: the peg, the guard's clearance, and some."""
+"""m, distance of the tip's paths from obstacles: peg radius, guard clearance and a reserve."""
 OBJECT_MARGIN = 0.048
-"""m, distance of an object's paths from obstacles: half the diagonal of the cube, and some."""
+"""m, distance of an object's paths from obstacles: half the cube's diagonal and a reserve."""
 TIP_REST_CLEARANCE = 0.045
-"""m, smallest distance of a tip at rest from an obstacle: ``TIP_MARGIN`` and some."""
+"""m, smallest distance of a tip at rest from an obstacle: ``TIP_MARGIN`` and a reserve."""
 OBJECT_CLEARANCE = 0.085
-"""m, smallest distance of an object's centre from an obstacle at start and goal; fits the peg."""
+"""m, smallest distance of an object's centre from an obstacle at start and goal, so that the peg
+fits between them."""
 TIP_CLEARANCE = 0.075
-"""m, smallest horizontal distance between a low tip and the object at reset."""
+"""m, smallest horizontal distance at reset between the object and a tip that is not high."""
 LOW_TIP_RANGE, HIGH_TIP = 0.02, 0.10
-"""m, height of a low tip above the workspace's bottom, and height from which it is high."""
+"""m, range of a low tip above the workspace's bottom, and z above which a tip is high."""
 WORKSPACE_MARGIN = 0.04
 """m, smallest distance of an object's centre from the edge of the tip's workspace."""
 OBSTACLE_OBJECT_CLEARANCE, OBSTACLE_SPACING = 0.06, 0.03
-"""m, smallest distance of a random obstacle from the object, and from another obstacle."""
+"""m, smallest distances of a random obstacle from the object and from another obstacle."""
 OBSTACLE_TRIES = 60
 OBJECT_VIEW_HEIGHT, VIEW_MARGIN = 0.03, 0.01
-"""m, height of the point of an object that must be visible, and margin of the line of sight."""
+"""m, height of an object's point that must be visible, and obstacle distance of its sight line."""
 
 
 def reachable_object_region(arm: Arm, low: Sequence[float], high: Sequence[float]) -> FloatArray:
-    """Return the part of a region in which the tip can go round an object.
+    """Return the part of a region in which the tip can move all around an object.
 
     Args:
         arm: arm with its workspace.
         low, high: (x, y) m, corners of the region.
 
     Returns:
-        (2, 2) m, lowest and highest corner.
+        (2, 2) m, the corners with the lowest and the highest coordinates.
 
     Raises:
         ConfigError: the region lies outside the workspace.
@@ -66,7 +67,7 @@ def reachable_object_region(arm: Arm, low: Sequence[float], high: Sequence[float
 def sample_tip_position(
     arm: Arm, rng: np.random.Generator, object_position: FloatArray
 ) -> FloatArray:
-    """Return a tip position (3,) m in the workspace, half of them low, clear of the object."""
+    """Return a tip position (3,) m in the workspace, clear of the object; half of them are low."""
     while True:
         tip = rng.uniform(arm.workspace_min, arm.workspace_max)
         if rng.random() < 0.5:
@@ -80,7 +81,7 @@ def joints_for_tip(arm: Arm, tip: FloatArray) -> FloatArray:
     """Return joints (J,) rad with the tip at ``tip`` (3,) m and the tool pointing down.
 
     Raises:
-        ConfigError: the arm does not reach it.
+        ConfigError: the arm does not reach ``tip``.
     """
     joints, error = arm.ik(tip, arm.home, iterations=60)
     if error > 1e-3:
@@ -106,14 +107,14 @@ def sample_object_colour(rng: np.random.Generator) -> FloatArray:
 
 
 def sample_obstacle_colour(rng: np.random.Generator) -> FloatArray:
-    """Return a colour from dark to white, almost without a hue, (3,) RGB in [0, 1]."""
+    """Return an almost grey colour between dark and white, (3,) RGB in [0, 1]."""
     return np.clip(rng.uniform(0.12, 0.95) + rng.uniform(-0.03, 0.03, 3), 0.0, 1.0)
 
 
 def sample_obstacle(
     rng: np.random.Generator, name: str, is_wall: bool, low: FloatArray, high: FloatArray
 ) -> ObstacleConfig:
-    """Return a wall or a post of any yaw with its centre between ``low`` and ``high`` (2,) m."""
+    """Return a wall or post of any yaw with its centre between ``low`` and ``high`` (2,) m."""
     if not is_wall:
         side, height = rng.uniform([0.04, 0.08], [0.06, 0.14])
         size = (float(side), float(side), float(height))
@@ -172,7 +173,7 @@ def occludes(obstacle: ObstacleConfig, arm: Arm, position: FloatArray) -> bool:
 
 
 def _is_crowded(new: ObstacleConfig, others: list[ObstacleConfig]) -> bool:
-    """Return whether the outline of ``new`` comes nearer to others than ``OBSTACLE_SPACING``."""
+    """Return whether ``new`` is closer to another obstacle than ``OBSTACLE_SPACING``."""
     half, yaw = np.array(new.size[:2]) / 2.0, new.rpy[2]
     rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     grid = np.array([[i, j] for i in (-1.0, 0.0, 1.0) for j in (-1.0, 0.0, 1.0)])

@@ -1,4 +1,4 @@
-"""Tasks: sampling of scenes, and success judged from ground truth. No physics engine."""
+"""Tasks: scene sampling and judging of success from ground truth, without a physics engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .scene_sampling import (
 )
 
 EVALUATION_SEED = 1_000_000
-"""Evaluation episodes use seeds from here on; data collection never does."""
+"""First seed of evaluation episodes; data collection never uses seeds from here on."""
 MAX_TRIES = 100_000
 
 
@@ -38,7 +38,8 @@ def load_task(name: str, arm: Arm, sim: SimConfig, tolerance: float | None = Non
     """Return the task ``config/tasks/<name>.yaml``, optionally with another ``tolerance`` (m).
 
     Raises:
-        ConfigError: no such task, its file is not valid, or starts would be solved already.
+        ConfigError: there is no such task, its file is not valid, or an episode could start
+            already solved.
     """
     config = load(TaskConfig, config_path(f'tasks/{name}.yaml'))
     if tolerance is not None:
@@ -47,18 +48,18 @@ def load_task(name: str, arm: Arm, sim: SimConfig, tolerance: float | None = Non
 
 
 class Task:
-    """Samples scenes and judges success from ground truth.
+    """Task that samples scenes and judges success from ground truth.
 
     Attributes:
         config: kind, distances and tolerances.
-        object_region: (2, 2) m, lowest and highest position of objects and their goals.
+        object_region: (2, 2) m, lower and upper bounds of the object's starts and goals.
     """
 
     def __init__(self, config: TaskConfig, arm: Arm, sim: SimConfig) -> None:
         """Create the task for an arm.
 
         Raises:
-            ConfigError: the arm's workspace is too small for it.
+            ConfigError: the arm's workspace is too small for the task.
         """
         self.config = config
         self._arm, self._sim = arm, sim
@@ -84,13 +85,13 @@ class Task:
         return replace(scene, goal_yaw=float(rng.uniform(-np.pi, np.pi)))
 
     def distance(self, state: WorldState, scene: Scene) -> float:
-        """Return the distance (m) from the subject to the goal; on the table for the object."""
+        """Return the distance (m) from the subject to the goal; horizontal for the object."""
         return float(self.distances(state.tip_position, state.object_position, scene.goal))
 
     def distances(
         self, tip_positions: FloatArray, object_positions: FloatArray, goal: FloatArray
     ) -> FloatArray:
-        """Return ``distance`` (...) m for positions (..., 3) m of tip and object."""
+        """Return the distances (...) m to ``goal`` for positions (..., 3) m of tip and object."""
         if self.config.kind == 'push':
             return np.linalg.norm(object_positions[..., :2] - goal[:2], axis=-1)
         return np.linalg.norm(tip_positions - goal, axis=-1)
@@ -102,16 +103,16 @@ class Task:
         return abs(float(yaw_error(state.object_yaw, scene.goal_yaw)))
 
     def is_reached(self, state: WorldState, scene: Scene) -> bool:
-        """Return whether the distance, and the yaw if the task has one, are within tolerance."""
+        """Return whether the distance, and the yaw error if limited, are within tolerance."""
         is_near = self.distance(state, scene) <= self.config.tolerance
         limit = self.config.yaw_tolerance_deg
         return is_near and (limit is None or self.yaw_error(state, scene) <= np.radians(limit))
 
     def _sample(self, rng: np.random.Generator) -> Scene:
-        """Return a scene; with an obstacle, only the straight line to the goal is blocked.
+        """Return a scene; an obstacle blocks the straight line to the goal but leaves a detour.
 
         Raises:
-            ConfigError: none was found.
+            ConfigError: no suitable scene was found.
         """
         config, arm, cube = self.config, self._arm, self._sim.object_size
         is_push = config.kind == 'push'
@@ -158,7 +159,7 @@ class Task:
         tips: tuple[FloatArray, FloatArray],
         positions: tuple[FloatArray, FloatArray],
     ) -> bool:
-        """Return whether start and goal are clear of ``obstacle``, and the object is visible.
+        """Return whether ``obstacle`` is clear of start and goal and does not hide the object.
 
         Args:
             obstacle: obstacle to check.
@@ -173,7 +174,7 @@ class Task:
         )
 
     def _has_route(self, start: FloatArray, goal: FloatArray, obstacle: ObstacleConfig) -> bool:
-        """Return whether a route round ``obstacle`` leads from ``start`` to ``goal`` (dim,) m."""
+        """Return whether a route around ``obstacle`` leads from ``start`` to ``goal`` (dim,) m."""
         margin, bounds = OBJECT_MARGIN, self.object_region
         if self.config.kind == 'reach':
             margin = TIP_MARGIN

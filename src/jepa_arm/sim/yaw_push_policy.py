@@ -1,9 +1,9 @@
 """Yaw push policy: pushes the cube to a position and a yaw, with feedback during each push.
 
-A push acts on one face of the cube, off its middle and at an angle, and is described in the frame
-of that face: +x points into the cube. The contact sticks, and the cube moves as friction on the
-table lets it: quasi-static pushing with an ellipsoidal limit surface (Lynch, Maekawa and Tanie,
-IROS 1992). Poses are (x m, y m, yaw rad).
+A push acts on one face of the cube, offset from the middle of the face and at an angle to its
+normal. Its frame is that of the face, with +x into the cube. The model is quasi-static pushing
+with sticking contact and an ellipsoidal limit surface (Lynch, Maekawa and Tanie, IROS 1992).
+Poses are (x m, y m, yaw rad).
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ from .policies import CUBE_HALF, PUSH_HEIGHT, SAFE_HEIGHT, distance_to_segment, 
 from .scene import WorldState
 
 FRICTION_ARM = 0.027
-"""m, frictional moment over frictional force of the cube on the table, measured."""
+"""Ratio (m) of frictional moment to frictional force of the cube on the table, measured."""
 CONTACT_ROLL = 0.016
-"""m by which the contact moves along the face per rad of rotation of the cube, measured."""
+"""Shift (m) of the contact along the face per rad of rotation of the cube, measured."""
 MAX_SIDEWAYS = 0.55
-"""Largest ratio of sideways to forward motion of the contact at which it still sticks."""
+"""Largest ratio of sideways to forward motion at which the contact still sticks."""
 FACE_MARGIN = 0.003
-"""m from the edge of a face, within which a contact may slip off."""
+"""Distance (m) from the edge of a face within which the contact may slip off."""
 CONTACT_DISTANCE, BEHIND_DISTANCE = 0.038, 0.060
-"""m from the cube's middle to the tip along the face's normal: in contact, and before a push."""
+"""Distances (m) from the cube's middle to the tip along the face's normal: in contact, and before
+a push."""
 PASSING_DISTANCE = 0.056
-"""m from the cube's middle at which the tip passes it."""
+"""Smallest distance (m) from the cube's middle at which the tip may pass the cube."""
 PUSH_STEP = 0.005
-"""m of pushing between two predicted poses."""
+"""Length (m) of pushing between two predicted poses."""
 PUSH_STEPS = 54
 OFFSETS = np.linspace(-0.018, 0.018, 7)
 SLANTS = np.linspace(-0.6, 0.6, 5, dtype=np.float64)
 FINE_SLANTS = np.linspace(-0.6, 0.6, 9, dtype=np.float64)
 FACES = QUARTER * np.arange(4)
 POSITION_UNIT, YAW_UNIT = 0.01, np.radians(5.0)
-"""m and rad, errors that cost 1 each."""
+"""Errors (m and rad) that each cost 1."""
 POSITION_TOLERANCE, YAW_TOLERANCE = 0.012, np.radians(6.0)
-"""m and rad within which the cube is left alone."""
+"""Errors (m and rad) below which the cube is left alone."""
 PUSH_COST, COST_PER_METRE = 0.7, 3.0
 MAX_FIRST_PUSHES = 600
-"""Largest number of first pushes, those ending nearest to the goal, tried with a second push."""
+"""Number of first pushes, those ending nearest to the goal, that are tried with a second push."""
 MAX_DEVIATION, MIN_GAIN = 2.5, 0.15
-"""Largest cost still expected at the end of a push, and least cost that pushing on must save;
-otherwise the push is given up."""
+"""A push is aborted if the pose cost expected at its end exceeds ``MAX_DEVIATION``, or if pushing
+on would save less than ``MIN_GAIN``."""
 EDGE_MARGIN = 0.055
-"""m from the edge of the workspace; no first push may end nearer to it."""
+"""Smallest distance (m) from the workspace's edge at the end of a push that precedes another."""
 
 
 def predict_pushes(
@@ -59,12 +60,12 @@ def predict_pushes(
     """Return the cube's poses during N pushes.
 
     Args:
-        offsets: (N,) m, offset of the tip from the middle of the face, along it.
-        slants: (N,) rad, direction of the push from the face's normal.
+        offsets: (N,) m, offset of the tip along the face from its middle.
+        slants: (N,) rad, angle of the push to the face's normal.
 
     Returns:
-        (N, PUSH_STEPS, 3) poses in the initial frame of the pushed face; (N, PUSH_STEPS) True
-        while the contact has stuck and stayed on the face.
+        (N, PUSH_STEPS, 3) poses in the initial frame of the pushed face; (N, PUSH_STEPS) True as
+        long as the contact has stuck and stayed on the face.
     """
     count = len(offsets)
     offset, yaw, position = offsets.astype(float), np.zeros(count), np.zeros((count, 2))
@@ -92,7 +93,7 @@ def pose_in_frame(frames: FloatArray, pose: FloatArray) -> FloatArray:
 
 
 def pose_cost(poses: FloatArray, goal: FloatArray) -> FloatArray:
-    """Return the costs (...) of ``poses`` (..., 3): 1 per cm and 1 per 5 degrees from ``goal``."""
+    """Return the costs (...) of ``poses`` (..., 3): 1 per cm and per 5 degrees off ``goal``."""
     distance = np.hypot(poses[..., 0] - goal[..., 0], poses[..., 1] - goal[..., 1])
     return distance / POSITION_UNIT + np.abs(yaw_error(poses[..., 2], goal[..., 2])) / YAW_UNIT
 
@@ -102,9 +103,9 @@ class YawPush:
     """A push to carry out with feedback.
 
     Attributes:
-        face: rad, from the cube's x axis to the direction into the cube.
-        offset: m along the face, where the tip begins.
-        end: (3,) intended pose of the cube.
+        face: rad, angle from the cube's x axis to the pushed face's normal, into the cube.
+        offset: m, initial offset of the tip along the face from its middle.
+        end: (3,) intended pose of the cube at the end.
     """
 
     face: float
@@ -113,13 +114,13 @@ class YawPush:
 
 
 class YawPushPlanner:
-    """Chooses the next push from a table of predicted pushes, looking two pushes ahead."""
+    """Planner that chooses the next push from a table of predictions, looking two pushes ahead."""
 
     def __init__(self, workspace: FloatArray) -> None:
-        """Predict all pushes of the table.
+        """Fill the table with predicted pushes.
 
         Args:
-            workspace: (2, 3) m, lowest and highest position of the tip.
+            workspace: (2, 3) m, lower and upper bounds of the tip.
         """
         self._low, self._high = workspace[0, :2], workspace[1, :2]
         offsets, slants = np.meshgrid(OFFSETS, SLANTS, indexing='ij')
@@ -133,7 +134,10 @@ class YawPushPlanner:
         self._second_costs = PUSH_COST + COST_PER_METRE * lengths[sticks]
 
     def choose(self, pose: FloatArray, goal: FloatArray) -> YawPush:
-        """Return the first push of the cheapest one or two from ``pose`` (3,) to ``goal`` (3,)."""
+        """Return the first push of the cheapest sequence of one or two pushes.
+
+        The sequence leads from ``pose`` (3,) towards ``goal`` (3,).
+        """
         ends, is_valid = self._predict(pose)
         index = np.nonzero(is_valid.ravel())[0]
         end_poses = ends.reshape(-1, 3)[index]
@@ -151,11 +155,11 @@ class YawPushPlanner:
         return YawPush(float(FACES[face]), float(self._offsets[which]), goal)
 
     def _predict(self, pose: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return the cube's poses during each push on each face, and which pushes are possible.
+        """Return the cube's poses during each push on each face, and which of them are possible.
 
         Returns:
-            (4, N, PUSH_STEPS, 3) poses from ``pose`` (3,) on; (4, N, PUSH_STEPS) True while the
-            contact sticks and the tip stays in the workspace. If no push qualifies, the
+            (4, N, PUSH_STEPS, 3) poses, starting from ``pose`` (3,); (4, N, PUSH_STEPS) True
+            while the contact sticks and the tip is in the workspace. If no push qualifies, the
             workspace is ignored.
         """
         faces = pose[2] + FACES
@@ -171,14 +175,14 @@ class YawPushPlanner:
         return ends, is_valid
 
     def _first_pushes(self, ends: FloatArray, goal: FloatArray) -> NDArray[np.intp]:
-        """Return the indices of the pushes, ending at ``ends`` (N, 3), to extend by a second."""
+        """Return the indices of the pushes ending at ``ends`` (N, 3) to try with a second push."""
         has_room = self._is_within(ends[:, :2], EDGE_MARGIN)
         even = np.nonzero(has_room)[0][::2]
         nearest = np.argsort(np.linalg.norm(ends[even, :2] - goal[:2], axis=1))
         return even[nearest[:MAX_FIRST_PUSHES]]
 
     def _cost_of_second(self, poses: FloatArray, goal: FloatArray) -> FloatArray:
-        """Return the lowest cost (N,) of one more push from ``poses`` (N, 3)."""
+        """Return the lowest cost (N,) of a second push from ``poses`` (N, 3) towards ``goal``."""
         lowest = np.full(len(poses), np.inf)
         for face in FACES:
             wanted = pose_in_frame(poses + (0.0, 0.0, face), goal)
@@ -187,19 +191,19 @@ class YawPushPlanner:
         return lowest
 
     def _is_within(self, positions: FloatArray, margin: float = 0.0) -> NDArray[np.bool_]:
-        """Return whether ``positions`` (..., 2) m are in the workspace less ``margin`` m."""
+        """Return whether ``positions`` (..., 2) m are in the workspace shrunk by ``margin`` m."""
         low, high = self._low + margin, self._high - margin
         return np.all((positions >= low) & (positions <= high), axis=-1)
 
 
 @dataclass
 class ScriptedYawPush:
-    """Pushes the cube to a goal position and a goal yaw; yaws a quarter turn apart are equal.
+    """Policy that pushes the cube to a goal position and yaw; quarter turns count as equal.
 
     Attributes:
         goal: (2,) or (3,) m.
         goal_yaw: rad.
-        workspace: (2, 3) m, lowest and highest position of the tip.
+        workspace: (2, 3) m, lower and upper bounds of the tip.
     """
 
     goal: FloatArray
@@ -239,7 +243,7 @@ class ScriptedYawPush:
     def _continue_push(
         self, push: YawPush, pose: FloatArray, state: WorldState, target: FloatArray
     ) -> FloatArray | None:
-        """Return the action that brings the cube closest to ``push.end``; None to end the push."""
+        """Return the action to bring the cube closest to ``push.end``, or None to end the push."""
         face = pose + (0.0, 0.0, push.face)
         tip = rotated(state.tip_position[:2] - face[:2], -face[2])
         lead = rotated(target[:2] - state.tip_position[:2], -face[2])
@@ -271,9 +275,9 @@ class ScriptedYawPush:
     def _go_to(
         self, place: FloatArray, pose: FloatArray, tip: FloatArray, target: FloatArray
     ) -> FloatArray:
-        """Return the action towards ``place`` (2,) m, over the cube if that is in the way.
+        """Return the action towards ``place`` (2,) m, over the cube if it is in the way.
 
-        Once the tip has started over the cube it does not turn back, as it lags its target.
+        Once started over the cube, the tip does not turn back, because it lags its target.
         """
         centre, way = pose[:2], place - target[:2]
         distances = [distance_to_segment(centre, begin[:2], place) for begin in (tip, target)]
@@ -292,5 +296,5 @@ class ScriptedYawPush:
 
 
 def _move_by(target: FloatArray, way: FloatArray, height: float) -> FloatArray:
-    """Return the action (3,) that moves the tip target by ``way`` (2,) m and to ``height`` m."""
+    """Return the action (3,) that moves the tip target by ``way`` (2,) m, to ``height`` m."""
     return np.clip(np.array([*way, height - target[2]]) / ACTION_METRES, -1.0, 1.0)

@@ -1,9 +1,9 @@
 """Training of the actor-critic on frozen latents, with hindsight goals.
 
-The actor is a mixture density trained by behaviour cloning towards what the same episode reached
-up to ``max_steps`` control steps later (goal-conditioned supervised learning). The value is
-trained by expectile regression of the goal-reaching return (HIQL, arXiv:2307.11949, eq. 4, in its
-action-free form); a goal is reached within ``goal_tolerance``.
+The actor is a mixture density trained by behaviour cloning; its goals are positions that the same
+episode reached up to ``max_steps`` control steps later (goal-conditioned supervised learning). The
+value is trained by expectile regression of the goal-reaching return (HIQL, arXiv:2307.11949,
+eq. 4, in its action-free form); a goal counts as reached within ``goal_tolerance``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def train_actor_critic(inputs: HeadTraining, config: ActorCriticConfig) -> None:
 
     Raises:
         CheckpointError, DataError: a file cannot be used.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     networks = _new_actor_critic(load_checkpoint(inputs.folder), config)
     with worker_pool(2) as pool:

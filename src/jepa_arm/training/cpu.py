@@ -1,4 +1,4 @@
-"""Training on CPUs: settings of a process, and worker processes that train parts of a network."""
+"""Training on CPUs: process settings, and worker processes that train parts of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jepa_arm.datasets.worker_pool import exit_with_parent
 Weights = dict[str, NDArray]
 """State of a network as arrays, which can be sent to another process."""
 TrainedParts = tuple[dict[str, Weights], dict[str, Any]]
-"""Weights of some parts of a network by name, and the entries of the report on them."""
+"""Weights of some parts of a network, by name, and report entries about these parts."""
 
 
 def weights_of(module: nn.Module) -> Weights:
@@ -28,12 +28,12 @@ def weights_of(module: nn.Module) -> Weights:
 
 
 def parts_of(networks: nn.Module, *names: str, **report: Any) -> TrainedParts:
-    """Return the trained parts ``names`` of ``networks`` and the entries ``report``."""
+    """Return the weights of the parts ``names`` of ``networks``, and the report entries."""
     return {name: weights_of(getattr(networks, name)) for name in names}, report
 
 
 def load_parts(networks: nn.Module, results: Iterable[TrainedParts]) -> dict[str, Any]:
-    """Set the parts of ``networks`` that other processes trained; return the whole report."""
+    """Load parts that other processes trained into ``networks``; return the merged report."""
     report: dict[str, Any] = {}
     for parts, figures in results:
         report |= figures
@@ -44,14 +44,14 @@ def load_parts(networks: nn.Module, results: Iterable[TrainedParts]) -> dict[str
 
 
 def prepare_cpu(threads: int | None = None) -> None:
-    """Set this process up for training on a CPU; call it before the first large tensor.
+    """Set up this process for training on a CPU; call it before creating large tensors.
 
-    Freed memory is kept instead of being returned to the system at every step, where page faults
-    would cost 2 to 5 times the step (glibc only). Progress bars get a lock of this process, since
-    tqdm's own is a system semaphore that workers leave behind.
+    Freed memory is kept (glibc only): returning it to the system at every step would cause page
+    faults that take 2 to 5 times as long as the step. Progress bars get a lock of this process,
+    since tqdm's own is a system semaphore that workers leave behind.
 
     Args:
-        threads: of torch; None: unchanged.
+        threads: number of torch threads; None: unchanged.
     """
     tqdm.set_lock(threading.RLock())
     torch.set_flush_denormal(True)
@@ -66,7 +66,7 @@ def prepare_cpu(threads: int | None = None) -> None:
 
 
 def worker_pool(count: int) -> ProcessPoolExecutor:
-    """Return a pool of worker processes of one thread each, which end with this process."""
+    """Return a pool of ``count`` single-threaded worker processes that end with this process."""
     return ProcessPoolExecutor(count, multiprocessing.get_context('spawn'), _start_worker)
 
 

@@ -1,6 +1,6 @@
 """Training of the decoder on frozen latents, its errors on held-out windows, and film strips.
 
-The decoder is for people to look at: it does not affect world model, planner or guard.
+Decoded images are for people to look at: they do not affect world model, planner or guard.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ MAX_WINDOWS = 2000
 MEAN_FRAMES = 4000
 """Largest number of training frames that the mean image is computed from."""
 OBJECT_RADIUS_PX = 6
-"""Half the side of the square around the object in which errors are also measured."""
+"""Half the side length of the square around the object in which errors are also measured."""
 STRIPS = 8
-"""Film strips of the windows with the largest errors, and as many of typical ones."""
+"""Number of film strips of windows with the largest errors, and of typical windows."""
 GAP_PX = 1
 """White pixels between the images of a film strip."""
 TEXT = """Upper rows: camera images, one model step ({model_dt:g} s) apart. Lower rows: decoded
@@ -58,15 +58,15 @@ def train_decoder(
 
     Args:
         inputs: checkpoint and episodes.
-        config: of the training.
-        page: HTML file for film strips of held-out windows.
+        config: configuration of decoder and training.
+        page: HTML file for film strips of held-out windows; None: not written.
 
     Returns:
         The report, which ``config.json`` holds under ``decoder``.
 
     Raises:
         CheckpointError, DataError: a file cannot be used.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     checkpoint, encoded, seed = load_checkpoint(inputs.folder), inputs.encoded, inputs.seed
     windows = held_out_windows(checkpoint.model, encoded, HORIZON, seed, MAX_WINDOWS)
@@ -96,7 +96,7 @@ def train_decoder(
 
 
 def _fit(decoder: Decoder, inputs: HeadTraining, config: DecoderConfig) -> None:
-    """Fit ``decoder`` to the pixels of the training split by least squares."""
+    """Train ``decoder`` on the images of the training split by mean squared error."""
     encoded, rng = inputs.encoded, np.random.default_rng(inputs.seed)
     rows = np.flatnonzero(encoded.frames_of(encoded.training))
     pixels = encoded.episodes.pixels
@@ -120,7 +120,7 @@ def _fit(decoder: Decoder, inputs: HeadTraining, config: DecoderConfig) -> None:
 
 
 class _DecoderEvaluation:
-    """Decoded predictions of held-out windows, compared with camera images.
+    """Decoded predictions of W held-out windows, compared with camera images.
 
     Attributes:
         latents: (W, HORIZON + 1, D), the first recorded, the others predicted open loop.
@@ -166,7 +166,7 @@ class _DecoderEvaluation:
         }
 
     def strips(self) -> tuple[str, str]:
-        """Return film strips of the windows with the largest errors and of typical ones: HTML."""
+        """Return HTML film strips of the windows with the largest errors, and of typical ones."""
         ranked = rank_windows(self.error, self._frames, self._episodes, STRIPS)
         worst, typical = ('\n'.join(self._strip(int(w)) for w in kind) for kind in ranked)
         return worst, typical
@@ -188,7 +188,7 @@ class _DecoderEvaluation:
         return np.asarray(self._episodes.pixels[rows])
 
     def _pixels_near_object(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return the index of the pixels around the object, clipped at the image's edge."""
+        """Return the index of the pixels around the object, clipped to the image."""
         camera = self._episodes.contract.camera
         position = self._episodes.object_position[rows].astype(float)
         centre = np.rint(project(camera, position)).astype(np.int64)
@@ -199,7 +199,7 @@ class _DecoderEvaluation:
 
     @torch.inference_mode()
     def _object_error_cm(self, rows: NDArray[np.int64], images: Images) -> float:
-        """Return the median error (cm) of the object's probe on ``images`` and true joints."""
+        """Return the object probe's median error (cm) on ``images`` and true proprioception."""
         latents, _ = encode_frames(self._checkpoint.model, images, self._proprio[rows])
         position = self._checkpoint.probes.read('object', torch.from_numpy(latents)).numpy()
         error = np.linalg.norm(position - self._episodes.object_position[rows], axis=-1)

@@ -1,4 +1,4 @@
-"""Encoded episodes: frozen latents of all frames of an episode file, for training on them."""
+"""Encoded episodes: frozen latents of all frames of an episode file, to train heads on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EncodedEpisodes:
     Attributes:
         episodes: the episode file.
         z: (N, D) latents.
-        features: (N, F) of the images alone; F is 0 for models without such features.
+        features: (N, F) features of the images alone; F is 0 for models without such features.
         training, held_out: indices of episodes.
     """
 
@@ -45,12 +45,12 @@ class EncodedEpisodes:
 
 @dataclass(frozen=True)
 class HeadTraining:
-    """Inputs of the training of a head, whatever the head.
+    """Inputs for training any of the heads.
 
     Attributes:
         folder: checkpoint with a world model and probes, to which the head is added.
-        encoded: the episodes it was trained on, see ``encode_for``.
-        seed: of weights and batches.
+        encoded: the episodes that the world model was trained on, see ``encode_for``.
+        seed: random seed of weights and batches.
     """
 
     folder: Path
@@ -58,12 +58,12 @@ class HeadTraining:
     seed: int
 
     def describe(self, config: Any) -> dict[str, Any]:
-        """Return the entries of a report on how the head was trained."""
+        """Return report entries on how the head was trained: ``config``, seed and commit."""
         return {**to_dict(config), 'seed': self.seed, 'git': git_hash()}
 
 
 LabelledLatents = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Latents (N, D) of frames, and positions (N, 3) m of the object in them."""
+"""Latents (N, D) of frames, and positions (N, 3) m of the object in these frames."""
 
 
 def check_has_motion(episodes: EpisodeFile) -> None:
@@ -80,7 +80,7 @@ def check_has_motion(episodes: EpisodeFile) -> None:
 
 
 def encode_for(checkpoint: Checkpoint, data: Path) -> EncodedEpisodes:
-    """Return the episode file ``data``, which ``checkpoint`` was trained on, encoded by it.
+    """Encode the episode file ``data`` by ``checkpoint``, which was trained on it.
 
     Raises:
         CheckpointError: the file is of another robot.
@@ -97,9 +97,9 @@ def encode_for(checkpoint: Checkpoint, data: Path) -> EncodedEpisodes:
 def encode_episodes(
     model: AnyWorldModel, episodes: EpisodeFile, split: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> EncodedEpisodes:
-    """Return all frames of ``episodes`` encoded by ``model``, which is in eval mode.
+    """Encode all frames of ``episodes`` by ``model``, which must be in eval mode.
 
-    ``split`` are the indices of training and held-out episodes.
+    ``split`` holds the indices of training and held-out episodes.
     """
     encoded = encode_frames(model, episodes.pixels, episodes.proprioception())
     return EncodedEpisodes(episodes, *encoded, *split)
@@ -117,7 +117,7 @@ def encode_frames(
     They are encoded in batches under ``mixed_precision``. F is 0 for models without such features.
 
     Args:
-        model: in eval mode.
+        model: world model in eval mode.
         pixels: (N, h, w, 3), may be a memory map. proprio: (N, P).
         batch: frames encoded at once.
     """

@@ -21,7 +21,7 @@ MUON_LEARNING_RATE, MUON_WEIGHT_DECAY = 2e-2, 1e-2
 
 
 class TrainingError(JepaArmError, RuntimeError):
-    """A training that cannot start or continue; the message says what to do."""
+    """Error for training that cannot start or continue; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ScheduledOptimizer:
     """Optimisers of one network with their learning-rate schedules.
 
     Attributes:
-        parts, schedules: the optimisers, and those of their learning rates.
-        steps: numbers of the optimiser steps to make, in order.
+        parts, schedules: the optimisers, and their learning-rate schedules.
+        steps: indices of the optimiser steps to make, in order.
         clip_norm: largest norm of a gradient; inf: gradients are not clipped.
     """
 
@@ -63,14 +63,14 @@ def fit(
 
     Args:
         module: network to train; left in eval mode and without gradients.
-        loss: returns a scalar for the number of the step.
-        optimizer: of the parameters of ``module``; gives the steps to make.
-        name: of the network, for the progress bar and errors.
-        after_step: called after each optimiser step with its number, its loss and the norm of the
+        loss: returns the scalar loss of a step, given the index of the step.
+        optimizer: optimiser of the parameters of ``module``; gives the steps to make.
+        name: name of the network, for the progress bar and errors.
+        after_step: called after each optimiser step with its index, its loss and the norm of the
             gradient before clipping.
 
     Raises:
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     module.train().requires_grad_(True)
     losses: list[float] = []
@@ -103,7 +103,7 @@ def recent_mean(losses: list[float]) -> float:
 def adamw(
     net: nn.Module, steps: int, lr: float, weight_decay: float = 1e-4, clip_norm: float = 1.0
 ) -> ScheduledOptimizer:
-    """Return AdamW for ``net`` with a cosine schedule to zero."""
+    """Return AdamW for ``net`` with a cosine learning-rate schedule from ``lr`` to zero."""
     part = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     return ScheduledOptimizer([part], [CosineAnnealingLR(part, steps)], range(steps), clip_norm)
 
@@ -111,7 +111,7 @@ def adamw(
 def adamw_one_cycle(
     net: nn.Module, steps: int, lr: float, weight_decay: float = 1e-4, clip_norm: float = 1.0
 ) -> ScheduledOptimizer:
-    """Return AdamW for ``net`` with a one-cycle schedule that peaks at ``lr``."""
+    """Return AdamW for ``net`` with a one-cycle learning-rate schedule that peaks at ``lr``."""
     part = torch.optim.AdamW(net.parameters(), lr, weight_decay=weight_decay)
     schedule = OneCycleLR(part, lr, steps, pct_start=0.1)
     return ScheduledOptimizer([part], [schedule], range(steps), clip_norm)
@@ -122,12 +122,12 @@ def muon_and_adamw(
 ) -> ScheduledOptimizer:
     """Return Muon for the hidden matrices of ``net``, AdamW for its biases and last layer.
 
-    Both follow cosine schedules to zero.
+    Both learning rates follow cosine schedules to zero.
 
     Args:
         net: the network, whose last linear layer is its output.
-        steps: optimiser steps.
-        lr, weight_decay: of AdamW; Muon's are constants.
+        steps: number of optimiser steps.
+        lr, weight_decay: values for AdamW; Muon's are constants of this module.
         clip_norm: see ``ScheduledOptimizer``.
     """
     *_, output = (m.weight for m in net.modules() if isinstance(m, nn.Linear))
@@ -148,7 +148,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     COEFFICIENTS = 3.4445, -4.7750, 2.0315
-    """Of the quintic polynomial in the Newton-Schulz iteration."""
+    """Coefficients of the quintic polynomial in the Newton-Schulz iteration."""
     ITERATIONS, MOMENTUM = 5, 0.95
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:

@@ -1,4 +1,4 @@
-"""Gates: minimum quality of a trained world model on held-out episodes before it is saved."""
+"""Gates: quality on held-out episodes that a world model must reach in order to be saved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_WINDOWS = 8192
 
 
 class GateError(JepaArmError, RuntimeError):
-    """A trained model that failed its gates; the message names them."""
+    """Error for a trained model that failed its gates; the message names the failed ones."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class RolloutWindows:
 
     Attributes:
         frames: (W, H + 1) rows of the episode file, from the start on, one model step apart.
-        z: (W, D) at the start. z_prev: (W, past*D), see ``WorldModel.predict``.
+        z: (W, D) latents at the start. z_prev: (W, past*D), see ``WorldModel.predict``.
         actions: (W, H, K*A).
-        targets: (W, H, D) recorded latents.
+        targets: (W, H, D) recorded latents, one after each action block.
     """
 
     frames: NDArray[np.int64]
@@ -60,7 +60,7 @@ def held_out_windows(
     seed: int,
     max_windows: int = MAX_WINDOWS,
 ) -> RolloutWindows:
-    """Return random windows of ``horizon`` model steps of the held-out episodes.
+    """Return random windows of ``horizon`` model steps from the held-out episodes.
 
     Raises:
         DataError: no held-out episode is long enough.
@@ -97,7 +97,7 @@ def prediction_report(model: AnyWorldModel, windows: RolloutWindows, seed: int) 
     """Return the open-loop errors, with persistence and shuffled actions for comparison.
 
     Returns:
-        ``mse``, ``persistence_mse``: lists over the model steps; ``shuffled_mse``: one step.
+        ``mse``, ``persistence_mse``: a value per model step; ``shuffled_mse``: first step only.
     """
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(windows.z)))
     shuffled = model.predict(windows.z, windows.z_prev, windows.actions[order, 0])
@@ -115,8 +115,8 @@ def gate_report(
     """Return how well ``model`` predicts the held-out episodes and which gates it fails.
 
     Args:
-        model: in eval mode. encoded: episodes with its latents.
-        seed: of the windows.
+        model: world model in eval mode. encoded: episodes with its latents.
+        seed: random seed of the windows.
         probes: report of ``fit_probes``, which becomes part of this one.
     """
     windows = held_out_windows(model, encoded, HORIZON, seed)
@@ -201,7 +201,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def format_probe_errors(errors: dict[str, Any]) -> str:
-    """Return the report of ``fit_probes``, a line for each subject."""
+    """Return the report of ``fit_probes`` as text, one line per subject."""
     return '\n'.join(
         f'{name:27s} median {values["median_cm"]:.2f} cm, p90 {values["p90_cm"]:.2f} cm, '
         f'linear R² {values["linear_r2"]:.3f}, {values["coverage_90"]:.1%} in the 90 % region'

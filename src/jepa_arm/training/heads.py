@@ -17,24 +17,25 @@ from .encoding import HeadTraining
 from .pose import train_pose
 
 NICENESS = 10
-"""Niceness of the processes that may finish late. Belief and decoder run first, because they end
-with work for a single core; on few cores, equal priorities would only contend for the cache."""
+"""Niceness of pose and actor-critic, which may finish late. Belief and decoder have priority,
+because they end with single-core work; on few cores, processes of equal priority would only
+contend for the cache."""
 
 
 def train_heads(inputs: HeadTraining, config: ModelFile, page: Path) -> None:
     """Train the heads that ``config`` contains: actor-critic, pose, belief and decoder.
 
     They are independent: each adds itself to the checkpoint, and if one fails the others are still
-    trained. Each starts at once, in up to three processes of one thread.
+    trained. All start at once; each head uses up to three single-threaded processes.
 
     Args:
-        inputs: of all heads.
-        config: of all heads.
+        inputs: checkpoint, encoded episodes and seed, shared by all heads.
+        config: configuration of each head; None for a head that is not trained.
         page: HTML file for decoded predictions, see ``train_decoder``.
 
     Raises:
         CheckpointError, DataError: a file cannot be used.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     jobs: list[tuple[Any, ...]] = [
         (0, train_belief, inputs, config.belief),
@@ -50,6 +51,6 @@ def train_heads(inputs: HeadTraining, config: ModelFile, page: Path) -> None:
 
 
 def _train(niceness: int, train: Callable[..., Any], *arguments: Any) -> None:
-    """Run ``train`` in a worker process of that niceness."""
+    """Run ``train`` in this worker process after raising its niceness."""
     os.nice(niceness)
     train(*arguments)

@@ -15,10 +15,10 @@ from jepa_arm.model.heads.actor_critic import goal_features
 from .encoding import EncodedEpisodes
 
 FIRST_FRAME_REPEATS = 4
-"""Extra samples of the first frame of an episode. Later the arm rests only where a goal has just
-been reached; without these samples, rest itself would predict success."""
+"""Number of extra samples of an episode's first frame. Later the arm rests only where a goal has
+just been reached; without these samples, rest itself would predict success."""
 NEAR_GOAL_STD = 0.04
-"""m on each axis: distance of random goals near the subject."""
+"""m, standard deviation on each axis of the offset of random goals near the subject."""
 Batch = dict[str, Tensor]
 
 
@@ -26,21 +26,21 @@ class GoalSampler(Protocol):
     """Source of training batches for actor and value."""
 
     def sample(self, count: int, max_steps: int, random_goals: float) -> Batch:
-        """Return ``count`` transitions with goals, by name.
+        """Return ``count`` transitions with goals, as tensors by name.
 
         Args:
-            count: of transitions.
-            max_steps: largest time to a goal in control steps.
+            count: number of transitions.
+            max_steps: longest time to a goal, in control steps.
             random_goals: share of goals that are not taken from the future of the episode.
         """
         ...
 
     def features(self, batch: Batch, later: bool = False) -> Tensor:
-        """Return the networks' inputs (B, N) now, or one model step later."""
+        """Return network inputs (B, N) at the transitions' start, or their end if ``later``."""
         ...
 
     def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
-        """Return which goals (B,) are reached now, within ``tolerance`` (m) for positions."""
+        """Return the mask (B,) of goals within ``tolerance`` (m) at the transitions' start."""
         ...
 
 
@@ -75,10 +75,10 @@ class Trajectories:
     def transitions(
         self, first_frame_repeats: int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the frames (T,) with a successor one model step later.
+        """Return the start frames (T,) of all transitions, each with a model step after it.
 
-        Also return the first and the last frame (T,) of each one's episode. The first frame of
-        each episode occurs ``first_frame_repeats`` times more.
+        Also return the first and the last frame (T,) of the episode of each of them. The first
+        frame of each episode occurs ``first_frame_repeats`` more times.
         """
         starts, lengths = self.starts, self.lengths
         usable = np.maximum(lengths - self.frame_skip, 0)
@@ -95,7 +95,7 @@ class Trajectories:
         """Return latents and action blocks of transitions from frames ``now`` (B,).
 
         Args:
-            now: frames. start: first frames of their episodes.
+            now: (B,) frames. start: (B,) first frames of their episodes.
 
         Returns:
             z, z_prev, z_next (B, D), one model step apart; action (B, K*A).
@@ -110,7 +110,7 @@ class Trajectories:
 
 
 class HindsightSampler:
-    """Transitions with positions of tip or object as goals; see ``GoalSampler``."""
+    """Sampler of transitions with tip or object positions as goals; see ``GoalSampler``."""
 
     def __init__(
         self,
@@ -122,12 +122,12 @@ class HindsightSampler:
         """Create the sampler.
 
         Args:
-            trajectories: to sample from.
+            trajectories: trajectories to sample from.
             positions: (2, N, 3) m, true tip target and object position. Goals are taken from
-                these: a value trained on estimates learns to change the estimate, for instance by
-                hiding the object behind the arm.
-            estimates: (2, N, 3) m, the same as read from the latents by the probes.
-            rng: of the samples.
+                these: with estimates as goals, the value would learn to change the estimate, for
+                instance by hiding the object behind the arm.
+            estimates: (2, N, 3) m, the same positions as read from the latents by the probes.
+            rng: source of randomness.
         """
         self._trajectories, self._rng = trajectories, rng
         self._positions, self._estimates = positions, estimates
@@ -136,13 +136,13 @@ class HindsightSampler:
     def sample(self, count: int, max_steps: int, random_goals: float) -> Batch:
         """Return ``count`` transitions with goals; see ``GoalSampler.sample``.
 
-        Goals to which the subject moved are preferred.
+        Goals more than 1 cm from the subject are preferred.
 
         Returns:
-            z, z_prev, z_next (B, D); action (B, K*A); goal, read, read_next (B, 3) m: goal
-            position and estimates of the subject's position; gap (B,) m from the subject to the
-            goal; subject (B,) 1 for the object, 0 for the tip; remaining (B,) control steps to a
-            goal of the future.
+            z, z_prev, z_next (B, D); action (B, K*A); goal (B, 3) m; read, read_next (B, 3) m:
+            estimated position of the subject now and one model step later; gap (B,) m from the
+            subject to the goal; subject (B,) 1 for the object, 0 for the tip; remaining (B,)
+            control steps until the episode reached the goal (meaningless for random goals).
         """
         rng, positions = self._rng, self._positions
         pick = rng.integers(0, len(self._now), 2 * count)
@@ -180,5 +180,5 @@ class HindsightSampler:
         return goal_features(batch[z], batch[read], batch['subject'], batch['goal'])
 
     def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
-        """Return which goals (B,) are reached; see ``GoalSampler.is_reached``."""
+        """Return the mask (B,) of reached goals; see ``GoalSampler.is_reached``."""
         return batch['gap'] < tolerance

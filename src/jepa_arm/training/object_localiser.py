@@ -1,9 +1,9 @@
-"""Object localiser: object positions in images, learned from few labels, as pseudo-labels.
+"""Object localiser: learns from few labels to locate the object in images, for pseudo-labels.
 
-A probe reads the object's position from a latent, where it may be encoded in many ways, and needs
-ten thousand labels. In images an object looks alike wherever it lies, so that a convolutional
-network with a spatial softmax (integral regression, arXiv:1711.08229) needs some hundreds. It then
-labels all other images for the training of the probe.
+A latent may encode the object's position in many ways, so that a probe needs ten thousand labels.
+In images an object looks alike wherever it lies, so that a convolutional network with a spatial
+softmax (integral regression, arXiv:1711.08229) needs only hundreds. It then labels all other
+images for the training of the probe.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ STRIDE = 2
 HEIGHT = 0.02
 """m above the table: approximate height of objects' centres."""
 MAX_DISTANCE = 2.0
-"""m from the base; pixels that show the table beyond are ignored."""
+"""m from the base; pixels that show the table farther away are ignored."""
 OFFSET_SCALE = 0.05
-"""m, unit of the offset that the network adds to the point that a pixel shows."""
+"""m, unit of the offset that the network adds to the table point that a pixel shows."""
 HEAT_MAP_STD = 2.0
 """Pixels, standard deviation of the target heat map."""
 LEARNING_RATE, WEIGHT_DECAY, BATCH = 4e-3, 1e-2, 32
@@ -39,11 +39,11 @@ MIN_SQUARED_M = 1e-6
 class ObjectLocaliser(nn.Module):
     """Convolutional network from an image to the object's position, by a spatial softmax.
 
-    The position is the mean over pixels, weighted by a heat map, of the point on the table that
-    the pixel shows and a predicted offset.
+    The position is a mean over the N cells of a heat map, weighted by the map. Each cell
+    contributes the table point that it shows plus a predicted offset.
 
     Attributes:
-        points: (N, 3) m in the base frame, of the N cells of the heat map.
+        points: (N, 3) m, base frame, table points that the cells show.
     """
 
     points: Tensor
@@ -96,11 +96,11 @@ def train_localiser(
 ) -> ObjectLocaliser:
     """Return a localiser trained on images (N, h, w, 3) of objects at ``positions`` (N, 3) m.
 
-    The loss is the mean distance, and a cross-entropy with a target heat map whose weight falls.
-    Hue, brightness and contrast of each image are augmented.
+    The loss is the mean distance plus a cross-entropy with a target heat map; the weight of the
+    latter falls during training. Hue, brightness and contrast of each image are augmented.
 
     Raises:
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng():

@@ -1,8 +1,8 @@
 """Training of the pose actor-critic: pushing an object to a position and a yaw.
 
-The yaw probe is trained on image patches by the likelihood of its error on the circle, the yaw
-change by its absolute error, actor and value as in ``actor_critic``, with poses that the same
-episode reached later.
+The yaw probe is trained on image patches by the likelihood of its error on the unit circle, the
+yaw change head by its absolute error, and actor and value as in ``actor_critic``, with poses that
+the same episode reached later as goals.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from .fit import adamw, adamw_one_cycle, fit, recent_mean
 from .hindsight import FIRST_FRAME_REPEATS, Batch, Trajectories
 
 ACTION_WIDTH = 3
-"""Directions in which actions must move the tip."""
+"""Number of directions in which actions must move the tip."""
 VIEW_MARGIN_PX = 2.0
-"""Pixels beyond the image in which the object's centre may lie."""
+"""Margin around the image, in pixels, in which the object's centre may still lie."""
 WEIGHT_DECAY = 1e-3
-"""Of the yaw probe."""
+"""Weight decay of the yaw probe."""
 PIXEL_STD = 0.3
-"""Pixels on each axis, error of the object's centre in training."""
+"""Pixels, standard deviation of the noise on the object's centre on each axis, in training."""
 YAW_STD = 0.03, 0.08
-"""rad, error of the object's yaw in training, in four of five samples and in the others."""
+"""rad, standard deviation of the noise on the object's yaw in training: in four of five samples,
+and in the others."""
 MIN_MOTION, MIN_TURN = 0.01, 0.09
-"""m and rad: goals are preferred to which the object moved or turned by more."""
+"""m and rad: goals for which the object moved or turned by more than this are preferred."""
 NEAR_GOAL_STD, NEAR_YAW_STD = (0.015, 0.05), 0.15
-"""m and rad, distance of random goals near the object."""
+"""m and rad, standard deviations of the offset of random goals near the object; of the two for
+positions, one is drawn per goal."""
 
 
 def train_pose(inputs: HeadTraining, config: PoseConfig) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def train_pose(inputs: HeadTraining, config: PoseConfig) -> dict[str, Any]:
 
     Raises:
         CheckpointError: actions do not move the tip in three directions.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     checkpoint = load_checkpoint(inputs.folder)
     if checkpoint.contract.action_width != ACTION_WIDTH:
@@ -160,9 +162,9 @@ def _train_networks(inputs: HeadTraining, config: PoseConfig) -> TrainedParts:
 
 
 class PoseHindsightSampler:
-    """Transitions with poses of the object as goals; see ``GoalSampler``.
+    """Sampler of transitions with object poses as goals; see ``GoalSampler``.
 
-    Half of the samples are mirrored at the x-z plane, as the workspace is symmetric.
+    Half of the samples are mirrored at the x-z plane, because the workspace is symmetric.
     """
 
     def __init__(
@@ -177,8 +179,8 @@ class PoseHindsightSampler:
         Args:
             checkpoint: with probes, which read tip and object from the latents.
             encoded: episodes with its latents.
-            yaw_tolerance: rad, within which the yaw of a goal is reached.
-            rng: of the samples.
+            yaw_tolerance: rad, yaw error up to which a goal counts as reached.
+            rng: source of randomness.
         """
         episodes, z = encoded.episodes, torch.from_numpy(encoded.z)
         self._rng, self._yaw_tolerance = rng, yaw_tolerance
@@ -193,10 +195,10 @@ class PoseHindsightSampler:
         """Return ``count`` transitions with goals; see ``GoalSampler.sample``.
 
         Returns:
-            now, later (B, FEATURES) of ``pose_features``; motion (B, MOTION_FEATURES) of
+            now, later (B, FEATURES) from ``pose_features``; motion (B, MOTION_FEATURES) from
             ``motion_features``; yaw_change (B,) rad in the model step; action (B, K*A) in the
-            frame of the object; remaining (B,) control steps to the goal; gap (B, 2) m and rad
-            from the object to the goal.
+            frame of the object; remaining (B,) control steps until the episode reached the goal
+            (meaningless for random goals); gap (B, 2) m and rad from the object to the goal.
         """
         rng = self._rng
         pick = rng.integers(0, len(self._now), 2 * count)
@@ -222,13 +224,13 @@ class PoseHindsightSampler:
         return batch['later' if later else 'now']
 
     def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
-        """Return which goals (B,) are reached; see ``GoalSampler.is_reached``."""
+        """Return the mask (B,) of reached goals; see ``GoalSampler.is_reached``."""
         return (batch['gap'] < torch.tensor([tolerance, self._yaw_tolerance])).all(dim=1)
 
     def _with_random_goals(
         self, now: NDArray, position: NDArray, yaw: NDArray, share: float
     ) -> tuple[NDArray, NDArray]:
-        """Return the goals with a ``share`` replaced by random poses, most near the object."""
+        """Return the goals with a ``share`` replaced by random poses, mostly near the object."""
         rng, count = self._rng, len(now)
         is_random, is_near = rng.random(count) < share, rng.random(count) < 0.6
         elsewhere = self._now[rng.integers(0, len(self._now), count)]
@@ -247,7 +249,7 @@ class PoseHindsightSampler:
         )
 
     def _features_of(self, now: NDArray, start: NDArray, goal: NDArray) -> Batch:
-        """Return the networks' inputs and targets, half of them mirrored; ``goal`` is (B, 4)."""
+        """Return the networks' inputs and targets for ``goal`` (B, 4), half of them mirrored."""
         rng, count, skip = self._rng, len(now), self._trajectories.frame_skip
         side = np.where(rng.random(count) < 0.5, -1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Training of position probes on frozen latents: fit, calibration and error by labels."""
+"""Training, calibration and evaluation of position probes on frozen latents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .object_localiser import train_localiser
 
 SUBJECTS = ('tip_target', 'object_position')
 CALIBRATION_SHARE = 0.2
-"""Share of few labels that calibrates the probe that the others trained."""
+"""If labels are few, share of them that calibrates the probe; the others train it."""
 BATCH, LEARNING_RATE = 1024, 2e-3
 POSITION_WEIGHT_DECAY, COVARIANCE_WEIGHT_DECAY = 1e-2, 1e-3
 MIN_SQUARED = 1e-6
@@ -45,7 +45,7 @@ def fit_probes(
     seed: int,
     rendered: LabelledLatents | None = None,
 ) -> tuple[Probes, dict[str, Any]]:
-    """Return calibrated probes and the report on their errors; see ``fit_subject``."""
+    """Return trained and calibrated probes, and a report on their errors; see ``fit_subject``."""
     fitted = (fit_subject(name, encoded, train, seed, rendered) for name in SUBJECTS)
     return assemble_probes(encoded.z.shape[1], fitted)
 
@@ -66,17 +66,17 @@ def fit_subject(
     seed: int,
     rendered: LabelledLatents | None,
 ) -> TrainedParts:
-    """Return the calibrated probe of ``name``, one of ``SUBJECTS``.
+    """Return the trained and calibrated probe of ``name``, one of ``SUBJECTS``, and its errors.
 
-    With few labels of the object these train and calibrate its probe, and all others are used
-    only to measure it. The tip's target is known in every frame.
+    If ``train.probe_labels`` limits the labels of the object, only those train and calibrate its
+    probe; all others only measure it. The tip's target is known in every frame.
 
     Args:
         name: an attribute of the episodes.
-        encoded: play.
+        encoded: play data with its latents.
         train: numbers of steps and labels.
-        seed: of weights, batches and labelled frames.
-        rendered: further training data for the object, not used with few labels.
+        seed: random seed of weights, batches and labelled frames.
+        rendered: further training data for the object, not used with limited labels.
     """
     z, truth = encoded.z, np.asarray(getattr(encoded.episodes, name))
     is_training, is_held_out = map(encoded.frames_of, (encoded.training, encoded.held_out))
@@ -85,7 +85,7 @@ def fit_subject(
     is_object = name == 'object_position'
     has_few_labels = train.probe_labels > 0 and is_object
     steps = train.probe_steps if is_object else train.tip_probe_steps or train.probe_steps
-    # a covariance is learned sooner than a mean
+    # a covariance needs fewer steps than a mean
     covariance_steps = steps * 3 // (80 if has_few_labels else 8)
     if has_few_labels:
         count = round(CALIBRATION_SHARE * train.probe_labels)
@@ -118,7 +118,7 @@ def _pseudo_labels(
     Args:
         episodes: play.
         labelled: frames whose true position may be used.
-        seed, steps: of the training of the localiser.
+        seed, steps: random seed and optimiser steps of the localiser's training.
     """
     truth = np.asarray(episodes.object_position)[labelled]
     images = np.array(episodes.pixels[labelled])
@@ -131,13 +131,13 @@ def _pseudo_labels(
 def fit_probe(latents: Floats, positions: Floats, seed: int, steps: int) -> PositionProbe:
     """Return a probe trained on frozen latents by the mean distance to the truth.
 
-    Distances are used instead of their squares so that few frames in which the object is hidden
-    do not dominate the loss.
+    Distances are used instead of their squares so that the few frames in which the object is
+    hidden do not dominate the loss.
 
     Args:
         latents: (N, D). positions: (N, 3) m, ground truth.
-        seed: of weights and batches.
-        steps: optimiser steps.
+        seed: random seed of weights and batches.
+        steps: number of optimiser steps.
     """
     rng = np.random.default_rng(seed)
     x, y = torch.from_numpy(np.asarray(latents)), torch.from_numpy(np.asarray(positions))
@@ -161,13 +161,13 @@ def fit_probe(latents: Floats, positions: Floats, seed: int, steps: int) -> Posi
 def fit_covariance(
     probe: PositionProbe, latents: Floats, positions: Floats, seed: int, steps: int
 ) -> None:
-    """Fit the covariance of ``probe`` by Gaussian likelihood; see ``calibrate_covariance``.
+    """Train the covariance of ``probe`` in place by Gaussian likelihood.
 
     Args:
-        probe: whose covariance is set in place.
+        probe: probe with a trained mean.
         latents: (N, D). positions: (N, 3) m, ground truth.
-        seed: of the batches.
-        steps: optimiser steps.
+        seed: random seed of the batches.
+        steps: number of optimiser steps.
     """
     rng = np.random.default_rng(seed)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def calibrate_covariance(probe: PositionProbe, latents: Floats, positions: Float
     This is split-conformal calibration: the frames must not have been used for training.
 
     Args:
-        probe: whose scale is set in place.
+        probe: probe whose ``error_scale`` is set in place.
         latents: (N, D). positions: (N, 3) m, ground truth.
     """
     squared = _squared_distance(probe, latents, positions)
@@ -203,13 +203,13 @@ def calibrate_covariance(probe: PositionProbe, latents: Floats, positions: Float
 
 @torch.inference_mode()
 def coverage(probe: PositionProbe, latents: Floats, positions: Floats) -> float:
-    """Return the share of ``positions`` (N, 3) m in the 90 % region of their latents (N, D)."""
+    """Return the share of ``positions`` (N, 3) m in the probe's 90 % regions for ``latents``."""
     squared = _squared_distance(probe, latents, positions)
     return float((squared <= COVERAGE_CHI_SQUARED).float().mean())
 
 
 def _squared_distance(probe: PositionProbe, latents: Floats, positions: Floats) -> Tensor:
-    """Return squared Mahalanobis distances (N,)."""
+    """Return squared Mahalanobis distances (N,) of ``positions`` from the probe's estimates."""
     z = torch.from_numpy(latents)
     return probe.whiten(z, torch.from_numpy(positions) - probe(z)).square().sum(-1)
 
@@ -218,7 +218,7 @@ def _squared_distance(probe: PositionProbe, latents: Floats, positions: Floats) 
 def position_error_cm(
     probe: PositionProbe, latents: Floats, positions: Floats
 ) -> dict[str, float]:
-    """Return median and 90th percentile (cm) of the distance of ``probe`` from ``positions``."""
+    """Return median and 90th percentile (cm) of the distance of estimates from ``positions``."""
     distance = np.linalg.norm(probe(torch.from_numpy(latents)).numpy() - positions, axis=1)
     return {
         'median_cm': float(np.median(distance) * 100),
@@ -234,20 +234,20 @@ def draw_frames(frames: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
 def train_probes(
     folder: Path, data: Path, train: TrainConfig, seed: int, rendered_scenes: Path | None = None
 ) -> dict[str, Any]:
-    """Train the probes of the checkpoint in ``folder`` anew.
+    """Retrain the probes of the checkpoint in ``folder``.
 
     Args:
         folder: checkpoint; its ``probes.safetensors`` is replaced.
-        data: the episode file it was trained on.
+        data: the episode file that the world model was trained on.
         train: numbers of steps and labels of the probes; all else is ignored.
-        seed: of weights, batches and labelled frames.
-        rendered_scenes: rendered for that file, further training data for the object.
+        seed: random seed of weights, batches and labelled frames.
+        rendered_scenes: scenes rendered for ``data``, as further training data for the object.
 
     Returns:
         The entry ``gates.probes`` of ``config.json``: the errors of each subject.
 
     Raises:
-        CheckpointError, DataError: a file cannot be used, or they do not belong together.
+        CheckpointError, DataError: a file cannot be used, or the files do not belong together.
     """
     checkpoint, rendered = load_checkpoint(folder), None
     if rendered_scenes is not None:

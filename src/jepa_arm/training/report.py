@@ -27,15 +27,15 @@ from .encoding import EncodedEpisodes
 from .gates import HORIZON, format_report, held_out_windows
 
 STRIPS = 6
-"""Film strips of the windows with the largest errors, and as many of typical ones."""
+"""Number of film strips of windows with the largest errors, and of typical windows."""
 MAX_POINTS = 3000
 """Largest number of points in a scatter plot."""
 SMOOTHING_STEPS = 50
-"""Training steps averaged into a point of a curve; the last point may be of fewer."""
+"""Training steps averaged into each point of a curve; the last point may average fewer."""
 PANEL_HEIGHT = 256
 """Height of an enlarged image, pixels; the width follows from the camera."""
 MAX_PIXEL = 10_000
-"""Largest coordinate that is drawn: behind the camera it would be without bounds."""
+"""Largest pixel coordinate that is drawn; for points near the camera plane it has no bound."""
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 COLOURS = {'tip': (250, 170, 40), 'object': (60, 120, 255)}
@@ -80,10 +80,10 @@ def rank_windows(
     """Return the windows with the largest errors, one per episode, and typical ones.
 
     Args:
-        error: (W,) at the end of each window.
+        error: (W,) error at the end of each window.
         frames: (W, H + 1) rows of the episode file.
         episodes: the episode file.
-        count: windows of each kind, at most.
+        count: largest number of windows of each kind.
     """
     ranking = np.argsort(-error, kind='stable')
     of_window = episodes.episode_of_frames()[frames[ranking, 0]]
@@ -99,13 +99,13 @@ def training_report(
     encoded: EncodedEpisodes,
     strips: str,
 ) -> str:
-    """Return the HTML page, which needs no other files.
+    """Return the report as an HTML page that needs no other files.
 
     Args:
-        title: of the page.
+        title: title of the page.
         metrics: file with a JSON object per training step.
-        gates: report of ``gate_report``, of a model that passed or failed.
-        probes: of the model.
+        gates: report of ``gate_report``, whether the model passed or failed.
+        probes: probes of the model.
         encoded: episodes with the model's latents.
         strips: see ``film_strips``.
     """
@@ -127,7 +127,7 @@ def training_report(
 
 
 def html_page(title: str, sections: Sequence[tuple[str, str, str]], width_rem: int = 72) -> str:
-    """Return an HTML page of ``sections``: heading, paragraph and content, which are HTML."""
+    """Return an HTML page of ``sections``, each a heading, a paragraph and content in HTML."""
     body = '\n'.join(f'<h2>{h}</h2>\n<p>{text}</p>\n{content}' for h, text, content in sections)
     return PAGE.format(title=html.escape(title), width=width_rem, body=body)
 
@@ -188,7 +188,7 @@ def _probes(probes: Probes, encoded: EncodedEpisodes, rows: NDArray[np.int64]) -
 
 @torch.inference_mode()
 def film_strips(model: AnyWorldModel, probes: Probes, encoded: EncodedEpisodes, seed: int) -> str:
-    """Return rows of images of held-out windows, with predicted positions, as HTML figures."""
+    """Return film strips of held-out windows, with predicted positions, as HTML figures."""
     windows, episodes = held_out_windows(model, encoded, HORIZON, seed), encoded.episodes
     predicted, camera = windows.rollout(model), episodes.contract.camera
     error = (predicted[:, -1] - windows.targets[:, -1]).square().mean(1)
@@ -258,7 +258,7 @@ class Panel:
         cv2.putText(self.image, text, (6, 18), font, 0.5, WHITE, 1, cv2.LINE_AA)
 
     def _pixels(self, points: FloatArray) -> NDArray[np.int32]:
-        """Return the pixels (N, 2) of ``points`` (N, 3) or (3,) m; far outside: at the limit."""
+        """Return pixels (N, 2) of ``points`` (N, 3) or (3,) m, clipped to +/- ``MAX_PIXEL``."""
         pixels = project(self._camera, np.atleast_2d(points))
         pixels = pixels * (self.image.shape[1] / self._camera.width)
         pixels = np.nan_to_num(np.round(pixels), nan=MAX_PIXEL)

@@ -1,4 +1,4 @@
-"""State of a world-model training: model, optimiser and data, saved and resumed exactly."""
+"""Training run of a world model: model, optimiser and data, saved and resumed exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from .encoding import check_has_motion
 from .fit import ScheduledOptimizer, TrainingError
 
 MIN_STD = 0.02
-"""rad or m; a joint that hardly moves must not fill the latent with magnified noise."""
+"""rad or m, lower bound on the standard deviation that scales proprioception: a joint that hardly
+moves must not fill the latent with amplified noise."""
 STATE_FILE = 'training_state.safetensors'
 METRICS_FILE = 'metrics.jsonl'
 
@@ -36,10 +37,10 @@ class TrainingRun:
     Attributes:
         episodes, out, config, seed: see ``train_world_model``.
         training, held_out: indices of the episodes of the split.
-        windows, validation: samplers of the two.
+        windows, validation: samplers of windows from training and from held-out episodes.
         model: the world model. adamw: its optimiser.
-        step: number of the next optimiser step.
-        identity: values that must be equal in a training state that is resumed.
+        step: index of the next optimiser step.
+        identity: values that a training state must have in common with this run to be resumed.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class TrainingRun:
         """Return the optimiser with its schedule.
 
         Args:
-            steps: to make.
-            position: returns the number of the next step, on which the learning rate depends.
+            steps: indices of the optimiser steps to make.
+            position: returns the index of the next step, on which the learning rate depends.
         """
         train = self.config.train
         schedule = LambdaLR(self.adamw, lambda _: learning_rate(position(), train))
@@ -133,7 +134,7 @@ def learning_rate(step: float, train: TrainConfig) -> float:
 
 
 def fit_normaliser(episodes: EpisodeFile, indices: NDArray[np.int64], seed: int) -> Normaliser:
-    """Return the statistics of the episodes ``indices``; of colours in up to 2000 frames."""
+    """Return the statistics of the episodes ``indices``; colours use at most 2000 frames."""
     frames = np.flatnonzero(np.isin(episodes.episode_of_frames(), indices))
     proprio = episodes.proprioception()[frames]
     chosen = np.random.default_rng(seed).choice(frames, min(2000, len(frames)), replace=False)

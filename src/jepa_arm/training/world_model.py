@@ -53,12 +53,12 @@ class RunOptions:
     """Options of a training run besides its configuration.
 
     Attributes:
-        seed: of weights, windows, projections and split.
-        resume: whether to continue from the training state in the output folder. The losses are
-            those of an uninterrupted run (same machine, same number of threads).
+        seed: random seed of weights, windows, projections and split.
+        resume: whether to continue from the training state in the output folder. The losses equal
+            those of an uninterrupted run on the same machine with the same number of threads.
         tensorboard: whether to write event files for TensorBoard.
-        rendered_scenes: rendered for the episode file, further training data for the probe of the
-            object.
+        rendered_scenes: scenes rendered for the episode file, as further training data for the
+            probe of the object.
     """
 
     seed: int
@@ -76,16 +76,16 @@ def train_world_model(
         data: episode file.
         out: folder for ``metrics.jsonl``, the training state, ``gates.json``, ``report.html``
             and, if the gates pass, ``checkpoint/``.
-        config: of model and training.
-        options: of the run.
+        config: configuration of model and training.
+        options: options of the run.
 
     Returns:
         The checkpoint folder, and the episodes encoded by the model.
 
     Raises:
         DataError: the data cannot be used.
-        TrainingError: a loss that is not finite, the training state of another run, or TensorBoard
-            is not installed.
+        TrainingError: a loss is not finite, the training state belongs to another run, or
+            TensorBoard is missing.
         GateError: the trained model is not good enough; no checkpoint is saved.
     """
     prepare_cpu()
@@ -106,9 +106,9 @@ class WorldModelLosses:
 
     Attributes:
         rollout: open-loop mean squared error over the steps of the window.
-        teacher_forced: mean squared error of one step.
+        teacher_forced: mean squared error of one-step predictions.
         sigreg: SIGReg statistic, unweighted.
-        inverse: mean squared error of inverse dynamics, None without weight.
+        inverse: mean squared error of inverse dynamics; None if its weight is 0.
     """
 
     rollout: Tensor
@@ -135,7 +135,7 @@ def world_model_losses(
 ) -> WorldModelLosses:
     """Return the loss terms of a batch, whose frames are all encoded at once.
 
-    ``seed`` is that of SIGReg's random projections.
+    ``seed`` determines SIGReg's random projections.
     """
     size, length = windows.proprio.shape[:2]
     with mixed_precision():
@@ -157,14 +157,14 @@ def world_model_losses(
 
 
 def step_losses(run: TrainingRun, step: int, batch: Windows) -> WorldModelLosses:
-    """Return the loss terms of ``batch``, with the random numbers of ``step``."""
+    """Return the loss terms of ``batch``, with random numbers determined by seed and ``step``."""
     seed = run.seed * 1_000_003 + step
     torch.manual_seed(seed)  # so that dropout is the same in a resumed run
     return world_model_losses(run.model, batch, run.config.train, seed)
 
 
 class _WorldModelTrainer:
-    """Loss of the world model, and what follows each step: metrics, validation, training state."""
+    """Callbacks for ``fit``: the loss; after each step, metrics, validation and saving."""
 
     def __init__(self, run: TrainingRun, batches: Iterator[Windows], log: MetricsLog) -> None:
         self._run, self._batches, self._log = run, batches, log
@@ -178,7 +178,7 @@ class _WorldModelTrainer:
         return self._losses.total(self._run.config.train)
 
     def after_step(self, step: int, loss: float, grad_norm: float) -> None:
-        """Log the step; validate and save the training state from time to time."""
+        """Log the step; validate, and save the training state, at the configured intervals."""
         run, train = self._run, self._run.config.train
         assert self._losses is not None
         row = {
@@ -218,7 +218,7 @@ def _prefetch(run: TrainingRun, steps: range, executor: ThreadPoolExecutor) -> I
 
 @torch.no_grad()
 def _validate(run: TrainingRun) -> dict[str, float]:
-    """Return the losses of fixed held-out windows, with running batch statistics."""
+    """Return the losses of fixed held-out windows, with running statistics of batch norm."""
     run.model.eval()
     batch = run.validation.batch(0, VALIDATION_WINDOWS)
     losses = world_model_losses(run.model, batch, run.config.train, run.seed)
@@ -232,8 +232,8 @@ def recompute_batch_statistics(
 ) -> None:
     """Replace the running statistics of batch normalisation by averages for the final weights.
 
-    The averages are over the batches of ``size`` windows of steps ``first`` and following. The
-    model is left in eval mode.
+    The averages are over ``batches`` batches of ``size`` windows, from that of step ``first`` on.
+    The model is left in eval mode.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -253,7 +253,7 @@ def recompute_batch_statistics(
 
 @contextmanager
 def _metrics_log(run: TrainingRun, tensorboard: bool) -> Iterator[MetricsLog]:
-    """Yield the log: a JSON object per line of a file, which TensorBoard's files may repeat."""
+    """Yield a function that logs to a file of JSON lines and, if wanted, also to TensorBoard."""
     with ExitStack() as stack:
         writer = None
         if tensorboard:
@@ -280,20 +280,20 @@ def _metrics_log(run: TrainingRun, tensorboard: bool) -> Iterator[MetricsLog]:
 def train_predictor(
     model: WorldModel, encoded: EncodedEpisodes, config: PredictorConfig, seed: int
 ) -> None:
-    """Train the predictor of ``model`` further, alone, with the losses of the joint training.
+    """Train only the predictor of ``model`` further, with the prediction losses of joint training.
 
     Joint training spends most of its time in the encoder, while the predictor learns slowest. On
     frozen latents each frame is encoded only once.
 
     Args:
-        model: whose predictor is trained in place.
+        model: world model whose predictor is trained in place.
         encoded: episodes with its latents; the training split is used.
-        config: of the training.
-        seed: of the windows.
+        config: configuration of this training.
+        seed: random seed of the windows.
 
     Raises:
         DataError: no episode is as long as a window.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     rng = np.random.default_rng((seed, 1))
     windows = WindowSampler(encoded.episodes, encoded.training, config.window, seed)
@@ -311,7 +311,7 @@ def train_predictor(
 def _train_on_latents(
     run: TrainingRun, encoded: EncodedEpisodes, rendered: LabelledLatents | None
 ) -> tuple[Probes, dict[str, Any]]:
-    """Return the probes and their report; train the predictor beside them if configured."""
+    """Train probes and, in parallel if configured, the predictor; return probes and report."""
     model, config = run.model, run.config
     if config.predictor is None:
         return fit_probes(encoded, config.train, run.seed, rendered)
@@ -330,7 +330,7 @@ def _train_on_latents(
 
 
 def _finish(run: TrainingRun, scenes: EpisodeFile | None) -> tuple[Path, EncodedEpisodes]:
-    """Train on latents, write gates and report, and save the checkpoint if the gates pass."""
+    """Train on latents, write gate results and report, and save a checkpoint if gates pass."""
     episodes, model = run.episodes, run.model
     round_weights(model)
     encoded = encode_episodes(model, episodes, (run.training, run.held_out))

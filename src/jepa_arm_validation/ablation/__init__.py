@@ -1,1 +1,1 @@
-"""Ablation: variants of the world model, trained and measured alike."""
+"""Ablation: variants of the world model, trained and measured under equal conditions."""

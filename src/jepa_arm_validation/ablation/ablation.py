@@ -1,7 +1,7 @@
 """Ablation: trains and measures variants of the world model under equal conditions.
 
-All variants get the same data, processor time and planner. Each run, one variant with one seed,
-ends in one JSON file; finished runs are skipped.
+All variants get the same data, processor time and planner. A run trains one variant with one seed
+and writes one JSON file; finished runs are skipped.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from jepa_arm_validation.timed_training import train_for
 log = logging.getLogger(__name__)
 
 POSITION_HORIZON_S = 1.2
-"""Prediction horizon of the errors of positions read from predicted latents."""
+"""Prediction horizon at which the errors of positions read from predicted latents are measured."""
 NO_DEADLINE_MS = 1e6
-"""Deadline of plans, long enough that all iterations are made on a busy machine."""
+"""Deadline of plans, so long that all iterations are made even on a busy machine."""
 
 COLUMNS: tuple[tuple[str, str, float, int], ...] = (
     *((f'{n} steps, %', f'error_share {n}', 100.0, 1) for n in (1, 3, 5)),
@@ -65,7 +65,7 @@ class AblationVariant:
 
     Attributes:
         name: identifier, used in file names.
-        changes: each ``part.key=value`` with the value in YAML; the part is ``model`` or
+        changes: each is ``part.key=value`` with the value in YAML; the part is ``model`` or
             ``train``, see ``ModelFile``.
     """
 
@@ -83,9 +83,9 @@ class AblationConfig:
 
     Attributes:
         base: model that the variants change, ``config/model/BASE.yaml``.
-        minutes: processor time of training.
-        seeds: of weights, windows, split and heads; each variant runs once per seed.
-        probe_steps, heads_steps: optimiser steps of each probe, and of actor and value each.
+        minutes: processor time to train each variant.
+        seeds: seeds of weights, windows, split and heads; each variant runs once per seed.
+        probe_steps, heads_steps: optimiser steps for each probe, and for each of actor and value.
         reach, push: number of development scenes of each task.
         scene_seed: seed of the first development scene.
         variants: at least the base without changes.
@@ -119,7 +119,7 @@ class AblationInputs:
 
     Attributes:
         data: HDF5 file of play episodes.
-        config: the variants, and how long each is trained and measured.
+        config: the variants, and the amount of training and measuring per run.
         setup: robot, simulator and guard. planner: configuration of the planner.
     """
 
@@ -130,14 +130,15 @@ class AblationInputs:
 
 
 def run_ablation(inputs: AblationInputs, out: Path, only: list[str]) -> list[Path]:
-    """Run what is missing of ``<out>/<variant>-<seed>.json``; return the paths of all results.
+    """Run every variant and seed that lacks its ``<out>/<variant>-<seed>.json``; return all paths.
 
-    All variants of one seed run before the next seed. An interrupted run starts again.
+    All variants of one seed run before the next seed. An interrupted run restarts from its
+    beginning.
 
     Args:
-        inputs: shared by all runs.
+        inputs: inputs shared by all runs.
         out: folder of the results.
-        only: names of variants; empty for all.
+        only: names of the variants to run; empty for all.
 
     Raises:
         ConfigError: a variant or change is unknown, or a result was made with other settings.
@@ -193,13 +194,13 @@ def resolve(variant: AblationVariant, config: AblationConfig) -> ModelFile:
 
 
 def run_variant(inputs: AblationInputs, file: ModelFile, seed: int, work: Path) -> dict[str, Any]:
-    """Train and measure one run; the names of values end in their unit.
+    """Train and measure one variant with one seed; the names of the values end in their unit.
 
     If a loss, latent or plan is not finite, ``failed`` says which, and later values are missing.
 
     Args:
-        inputs: shared by all runs.
-        file: of the variant. seed: of the run.
+        inputs: inputs shared by all runs.
+        file: configuration of the variant. seed: seed of the run.
         work: empty folder for training state and checkpoint.
     """
     config, episodes = inputs.config, EpisodeFile(inputs.data)
@@ -237,11 +238,12 @@ def run_variant(inputs: AblationInputs, file: ModelFile, seed: int, work: Path) 
 
 
 def gate_figures(gates: dict[str, Any], latent_dim: int) -> dict[str, Any]:
-    """Return the figures of a report of the gates.
+    """Return the figures of a gate report.
 
     Returns:
-        ``error_share``: open-loop error as a share of persistence, by model steps ahead;
-        ``rank_share``: effective rank as a share of ``latent_dim``; probe errors; failed gates.
+        ``error_share``: open-loop error as a share of the error of persistence, by model steps
+        ahead; ``rank_share``: effective rank as a share of ``latent_dim``; probe errors; failed
+        gates.
     """
     shares = np.divide(gates['mse'], gates['persistence_mse'])
     figures: dict[str, Any] = {
@@ -258,9 +260,9 @@ def gate_figures(gates: dict[str, Any], latent_dim: int) -> dict[str, Any]:
 def predicted_position_errors(
     model: AnyWorldModel, encoded: EncodedEpisodes, probes: Probes, seed: int
 ) -> dict[str, float]:
-    """Return the error (cm) of positions read from latents predicted ``POSITION_HORIZON_S`` ahead.
+    """Measure errors (cm) of positions read from latents predicted ``POSITION_HORIZON_S`` ahead.
 
-    Positions compare models whatever the scale and content of their latents.
+    Unlike latent errors, position errors do not depend on the scale and content of the latents.
     """
     steps = round(POSITION_HORIZON_S / model.contract.time.model_dt)
     windows = held_out_windows(model, encoded, steps, seed)
@@ -275,11 +277,11 @@ def predicted_position_errors(
 
 
 def run_episodes(inputs: AblationInputs, folder: Path, task: str, count: int) -> dict[str, Any]:
-    """Return the success on ``count`` development scenes of ``task``, and the time of decisions.
+    """Measure success in ``count`` development scenes of ``task`` and processor time per decision.
 
     Args:
-        inputs: shared by all runs.
-        folder: of the checkpoint. task: 'reach' or 'push'. count: of scenes.
+        inputs: inputs shared by all runs.
+        folder: folder of the checkpoint. task: 'reach' or 'push'. count: number of scenes.
     """
     planner = replace(inputs.planner, deadline_ms=NO_DEADLINE_MS, threads=1)
     first = inputs.config.scene_seed
@@ -324,7 +326,7 @@ def _name(result: dict[str, Any]) -> tuple[str, int]:
 
 
 def _format_cell(runs: list[dict[str, Any]], key: str, factor: float, decimals: int) -> str:
-    """Return mean and half range; a dash if no run has the value, because it failed before."""
+    """Return mean and half range; a dash if all runs failed before the value was measured."""
     part, _, step = key.partition(' ')
     found = [run.get(part, {}).get(step) if step else run.get(part) for run in runs]
     values = [value * factor for value in found if value is not None]

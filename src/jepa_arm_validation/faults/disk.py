@@ -1,7 +1,7 @@
-"""Faults of the disk: full while data is collected, a model is trained, the graph is recorded.
+"""Disk faults: a full disk during data collection, training, and recording of the graph.
 
-The limit of file sizes (RLIMIT_FSIZE) stands for the full disk, because it needs no rights:
-writing fails with EFBIG instead of ENOSPC, in the same places.
+A file size limit (RLIMIT_FSIZE) stands in for the full disk, because it needs no privileges:
+writes fail with EFBIG instead of ENOSPC, in the same places.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .testbed import FaultTestbed
 
 FULL_BYTES = 1_000_000
 FULL_RECORDING_BYTES = 80_000
-"""Size of two to three seconds of a recording."""
+"""Size of a recording of two to three seconds."""
 TIMEOUT_S = 120.0
 COMMAND = sys.executable, '-m', 'jepa_arm'
 COLLECT = 'data', 'collect', '--episodes', '4', '--workers', '1', '--out'
 
 
 def full_while_collecting(testbed: FaultTestbed) -> FaultResult:
-    """Fill the disk when the file of episodes is created; the graph is not used."""
+    """Collect episodes on a full disk; the running graph is not used."""
     result = FaultResult(after='works again')
     with tempfile.TemporaryDirectory(prefix='jepa_arm_') as folder:
         earlier, data = Path(folder) / 'earlier.h5', Path(folder) / 'data.h5'
@@ -39,7 +39,7 @@ def full_while_collecting(testbed: FaultTestbed) -> FaultResult:
 
 
 def full_while_training(testbed: FaultTestbed) -> FaultResult:
-    """Fill the disk when the state of a training is saved; the graph is not used."""
+    """Save the training state on a full disk; the running graph is not used."""
     result = FaultResult(after='state kept')
     with tempfile.TemporaryDirectory(prefix='jepa_arm_') as folder:
         data, out = Path(folder) / 'data.h5', Path(folder) / 'model'
@@ -54,7 +54,7 @@ def full_while_training(testbed: FaultTestbed) -> FaultResult:
 
 
 def full_while_recording(testbed: FaultTestbed) -> FaultResult:
-    """Record the running graph twice, the second time with a full disk."""
+    """Record the running graph twice, the second time on a full disk."""
     result = FaultResult(after='recovered')
     with tempfile.TemporaryDirectory(prefix='jepa_arm_') as folder:
         names = 'earlier', 'full', 'recovered'
@@ -70,7 +70,7 @@ def full_while_recording(testbed: FaultTestbed) -> FaultResult:
 
 
 def _expect_success(result: FaultResult, *arguments: str | Path) -> None:
-    """Run ``jepa-arm``, and expect the file that the last argument names."""
+    """Run ``jepa-arm``; expect success and the file that the last argument names."""
     code, error = _run(arguments)
     is_made = code == 0 and Path(arguments[-1]).exists()
     result.expect(is_made, f'jepa-arm {arguments[0]} {arguments[1]} ended with {code}: {error}')
@@ -81,7 +81,7 @@ def _expect_failure(
 ) -> None:
     """Run ``jepa-arm`` with a full disk; expect exit code 1 and one clear line with ``reason``.
 
-    The file ``intact``, made before, must not change.
+    The earlier file ``intact`` must not change.
     """
     before = intact.read_bytes() if intact.exists() else b''
     code, error = _run(arguments, max_bytes)
@@ -93,7 +93,7 @@ def _expect_failure(
 
 
 def _run(arguments: Sequence[str | Path], max_bytes: int | None = None) -> tuple[int, str]:
-    """Run ``jepa-arm`` with files of at most ``max_bytes``; return exit code and error output."""
+    """Run ``jepa-arm`` with files limited to ``max_bytes``; return exit code and error output."""
 
     def limit_files() -> None:
         if max_bytes is not None:
@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str | Path], max_bytes: int | None = None) -> tuple
 
 
 def _run_until_exists(arguments: list[str | Path], path: Path) -> None:
-    """Run ``jepa-arm`` until ``path`` exists, and interrupt it."""
+    """Run ``jepa-arm`` until ``path`` exists, then interrupt it."""
     quiet = subprocess.DEVNULL
     process = subprocess.Popen([*COMMAND, *arguments], stdout=quiet, stderr=quiet)
     deadline = monotonic() + TIMEOUT_S

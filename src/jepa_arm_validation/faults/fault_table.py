@@ -1,4 +1,4 @@
-"""The fault table: every fault that is tried, and what must happen."""
+"""Fault table: every fault that is tried, and the expected reaction."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .scenarios import Scenario, StopScenario
 from .testbed import FaultTestbed
 
 COMMAND_S = 0.15
-"""Longest time (s) to the begin of the stop for faults of proposals."""
+"""Longest time (s) from the onset of a fault to the start of the stop, by default."""
 JOINTS_S = 0.1
-"""Longest time (s) without joint states to the begin of the stop."""
+"""Longest time (s) without joint states before the stop starts."""
 BLACKOUT_S = 0.5
-"""Longest time (s) without usable images to the begin of the stop."""
+"""Longest time (s) without usable images before the stop starts."""
 STOP_S = 0.2
 """Longest duration (s) of a jerk-limited stop."""
 SILENCE_S = 0.3
-"""Longest time (s) to rest when planner or guard fall silent."""
+"""Longest time (s) to rest when the planner or the guard falls silent."""
 BLOCKED_S = 0.5
 """Longest time (s) until a blocked arm is detected."""
 LATCHED_S = 8.0
 """Longest time (s) until the guard gives up an arm that stays blocked."""
 SHORT_S = 0.7
-"""Duration (s) of faults that a goal survives."""
+"""Duration (s) of faults short enough that the goal is kept."""
 LONG_S = 2.5
 """Duration (s) of a fault that ends the goal and appears in the diagnostics."""
 DISK_NOTE = 'a limit of file sizes (EFBIG) stands for the full disk, because it needs no rights'
@@ -52,9 +52,9 @@ class FaultCase:
     """A row of the fault table.
 
     Attributes:
-        number: of the group of faults. name: identifier.
-        fault: in words. scenario: tries it and says what must happen.
-        note: for readers of the table.
+        number: number of the group of faults. name: identifier.
+        fault: description of the fault. scenario: procedure and expected reaction.
+        note: remark for readers of the table.
     """
 
     number: int
@@ -70,7 +70,10 @@ def stop(
     within: float = COMMAND_S,
     **options: Any,
 ) -> StopScenario:
-    """Return the scenario of a fault with a stop ``within`` s, and rest ``STOP_S`` later."""
+    """Return the scenario of a fault after which a stop must start ``within`` s.
+
+    Rest must follow within another ``STOP_S``.
+    """
     return StopScenario(inject, reasons, within, within + STOP_S, **options)
 
 
@@ -82,40 +85,40 @@ def silence(inject: Callable[[FaultTestbed], float], reason: str, **options: Any
 def virtual(
     fault: str, duration: float = SHORT_S, value: float = 0.0
 ) -> Callable[[FaultTestbed], float]:
-    """Return an injection of a fault of the virtual arm; ``duration`` in s, 0 for no end."""
+    """Return a function that injects a fault of the virtual arm for ``duration`` s (0: no end)."""
     return lambda testbed: testbed.inject(fault, duration, value)
 
 
 def end(fault: str, after: float = 0.0) -> Callable[[FaultTestbed], None]:
-    """Return the end of a fault of the virtual arm ``after`` s."""
+    """Return a function that waits ``after`` s and ends a fault of the virtual arm."""
     return lambda testbed: testbed.end_fault(fault, after)
 
 
 def send_signal(name: str, number: int) -> Callable[[FaultTestbed], float]:
-    """Return an injection that sends a signal to the process of a node."""
+    """Return a function that sends a signal to the process of a node."""
     return lambda testbed: testbed.signal(name, number)
 
 
 def camera(fault: str, reason: str, value: float = 0.0) -> StopScenario:
-    """Return the scenario of a camera fault that a goal survives."""
+    """Return the scenario of a camera fault after which the goal is continued."""
     return stop(virtual(fault, value=value), f'planner: {reason}', within=BLACKOUT_S)
 
 
 def joints(fault: str, reason: str) -> StopScenario:
-    """Return the scenario of invalid joint states that a goal survives."""
+    """Return the scenario of invalid joint states after which the goal is continued."""
     reasons = 'guard: joints_invalid', f'planner: {reason}'
     return stop(virtual(fault), *reasons, trusts_joints=False)
 
 
 def clock(fault: str, direction: str) -> StopScenario:
-    """Return the scenario of a jump of the clock that a goal survives."""
+    """Return the scenario of a jump of the clock after which the goal is continued."""
     return stop(virtual(fault), f'guard: clock: ROS time jumped {direction}')
 
 
 def plan(
     make: proposals.MakeProposals, reason: str, after: str = 'resumes', **options: Any
 ) -> StopScenario:
-    """Return the scenario of an invalid proposal among those that move the arm."""
+    """Return the scenario of an invalid proposal sent among valid ones that move the arm."""
     inject = partial(proposals.send, make)
     return stop(inject, f'guard: {reason}', after=after, moved_by_goal=False, **options)
 

@@ -22,9 +22,9 @@ REST_MEASURED = 0.05
 REST_SAMPLES = 5
 """Consecutive samples at rest that count as a hold."""
 INTERRUPTED_S = 0.1
-"""Gap between commands after which the controller holds the robot by itself."""
+"""Gap (s) between commands after which the controller holds the robot by itself."""
 ROUNDING = 1.001
-"""Share of a limit that rounding may reach."""
+"""Share of a limit up to which an excess counts as a rounding error."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RecordedMotion:
     """Samples of a motion.
 
     Attributes:
-        times, position, velocity: (N,), (N, J) rad, (N, J) rad/s.
+        times, position, velocity: (N,) s, (N, J) rad, (N, J) rad/s.
     """
 
     times: FloatArray
@@ -45,9 +45,9 @@ class StopRecording:
     """Commands, joints and guard states around one fault.
 
     Attributes:
-        commands: N of them.
-        joints: M of them; they may hold NaN.
-        guard_times, guard_state: (K,), (K,) values of ``GuardState``.
+        commands: the N recorded commands.
+        joints: the M recorded joint states, which may hold NaN.
+        guard_times, guard_state: (K,) s, (K,) values of ``GuardState``.
     """
 
     commands: RecordedMotion
@@ -61,10 +61,10 @@ class MotionPeaks:
     """Largest values over all joints, and their largest shares of the limits (1 is the limit).
 
     Attributes:
-        velocity, acceleration, jerk: of the commands; rad/s, rad/s^2, rad/s^3.
-        measured_velocity: of the measured joints, rad/s.
-        jump: from the last command before an interruption of the stream to the next one, rad.
-        shares: by name of the above, without ``jump``.
+        velocity, acceleration, jerk: peaks of the commands; rad/s, rad/s^2, rad/s^3.
+        measured_velocity: peak of the measured joints, rad/s.
+        jump: largest change of the command across an interruption of the stream, rad.
+        shares: shares of the limits by the names above, without ``jump``.
     """
 
     velocity: float = 0.0
@@ -75,10 +75,10 @@ class MotionPeaks:
     shares: dict[str, float] = field(default_factory=dict)
 
     def exceeded_limits(self, includes_measured: bool = False) -> list[str]:
-        """Return the limits that were exceeded, in words.
+        """Return a description of each limit that was exceeded.
 
         Args:
-            includes_measured: judge the measured joints, too. A contact may accelerate them,
+            includes_measured: also judge the measured joints. A contact may accelerate them,
                 which no command can prevent.
         """
         return [
@@ -103,11 +103,11 @@ def time_to_stop(recording: StopRecording, onset: float) -> float:
 
 
 def time_to_rest(recording: StopRecording, onset: float, by_joints: bool = False) -> float:
-    """Return the time (s) from ``onset`` until ``REST_SAMPLES`` samples are at rest, or NaN.
+    """Return the time (s) from ``onset`` to the first of ``REST_SAMPLES`` samples at rest, or NaN.
 
     Args:
-        recording: around the fault.
-        onset: of the fault.
+        recording: recording around the fault.
+        onset: s, onset of the fault.
         by_joints: judge measured joints instead of commands, for faults that end the commands.
     """
     motion = recording.joints if by_joints else recording.commands
@@ -120,11 +120,11 @@ def time_to_rest(recording: StopRecording, onset: float, by_joints: bool = False
 def motion_peaks(
     recording: StopRecording, onset: float, until: float, arm: Arm, dt: float
 ) -> MotionPeaks:
-    """Return the peaks between ``onset`` and ``until``.
+    """Return the motion peaks between ``onset`` and ``until``.
 
-    The velocity is the larger one of the commanded velocity and of the differences of commanded
-    positions; acceleration and jerk are differences over a tick of ``dt`` s. No differences are
-    taken across an interruption of the stream; ``jump`` reports these.
+    The velocity is the larger of the commanded velocity and the differences of commanded
+    positions; acceleration and jerk are differences over a tick of ``dt`` s. Differences across an
+    interruption of the stream are left out and reported as ``jump``.
     """
     commands, joints = recording.commands, recording.joints
     selected = (commands.times >= onset - 3 * dt) & (commands.times <= until)

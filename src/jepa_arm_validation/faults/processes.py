@@ -1,4 +1,4 @@
-"""Faults of processes: duplicates, termination in motion, slow planning, wrong files and goals."""
+"""Faults of processes and inputs: second guard, termination, overrun, wrong checkpoint or goal."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .scenarios import FaultResult, Scenario, measure, moves_again
 from .testbed import FaultTestbed
 
 REFUSAL_S = 60.0
-"""Longest wait for a process that must end by itself."""
+"""Longest wait (s) for a process that must end by itself."""
 PAUSE_S, RUN_S, PAUSES = 0.12, 0.02, 7
-"""Pauses of the planner's process, and the time it runs between them."""
+"""Duration (s) of a pause of the planner's process, of the run after it, and number of pauses."""
 OVERRUN = 'diagnostics planner: planning overran'
 UNREACHABLE_POSITION = (0.50, 0.0, 0.20)
 """Position (m) in the air, where no object can be pushed."""
 GIVE_UP_S = 30.0
 BEFORE_END_S, AFTER_END_S, STILL_M = 0.4, 0.5, 0.005
-"""Interval around the end of a goal that is given up, in which the tip moves no farther."""
+"""Interval (s) around the end of an abandoned goal, and the tip's largest motion (m) in it."""
 EXIT_S = 8.0
 
 
 def second_guard(testbed: FaultTestbed) -> FaultResult:
-    """Start a second guard beside the first."""
+    """Start a second guard, which must refuse to run beside the first."""
     onset, node = monotonic(), testbed.client.node
     second = _start_node('guard', f'arm:={testbed.arm_name}', 'use_sim_time:=true', name='guard_2')
     publishers = 1
@@ -79,10 +79,10 @@ def overrun(testbed: FaultTestbed) -> FaultResult:
 
 
 def wrong_checkpoint(key: str, value: str | float) -> Scenario:
-    """Return the scenario of a planner that gets the model of another robot.
+    """Return the scenario of a second planner that gets the model of another robot.
 
     Args:
-        key: entry of the checkpoint's contract, with dots. value: what it is changed to.
+        key: dotted path of the changed entry in the checkpoint's contract. value: its new value.
     """
 
     def run(testbed: FaultTestbed) -> FaultResult:
@@ -109,7 +109,7 @@ def wrong_checkpoint(key: str, value: str | float) -> Scenario:
 
 
 def unreachable_goal(testbed: FaultTestbed) -> FaultResult:
-    """Send a goal for the object that is in the air."""
+    """Send a goal that would have the object in the air."""
     position = PositionGoal('object', np.array(UNREACHABLE_POSITION))
     goal = testbed.client.send_goal(position, tolerance=0.01, timeout=60.0)
     outcome = testbed.outcome(goal, GIVE_UP_S)
@@ -124,11 +124,11 @@ def unreachable_goal(testbed: FaultTestbed) -> FaultResult:
 
 
 def termination(names: tuple[str, ...], number: signal.Signals) -> Scenario:
-    """Return the scenario of nodes that get a signal to end while the arm moves.
+    """Return the scenario of nodes that are terminated while the arm moves.
 
     Args:
-        names: of the nodes, each of which gets the signal when the one before has ended.
-        number: of the signal.
+        names: names of the nodes, terminated one after the other.
+        number: signal that terminates them.
     """
 
     def run(testbed: FaultTestbed) -> FaultResult:

@@ -21,14 +21,14 @@ from .scenarios import FaultResult, measure
 from .testbed import ROGUE_FRAME, WAYPOINTS, FaultTestbed
 
 MakeProposals = Callable[[FaultTestbed], list[JointTrajectory]]
-"""Returns the proposals to be sent, one per control step."""
+"""Function that returns the proposals to send, one per control step."""
 
 SPEED_SHARE = 0.8
-"""Share of the velocity limit of paths to forbidden positions."""
+"""Share of the velocity limit at which joint paths to a self-collision are followed."""
 CONTROL_DT_S = 0.1
-"""Period of the waypoints of such paths."""
+"""Time (s) between the waypoints of such paths."""
 MAX_SAMPLES, MAX_STEPS = 60_000, 19
-"""Poses drawn in search of a self-collision, and control steps of the path to it."""
+"""Most poses drawn in search of a self-collision, and most control steps of the path to it."""
 DRIVE_RAD = 0.4
 """Largest motion of the first joint during ``FaultTestbed.drive``."""
 CLEARANCE_M = 0.03
@@ -37,7 +37,7 @@ OUTSIDE_M = 0.06
 TOLERANCE_M = 0.01
 GOAL_S, GOAL_TIMEOUT_S = 8.0, 20.0
 GOAL_STOP_S = 0.3
-"""Time before the result of a reached goal in which the arm may stop."""
+"""Time (s) before the result of a reached goal within which a stop is allowed."""
 
 
 def send(make: MakeProposals, testbed: FaultTestbed) -> float:
@@ -52,21 +52,21 @@ def send(make: MakeProposals, testbed: FaultTestbed) -> float:
 
 
 def with_nan(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Set one joint of one waypoint to NaN."""
+    """Return a proposal with NaN for one joint of one waypoint."""
     msg = testbed.proposal()
     msg.points[1].positions[3] = float('nan')
     return [msg]
 
 
 def beyond_joint_limit(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Put the last waypoints beyond a joint limit."""
+    """Return a proposal whose last waypoints are beyond a joint limit."""
     positions = _repeat_command(testbed)
     positions[1:, 0] = testbed.arm.upper[0] + 0.1
     return [testbed.proposal(positions=positions)]
 
 
 def too_fast(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Move at twice the velocity limit of the arm."""
+    """Return a proposal to move at twice the velocity limit of the arm."""
     arm = testbed.arm
     fastest = arm.velocity_limit[0] / arm.config.velocity_scale
     steps = np.arange(WAYPOINTS) * 2.0 * fastest * testbed.time.control_dt
@@ -76,29 +76,29 @@ def too_fast(testbed: FaultTestbed) -> list[JointTrajectory]:
 
 
 def far_start(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Put the first waypoint far from the arm."""
+    """Return a proposal whose first waypoint is far from the arm."""
     offset = 0.7 * np.eye(len(testbed.arm.home))[0]
     return [testbed.proposal(positions=_repeat_command(testbed) + offset)]
 
 
 def into_table(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Move the tip straight down to the surface of the table."""
+    """Return a proposal to move the tip straight down to the surface of the table."""
     return [_straight_tip_path(testbed, np.array([0.0, 0.0, -testbed.tip()[2]]))]
 
 
 def out_of_workspace(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Move the tip forward until it is outside the workspace."""
+    """Return a proposal to move the tip forward out of the workspace."""
     forward = testbed.arm.workspace_max[0] + OUTSIDE_M - testbed.tip()[0]
     return [_straight_tip_path(testbed, np.array([forward, 0.0, 0.0]))]
 
 
 def wrong_joint_name(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Give one joint another name."""
+    """Return a proposal with a wrong name for one joint."""
     return [testbed.proposal(joint_names=(*testbed.arm.joint_names[:-1], 'elbow'))]
 
 
 def missing_joint(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Leave out one joint."""
+    """Return a proposal that lacks one joint."""
     msg = testbed.proposal()
     msg.joint_names = msg.joint_names[:-1]
     for point in msg.points:
@@ -107,29 +107,29 @@ def missing_joint(testbed: FaultTestbed) -> list[JointTrajectory]:
 
 
 def decreasing_times(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Let the times of the waypoints decrease."""
+    """Return a proposal whose waypoints have decreasing times."""
     times = np.arange(WAYPOINTS, 0, -1) * testbed.time.control_dt
     return [testbed.proposal(times=times)]
 
 
 def stamped(offset: float, count: int = 1) -> MakeProposals:
-    """Return a maker of ``count`` proposals whose stamp is ``offset`` s from now."""
+    """Return a function that makes ``count`` proposals stamped ``offset`` s from now."""
     return lambda testbed: [testbed.proposal(stamp=testbed.now() + offset) for _ in range(count)]
 
 
 def repeated(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Send the newest valid proposal once more."""
+    """Return the last proposal sent, to send it once more."""
     return [testbed.last_proposal]
 
 
 @cache
 def self_collision_pose(testbed: FaultTestbed) -> FloatArray:
-    """Return a pose (J,) rad of self-collision; the search at the first call takes seconds."""
+    """Return joints (J,) rad in self-collision; the search at the first call takes seconds."""
     return find_self_collision(testbed.arm, testbed.command(), testbed.inward() * DRIVE_RAD)
 
 
 def through_self_collision(testbed: FaultTestbed) -> list[JointTrajectory]:
-    """Move through a self-collision and back to where the arm is."""
+    """Return a proposal to move through a self-collision and back to where the arm is."""
     start = testbed.command()
     pose = np.array([start[0], *self_collision_pose(testbed)[1:]])
     path = joint_path(testbed.arm, start, pose)
@@ -137,7 +137,7 @@ def through_self_collision(testbed: FaultTestbed) -> list[JointTrajectory]:
 
 
 class RoguePublisher:
-    """Publisher of commands beside the guard."""
+    """Second publisher of commands, beside the guard."""
 
     def __init__(self) -> None:
         self._publisher: Publisher | None = None
@@ -162,7 +162,7 @@ class RoguePublisher:
 
 
 def permuted_joints(testbed: FaultTestbed) -> FaultResult:
-    """Report the joints in another order, which must not matter."""
+    """Publish joint states in another joint order, which must not keep the arm from its goal."""
     onset = testbed.inject('joints_permuted')
     goal = testbed.client.send_goal(testbed.distant_goal(), TOLERANCE_M, GOAL_TIMEOUT_S)
     outcome = testbed.outcome(goal, GOAL_S)
@@ -177,7 +177,7 @@ def permuted_joints(testbed: FaultTestbed) -> FaultResult:
 
 
 def zigzag(testbed: FaultTestbed) -> FaultResult:
-    """Send proposals that reverse at every waypoint, as fast as allowed."""
+    """Send proposals of alternating direction at nearly the velocity limit."""
     testbed.drive()
     step = 0.9 * testbed.arm.velocity_limit[0] * testbed.time.control_dt
     onset = monotonic()
@@ -198,13 +198,13 @@ def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatAr
     """Return joints (J,) rad in self-collision; the path to them is otherwise valid.
 
     Args:
-        arm: whose workspace, table and shape are checked.
-        start: (J,) rad.
-        rotation: largest rotation (rad) of the first joint until the path is sent; the path must
-            be valid with half and all of it, too.
+        arm: arm whose workspace, table and shape are checked.
+        start: (J,) rad, start of the path.
+        rotation: rad, largest rotation of the first joint before the path is sent; the path must
+            stay in the workspace after half and all of it.
 
     Raises:
-        ValueError: none was found.
+        ValueError: no such joints were found.
     """
     collisions = CollisionModel(arm)
 
@@ -225,14 +225,14 @@ def find_self_collision(arm: Arm, start: FloatArray, rotation: float) -> FloatAr
 
 
 def joint_path(arm: Arm, start: FloatArray, end: FloatArray) -> FloatArray:
-    """Return waypoints (N, J) rad of a straight path from ``start``, which is left out."""
+    """Return waypoints (N, J) rad of a straight path from ``start`` (excluded) to ``end``."""
     steps = (np.abs(end - start) / (SPEED_SHARE * arm.velocity_limit * CONTROL_DT_S)).max()
     n = max(1, int(np.ceil(steps)))
     return start + np.arange(1, n + 1)[:, None] / n * (end - start)
 
 
 def _repeat_command(testbed: FaultTestbed) -> FloatArray:
-    """Return waypoints (WAYPOINTS, J) rad at the current command."""
+    """Return waypoints (WAYPOINTS, J) rad that all equal the current command."""
     return np.tile(testbed.command(), (WAYPOINTS, 1))
 
 

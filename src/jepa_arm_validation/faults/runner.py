@@ -1,4 +1,4 @@
-"""Fault runner (``jepa-arm faults``): tries the fault cases on the running graph; report."""
+"""Fault runner (``jepa-arm faults``): tries the fault cases on the running graph and reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEAKS = ('velocity', 'acceleration', 'jerk', 'measured_velocity')
 
 
 def select_cases(names: Sequence[str]) -> tuple[FaultCase, ...]:
-    """Return the cases with the given names or numbers, all for an empty sequence.
+    """Return the cases with the given names or numbers, or all cases if none are given.
 
     Raises:
         ConfigError: there is no such case.
@@ -33,11 +33,14 @@ def select_cases(names: Sequence[str]) -> tuple[FaultCase, ...]:
 
 
 def run_faults(checkpoint: Path, arm: str, names: Sequence[str]) -> dict[str, Any]:
-    """Try and print the selected cases; return ``rows``, ``seconds``, ``machine`` and ``git``.
+    """Try the selected cases, print each verdict and return the report.
 
     Args:
         checkpoint: folder of the planner's model. arm: name of the arm.
         names: see ``select_cases``.
+
+    Returns:
+        ``rows`` (one per case), ``seconds``, ``machine`` and ``git``.
 
     Raises:
         GraphError: the graph did not start.

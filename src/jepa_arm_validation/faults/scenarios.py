@@ -17,24 +17,24 @@ from .measurements import MotionPeaks, motion_peaks, time_to_rest, time_to_stop,
 from .testbed import MOVING_VELOCITY, FaultTestbed
 
 AFTER_REST_S = 0.1
-"""Time that the arm is recorded at rest before the fault is ended."""
+"""Time (s) for which the arm at rest is recorded before the fault is ended."""
 STILL_S, STILL_M = 0.6, 0.003
-"""An arm that must not move by itself is watched so long; its tip moves no farther."""
+"""Time (s) for which an arm that must not move is watched, and largest motion (m) of its tip."""
 RESUME_S = 5.0
-"""Longest time until the arm moves again."""
+"""Longest time (s) until the arm moves again."""
 REASON_S = 2.5
-"""Longest wait for a reason: diagnostics are published once a second."""
+"""Longest wait (s) for a reason: diagnostics are published once a second."""
 
 
 @dataclass
 class FaultResult:
-    """Measurements of one fault, and the deviations from what must happen.
+    """Measurements of one fault, and deviations from the expected reaction.
 
     Attributes:
-        stop_s, rest_s: from the onset to the begin of the stop, and to rest; NaN: none.
-        peaks: after the onset. distance_m: length of the tip's path after the onset.
-        reasons: reported by the graph. after: what followed, in words.
-        problems: deviations; the fault has passed without any.
+        stop_s, rest_s: time from the onset to the start of the stop, and to rest; NaN if not seen.
+        peaks: motion peaks after the onset. distance_m: length of the tip's path after the onset.
+        reasons: reasons reported by the graph. after: description of what followed.
+        problems: deviations; the fault case passes if there are none.
     """
 
     stop_s: float = np.nan
@@ -51,7 +51,7 @@ class FaultResult:
             self.problems.append(problem)
 
     def expect_delays(self, stop_s: float, rest_s: float) -> None:
-        """Expect the begin of the stop within ``stop_s``, and rest within ``rest_s``."""
+        """Expect the start of the stop within ``stop_s``, and rest within ``rest_s``."""
         limits = (('start of the stop', self.stop_s, stop_s), ('rest', self.rest_s, rest_s))
         for name, value, limit in limits:
             is_observed = np.isfinite(value)
@@ -61,10 +61,10 @@ class FaultResult:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Course of events in which one fault is tried.
+    """Procedure that tries one fault.
 
     Attributes:
-        expected: what must happen, in words.
+        expected: description of the expected reaction.
         run: tries the fault on a prepared testbed.
     """
 
@@ -78,13 +78,13 @@ class StopScenario:
 
     Attributes:
         inject: starts the fault; returns its onset (s, ``time.monotonic``).
-        reasons: beginnings of reasons that must be reported.
-        stop_s, rest_s: longest times from the onset to the begin of the stop, and to rest.
-        after: key of ``FOLLOW_UPS``, what must follow.
+        reasons: first words of the reasons that must be reported.
+        stop_s, rest_s: longest times from the onset to the start of the stop, and to rest.
+        after: key of ``FOLLOW_UPS`` for what must happen after the stop.
         end: ends the fault.
         prepare: called with the arm at rest, before it moves.
         moved_by_goal: the planner moves the arm towards a goal; else the testbed sends proposals.
-        by_joints: judge rest by the joints, for faults that end the commands.
+        by_joints: judge rest by the measured joints, for faults that end the stream of commands.
         trusts_joints: the measured joints are valid during the fault.
     """
 
@@ -101,7 +101,7 @@ class StopScenario:
 
     @property
     def expected(self) -> str:
-        """Return what must happen, in words."""
+        """Return a description of the expected reaction."""
         return (
             f'stop within {self.stop_s * 1000:.0f} ms, rest within {self.rest_s * 1000:.0f} ms, '
             f'reports {", ".join(self.reasons)}; then {FOLLOW_UPS[self.after][0]}'
@@ -131,7 +131,10 @@ class StopScenario:
         return result
 
     def _has_stopped(self, testbed: FaultTestbed, onset: float, goal: SentGoal | None) -> bool:
-        """Return True if the arm rests and, where it must be, is latched or without a goal."""
+        """Return True if the arm rests and the guard is latched, where ``after`` demands a reset.
+
+        For 'reset or new goal', an ended goal will do instead of a latched guard.
+        """
         is_over = 'reset' not in self.after or testbed.state() is GuardState.LATCHED
         if self.after == 'reset or new goal' and goal is not None:
             is_over = is_over or goal.is_done
@@ -156,12 +159,12 @@ class StopScenario:
 def measure(
     testbed: FaultTestbed, onset: float, by_joints: bool = False, trusts_joints: bool = True
 ) -> FaultResult:
-    """Return the measurements from ``onset`` until now, with exceeded limits as problems.
+    """Measure the motion from ``onset`` until now; limits exceeded are reported as problems.
 
     Args:
-        testbed: that recorded.
-        onset: of the fault, s, ``time.monotonic``.
-        by_joints: judge rest by the joints, for faults that end the commands.
+        testbed: testbed that recorded the motion.
+        onset: s, ``time.monotonic``, onset of the fault.
+        by_joints: judge rest by the measured joints, for faults that end the stream of commands.
         trusts_joints: the measured joints are valid.
     """
     recording, until, arm = testbed.recording(), monotonic(), testbed.arm
@@ -177,7 +180,7 @@ def measure(
 
 
 def moves_again(testbed: FaultTestbed) -> bool:
-    """Return True if the guard follows and the arm moves within ``RESUME_S``, by itself."""
+    """Return True if, within ``RESUME_S``, the guard follows and the arm moves by itself."""
 
     def has_resumed() -> bool:
         is_following = testbed.state() is GuardState.FOLLOWING
@@ -236,7 +239,7 @@ def _check_needs_resume(testbed: FaultTestbed, goal: SentGoal | None) -> str:
 
 
 def _check_locked(testbed: FaultTestbed, state: str, service: str) -> str:
-    """Expect that a valid proposal moves nothing, and that a goal does after ``service``."""
+    """Expect that a valid proposal does not move the arm, but a goal does after ``service``."""
     testbed.send_proposal(testbed.proposal())
     if not stays_still(testbed):
         return f'moves although it is {state}'
@@ -247,7 +250,7 @@ def _check_locked(testbed: FaultTestbed, state: str, service: str) -> str:
 
 
 def _check_motion(move: Callable[[], object], problem: str) -> str:
-    """Return ``problem`` and its reason if ``move`` cannot move the arm."""
+    """Return ``problem`` and its cause if ``move`` cannot move the arm, else ''."""
     try:
         move()
     except GraphError as error:
@@ -273,5 +276,5 @@ FOLLOW_UPS: dict[str, tuple[str, Callable[[FaultTestbed, SentGoal | None], str]]
     ),
     'resume': ('held until guard/resume', _check_needs_resume),
 }
-"""What must follow a stop: in words, and a check that returns the deviation, '' without one. It
-gets the goal that moved the arm, None if proposals of the testbed did."""
+"""What must follow a stop: a description, and a check that returns the deviation, or ''. The check
+gets the goal that moved the arm, or None if proposals of the testbed did."""

@@ -35,19 +35,19 @@ from .measurements import RecordedMotion, StopRecording
 NODES = 'sim', 'guard', 'planner'
 """Nodes in the order in which they are started."""
 TIP_GOALS = (0.60, 0.18, 0.08), (0.38, -0.18, 0.12)
-"""Positions (m) of the tip; the way from each to the other takes more than a second."""
+"""Positions (m) of the tip; to move from one to the other takes more than a second."""
 FINE_TOLERANCE_M, GOAL_TIMEOUT_S = 0.001, 20.0
-"""Tolerance that keeps the arm moving."""
+"""Goal tolerance so small that the arm keeps moving, and time limit of a goal."""
 MOVING_VELOCITY = 0.25
 """Velocity of the fastest joint above which the arm counts as moving, rad/s."""
 MIDWAY_M = 0.05
 """Distance of the tip from its start at which a fault is injected."""
 SETTLE_S = 0.5
-"""Time that the nodes get to observe the end of a fault."""
+"""Time (s) given to the nodes to notice the end of a fault."""
 SCENE_SEED = 6
-"""Scene whose object lies 21 cm off the paths of the tip: a contact would move the joints."""
+"""Seed of a scene whose object lies 21 cm off the tip's paths: a contact would move the joints."""
 STEP_RAD, WAYPOINTS = 0.06, 3
-"""Motion of the first joint per control step, and waypoints, of the testbed's own proposals."""
+"""Step of the first joint per waypoint, and number of waypoints, of the testbed's proposals."""
 ROGUE_FRAME = 'rogue'
 """``frame_id`` of commands that the testbed publishes in place of the guard."""
 
@@ -68,10 +68,11 @@ class FaultTestbed:
     """Running graph in which faults are injected.
 
     Attributes:
-        graph: processes. client: connected to them.
-        checkpoint: folder of the planner's model. arm_name, arm, time: of the graph.
+        graph: the running processes. client: client connected to them.
+        checkpoint: folder of the planner's model.
+        arm_name, arm, time: the arm of the graph, and the timing.
         swing: direction (1 or -1) in which ``proposal`` turns the first joint.
-        last_proposal: the proposal sent last.
+        last_proposal: the last proposal that was sent.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class FaultTestbed:
     # Motion.
 
     def start_moving(self) -> SentGoal:
-        """Send a goal for the tip and return it with the arm midway."""
+        """Send a goal for the tip; return it once the arm is on its way."""
         start = self.tip()
         goal = self.client.send_goal(self.distant_goal(), FINE_TOLERANCE_M, GOAL_TIMEOUT_S)
         self.client.wait(
@@ -129,7 +130,7 @@ class FaultTestbed:
         return goal
 
     def distant_goal(self) -> PositionGoal:
-        """Return a goal for the tip that is far from where it is."""
+        """Return the goal for the tip that is farthest from where the tip is."""
         tip = self.tip()
         farthest = max(TIP_GOALS, key=lambda p: float(np.linalg.norm(np.array(p) - tip)))
         return PositionGoal('tip', np.array(farthest))
@@ -149,7 +150,7 @@ class FaultTestbed:
         return convert.proposal_to_msg(Proposal(**{**values, **changes}))
 
     def inward(self) -> float:
-        """Return the direction (1 or -1) of the first joint that centres the tip."""
+        """Return the direction (1 or -1) of the first joint that moves the tip towards y = 0."""
         return -1.0 if self.tip()[1] > 0.0 else 1.0
 
     def drive(self, seconds: float = 0.5) -> None:
@@ -186,7 +187,7 @@ class FaultTestbed:
         return began
 
     def end_fault(self, fault: str, after: float = 0.0) -> None:
-        """End a fault of the virtual arm ``after`` s, and let the nodes observe it."""
+        """Wait ``after`` s, end a fault of the virtual arm and let the nodes notice it."""
         sleep(after)
         self.inject(fault, self.time.stream_dt / 10.0)
         sleep(SETTLE_S)
@@ -206,7 +207,7 @@ class FaultTestbed:
     # State.
 
     def tip(self) -> FloatArray:
-        """Return the position (3,) m of the tip by the newest valid joints."""
+        """Return the position (3,) m of the tip at the newest valid joint positions."""
         for _, msg in reversed(self._joints):
             if len(msg.position) and np.all(np.isfinite(msg.position)):
                 if set(self.arm.joint_names) <= set(msg.name):
@@ -223,7 +224,7 @@ class FaultTestbed:
         return np.array(self._commands[-1][1].points[0].positions)
 
     def now(self) -> float:
-        """Return the ROS time, s, by stamp and arrival of the newest joint state."""
+        """Return the ROS time (s), extrapolated from the newest joint state's stamp."""
         arrived, msg = self._joints[-1]
         return convert.to_seconds(msg.header.stamp) + monotonic() - arrived
 
@@ -236,7 +237,7 @@ class FaultTestbed:
         return bool(self.client.poll(condition, timeout))
 
     def reported_reasons(self, since: float) -> list[str]:
-        """Return the reasons of guard, planner and diagnostics after ``since``, each once."""
+        """Return the distinct reasons from guard, planner and diagnostics since ``since`` (s)."""
         reasons = [f'guard: {r}' for t, m in list(self._guard) if t >= since for r in m.reasons]
         reasons += [f'planner: {m.reason}' for t, m in list(self._planner) if t >= since]
         for t, msg in list(self._diagnostics):
@@ -250,7 +251,7 @@ class FaultTestbed:
         return [r for r in dict.fromkeys(reasons) if not r.endswith(': ')]
 
     def recording(self) -> StopRecording:
-        """Return the recorded topics as arrays, without commands of the testbed."""
+        """Return the recorded topics as arrays, without commands published by the testbed."""
         names = self.arm.joint_names
         commands = [
             (t, m.points[0].positions, m.points[0].velocities)
@@ -268,7 +269,7 @@ class FaultTestbed:
         return StopRecording(*motions, guard_times=guard[:, 0], guard_state=guard[:, 1])
 
     def outcome(self, goal: SentGoal, timeout: float = 0.1) -> str:
-        """Return outcome and message of a goal, 'no result' if there is none in ``timeout`` s."""
+        """Return outcome and message of a goal, or 'no result' after ``timeout`` s."""
         if not self.becomes(lambda: goal.is_done, timeout):
             return 'no result'
         result = goal.result()

@@ -1,8 +1,8 @@
 """Graph fuzzing (``jepa-arm fuzz ros``): hostile messages to every topic and service.
 
-Topics and services are read from the graph and messages are made from their types, so that
-additions to the nodes are covered. Only the transitions of managed nodes are left out. The seed
-determines the messages, not when they arrive.
+Topics and services are discovered in the graph and messages are generated from their types, so
+that later additions are covered. Only lifecycle transitions of managed nodes are left out. The
+seed determines the messages, but not when they arrive.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from .random_messages import RandomMessages, interface_class
 HOSTILE_FRAME = 'fuzz'
 """``frame_id`` of hostile commands, which distinguishes them from the guard's."""
 MESSAGE_PERIOD_S = 0.001
-"""Pause after each message, which lets the nodes take most of them."""
+"""Pause (s) after each message, so that the nodes receive most of them."""
 TOPIC_SHARE = 0.9
-"""Share of messages; the rest are service requests."""
+"""Share of inputs that are messages on topics; the rest are service requests."""
 MUTATION_SHARE = 0.7
 """Share of messages that are valid ones with some values changed; the rest are random."""
 MAX_PENDING = 10
 """Largest number of pending requests per service."""
 ANSWER_S = 5.0
-"""Time after which a request without an answer is given up."""
+"""Time (s) after which an unanswered request is given up."""
 EXCLUDED = '/change_state'
-"""Services that are not called, since shutting a node down is not a fault."""
+"""Services with this in their name are not called, since shutting a node down is not a fault."""
 DISCOVERY_S = 3.0
-"""Time without new topics or services after which all are known."""
+"""Time (s) without new topics or services after which discovery ends."""
 LISTEN_S = 1.5
-"""Time for which valid messages are collected at first."""
+"""Time (s) at the start during which valid messages are collected."""
 RECOVERY_PERIOD_S = 2.0
-"""Period at which the guard is reset and crashed processes are restarted."""
+"""Period (s) at which the guard is reset and crashed processes are restarted."""
 RECOVERY_S = 20.0
-"""Longest time until the guard can be reset."""
+"""Longest time (s) that a reset of the guard may take."""
 WARM_UP = 0.2
 """Share of the messages after which memory must not grow, in runs of ``LONG`` messages or more."""
 LONG = 20_000
@@ -71,8 +71,8 @@ TASK, GOAL_S = 'reach', 30.0
 Kinds = dict[str, Any]
 """Classes of messages or services by the name of the topic or service."""
 ATTEMPTS, SETTLE_S = 3, 3.0
-"""Attempts at a normal goal at the end, and the pause before each further one: the last hostile
-messages may keep the planner from trusting an image until the arm has been at rest."""
+"""Attempts at a normal goal at the end, and pause (s) before each retry: after the last hostile
+messages, the planner may not trust an image until the arm has been at rest."""
 
 
 def fuzz_ros(
@@ -81,12 +81,12 @@ def fuzz_ros(
     """Send hostile messages to simulator, guard and planner, then a normal goal.
 
     Args:
-        count: number of messages. seed: of the messages.
+        count: number of messages. seed: seed of the messages.
         checkpoint: folder of the planner's model. arm: name of the arm.
         progress: show a progress bar.
 
     Returns:
-        counts of messages, crashes, memory, commands judged, and the outcome of the goal;
+        Counts of messages, crashes and judged commands, memory use, and the outcome of the goal;
         ``violations`` is the number of violations, ``examples`` describes them.
 
     Raises:
@@ -100,11 +100,11 @@ class GraphFuzzer:
     """Sender of hostile messages that monitors processes, memory and commands."""
 
     def __init__(self, graph: Supervisor, client: GraphClient, seed: int, arm: str) -> None:
-        """Find all topics and services.
+        """Discover all topics and services of the graph.
 
         Args:
-            graph: the running processes. client: connected to them.
-            seed: of the messages. arm: name of the arm.
+            graph: the running processes. client: client connected to them.
+            seed: seed of the messages. arm: name of the arm.
         """
         self._graph, self._client, self._seed = graph, client, seed
         self._rng = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ class GraphFuzzer:
             self._pause(0.1)
 
     def _collect_messages(self, topics: Kinds) -> dict[str, Any]:
-        """Return a valid message of each topic that is published."""
+        """Return, by topic, the newest valid message of each topic that is published."""
         node, messages = self._client.node, dict[str, Any]()
 
         def keep(topic: str) -> Callable[[Any], None]:
@@ -214,7 +214,7 @@ class GraphFuzzer:
     def _connect(
         self, topics: Kinds, services: Kinds
     ) -> tuple[list[tuple[str, type, Publisher]], list[tuple[str, Any, Client]]]:
-        """Return publishers and service clients of all targets, with names and types."""
+        """Return publishers and clients for all topics and services, with names and types."""
         node, qos = self._client.node, QoSProfile(depth=10)
         publishers, clients = [], []
         for topic, kind in sorted(topics.items()):
@@ -238,7 +238,7 @@ class GraphFuzzer:
         self._count(topic)
 
     def _valid_message(self, topic: str, kind: type) -> Any:
-        """Return a message that fits the current state; failing that, a received one, or None."""
+        """Return a valid message: made for the current state, else received before, else None."""
         now, position = self._now(), self._commands.position
         if position is not None and kind is JointState:
             sample = JointSample(position, np.zeros_like(position), now)
@@ -254,7 +254,7 @@ class GraphFuzzer:
         return valid
 
     def _request(self) -> None:
-        """Send a request to each service in turn, in an order that is drawn for each round."""
+        """Send a request to the next service; each round visits all services in random order."""
         if not self._due:
             self._due = [self._clients[i] for i in self._rng.permutation(len(self._clients))]
         name, kind, client = self._due.pop()
@@ -282,7 +282,7 @@ class GraphFuzzer:
         self._last.append(name)
 
     def _now(self) -> float:
-        """Return the simulated time, s, by the newest ground truth and its arrival."""
+        """Return the simulated time (s), extrapolated from the newest ground truth."""
         assert self._clock is not None
         stamp, arrived = self._clock
         return stamp + monotonic() - arrived
@@ -302,7 +302,7 @@ class GraphFuzzer:
         self._graph.start_node(name)
 
     def _recover(self) -> None:
-        """Reset the guard until it takes proposals."""
+        """Retry a reset of the guard until it succeeds; it is a violation if it never does."""
         try:
             deadline = monotonic() + RECOVERY_S
             self._pause(0.3)
@@ -316,7 +316,7 @@ class GraphFuzzer:
     def _reach_goal(self) -> str:
         """Send a normal goal up to ``ATTEMPTS`` times; return the outcome of the last attempt.
 
-        Pending hostile requests are waited for first.
+        Waits for pending hostile requests first.
         """
         deadline = monotonic() + 2.0 * ANSWER_S
         while self._pending and monotonic() < deadline:

@@ -1,6 +1,6 @@
-"""Guard fuzzing (``jepa-arm fuzz core``): hostile inputs to the guard's core, in processes.
+"""Guard fuzzing (``jepa-arm fuzz core``): hostile inputs to the guard's core, without ROS.
 
-An episode is drawn from its seed alone.
+Each episode is determined by its seed alone. Episodes can run in several processes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLOCK_JUMPS_S = (-100.0, -1.0, -0.1, 0.06, 0.5, 3600.0)
 STALLS_S = (0.02, 0.05, 0.12, 0.3, 5.0)
 """Durations for which the guard's process does not run."""
 CHUNK = 8
-"""Episodes that a process gets at once."""
+"""Number of episodes handed to a process at a time."""
 WIDE_MIN, WIDE_MAX = (-1.0, -1.0, 0.0), (1.0, 1.0, 1.5)
 """Corners (m) of a workspace in which far more proposals are followed."""
 
@@ -44,9 +44,10 @@ class FuzzCounts:
     """Counts of inputs, answers and violations over episodes.
 
     Attributes:
-        messages: number of proposals, joint samples and calls sent. ticks: commands judged.
-        by_kind: number of inputs ('sent/…'), answers ('answer/…'), states ('state/…').
-        violations: number of violations. examples: the first one by kind, with its seed.
+        messages: number of proposals, joint samples and calls sent. ticks: number of ticks judged.
+        by_kind: number of inputs ('sent/…'), answers ('answer/…'), states ('state/…') and
+            violations ('violation/…').
+        violations: number of violations. examples: first violation of each kind, with its seed.
     """
 
     messages: int = 0
@@ -65,21 +66,21 @@ class FuzzCounts:
 
 
 class GuardFuzzer:
-    """A guard with a robot that may report false joints and a planner that may send anything.
+    """Guard under test, with a robot and a planner that may both send invalid messages.
 
     Attributes:
-        counts: what has happened so far.
+        counts: counts of the episode so far.
     """
 
     def __init__(
         self, seed: int, arms: dict[str, Arm], time: TimeConfig, config: GuardConfig
     ) -> None:
-        """Draw the episode's characteristics.
+        """Draw the settings of the episode.
 
         Args:
-            seed: of the episode.
+            seed: seed of the episode.
             arms: the same arm with a 'narrow' and a 'wide' workspace.
-            time, config: those of the guard.
+            time, config: timing and configuration of the guard.
         """
         self._rng, self._seed = np.random.default_rng(seed), seed
         rng = self._rng
@@ -119,7 +120,7 @@ class GuardFuzzer:
         return self.counts
 
     def _draw_start(self) -> FloatArray:
-        """Return joints (J,) rad: in the workspace, anywhere, at limits, or slightly outside."""
+        """Return joints (J,) rad in the workspace, near home, or at or slightly beyond limits."""
         rng, arm = self._rng, self._arm
         kind = rng.integers(4)
         if kind == 0:
@@ -131,7 +132,7 @@ class GuardFuzzer:
         return q if kind == 2 else q + rng.uniform(-0.1, 0.1, len(q))
 
     def _send_before_start(self) -> None:
-        """Use the guard before its start, start it with invalid joints, then with valid ones."""
+        """Use the guard before its start, try to start at invalid joints, start at valid ones."""
         self._propose()
         self._tick()
         invalid = np.full_like(self._start, self._rng.choice([np.nan, 1e9, np.inf]))
@@ -173,10 +174,10 @@ class GuardFuzzer:
         self.counts.by_kind[f'answer/{code}'] += 1
         self._record(self._oracle.judge_submission(verdict, proposal, self._now, self._ros))
         if verdict.reasons:
-            self._step = np.zeros_like(self._step)  # draws another direction
+            self._step = np.zeros_like(self._step)  # _walk then draws another direction
 
     def _plan(self) -> Proposal:
-        """Return a proposal that may be followed, close to what the guard allows."""
+        """Return a well-formed proposal, close to the limits of what the guard follows."""
         command = self._guard.command
         begin = self._start if command is None else command.position
         count = self._waypoints
@@ -192,7 +193,7 @@ class GuardFuzzer:
         return Proposal(self._arm.joint_names, positions, times, stamp, valid_for)
 
     def _walk(self, begin: FloatArray, count: int) -> FloatArray:
-        """Return waypoints (N, J) rad: a walk at the velocity limit, straight or in zigzag."""
+        """Return waypoints (N, J) rad at up to the velocity limit, straight or in zigzag."""
         rng, arm = self._rng, self._arm
         fastest = arm.velocity_limit / arm.config.velocity_scale * self._time.control_dt
         if rng.random() < 0.2 or not np.any(self._step):
@@ -229,7 +230,7 @@ class GuardFuzzer:
     # Services.
 
     def _call_services(self) -> None:
-        """Call the guard's services, or report joints that cannot be read."""
+        """Call one of the guard's services, report unreadable joints, or do nothing, at random."""
         rng, guard = self._rng, self._guard
         if guard.state is GuardState.LATCHED and rng.random() < 0.1:
             self._reset_latch()
@@ -271,7 +272,7 @@ class GuardFuzzer:
         self.counts.by_kind[what] += 1
 
     def _try(self, name: str, act: Callable[[], Any]) -> Any:
-        """Return the result of ``act``, None after an exception, which is a violation."""
+        """Return the result of ``act``, or None after an exception, which is a violation."""
         try:
             return act()
         except Exception as error:  # any exception is a finding
@@ -297,13 +298,13 @@ def fuzz_core(
 
     Args:
         count: number of messages, rounded to whole episodes.
-        seed: of the first episode. arm: name of the arm.
+        seed: seed of the first episode. arm: name of the arm.
         workers: number of processes; they end with this one, even if it is killed.
         progress: show a progress bar.
 
     Returns:
-        counts of messages, answers and states, number of ``violations``, and ``examples`` of
-        these with the seeds of their episodes.
+        Counts of messages, answers and states, the number of ``violations``, and ``examples`` of
+        violations with the seeds of their episodes.
     """
     total, began = FuzzCounts(), perf_counter()
     seeds = range(seed, seed + max(1, round(count / EPISODE_MESSAGES)))

@@ -17,27 +17,27 @@ from jepa_arm_validation.monitors.stream_oracle import (
 AT_REST = (GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
 WITH_REASON = (GuardState.STOPPING, GuardState.HOLDING, GuardState.LATCHED)
 STANDSTILL_RAD = 1e-6
-"""Motion per tick that counts as none: a return by less begins and ends within one tick."""
+"""Motion per tick below which the arm stands still: a shorter return fits within one tick."""
 MAX_STOP_S = 3.0
-"""Longest duration of a stop, including one that returns to where the arm is blocked."""
+"""Longest duration (s) of a stop, including one that returns to where the arm is blocked."""
 MAX_REASON_LENGTH = 1000
 """Longest reason in characters: reasons are published and logged."""
 MAX_OUTSIDE_RAD = 0.2
-"""Distance outside the joint limits at which a measured position is still plausible."""
+"""Largest distance outside the joint limits at which a measured position is still plausible."""
 
 
 class GuardOracle:
     """Judge of a guard's states, reasons, times and commands.
 
-    Each method is called with an input of the guard, or with an answer to one. Those that get an
-    answer return its violations, each as 'kind: details'.
+    The ``on_`` methods get the guard's inputs. The ``judge_`` methods get its answers and return
+    their violations, each as 'kind: details'.
     """
 
     def __init__(self, arm: Arm, time: TimeConfig, config: GuardConfig) -> None:
         """Expect a guard that has not been started.
 
         Args:
-            arm, time, config: those of the guard.
+            arm, time, config: arm, timing and configuration of the guard.
         """
         self._arm, self._config, self._dt = arm, config, time.stream_dt
         self._collisions = CollisionModel(arm)
@@ -54,7 +54,7 @@ class GuardOracle:
         self._was_free = self._was_at_rest = False
 
     def on_reset(self, now: float) -> None:
-        """Note that the guard was started, or that its latch was reset with success."""
+        """Note that the guard was started, or that its latch was reset successfully."""
         self._stream.restart()
         self._position = None
         self._was_free = self._was_at_rest = False
@@ -103,7 +103,7 @@ class GuardOracle:
         return violations + self._judge_accepted(proposal, ros_now)
 
     def judge_tick(self, verdict: Verdict, now: float) -> list[str]:
-        """Return the violations of the answer of ``tick``."""
+        """Return the violations of the answer to ``tick``."""
         command, state = verdict.command, verdict.state
         if command is None or state is GuardState.INACTIVE:
             is_both = command is None and state is GuardState.INACTIVE
@@ -142,7 +142,11 @@ class GuardOracle:
         return violations
 
     def _judge_rest(self, command: Command, state: GuardState) -> list[str]:
-        """Return a motion in a state of rest, except in the tick in which it was entered."""
+        """Return a violation if a command moves in a state of rest.
+
+        In the tick that enters the state, the position may still change, but velocity and
+        acceleration must be zero.
+        """
         was_at_rest, self._was_at_rest = self._was_at_rest, state in AT_REST
         if state not in AT_REST:
             return []
@@ -155,7 +159,7 @@ class GuardOracle:
         return [f'motion in {state}: {moved:.3g} rad in a tick']
 
     def _judge_time(self, state: GuardState, now: float) -> list[str]:
-        """Return a stop or a motion that lasts too long."""
+        """Return violations: a stop or motion lasts too long, or the guard lacks valid joints."""
         is_following = state is GuardState.FOLLOWING
         self._ticks_following = self._ticks_following + 1 if is_following else 0
         is_stopping = state is GuardState.STOPPING
@@ -175,7 +179,10 @@ class GuardOracle:
         return violations
 
     def _judge_collision(self, verdict: Verdict, command: Command) -> list[str]:
-        """Return a self-collision that commands enter, except on the way back to a blocked arm."""
+        """Return a violation if the command enters a self-collision, unless the arm was blocked.
+
+        Commands may collide on the way back to where a blocked arm is.
+        """
         if verdict.state not in (GuardState.FOLLOWING, GuardState.STOPPING):
             return []
         hit = self._collisions.self_collision(command.position)

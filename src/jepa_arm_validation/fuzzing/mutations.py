@@ -1,4 +1,4 @@
-"""Mutations: make a proposal or a joint sample invalid, or put it on the edge of a limit."""
+"""Mutations that make a proposal or a joint sample invalid, or put it on the edge of a limit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Random = np.random.Generator
 STRANGE = (np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-308, 5e-324, 1e20, -0.0, 2.0**63)
 """Numbers that are easily handled wrongly."""
 EDGES = (0.0, 1e-9, -1e-9, 1e-6, -1e-6, 2e-6, -2e-6, 1e-3, -1e-3)
-"""Offsets of values on the edge of a limit."""
+"""Offsets that put a value exactly on a limit, just inside it or just outside."""
 STAMP_AGES_S = (0.3, -0.05, 0.25, 0.19, 0.0, 1.0, -1.0, 60.0, -60.0, 1e9, -1e9, 1e300, -1e300)
-"""Ages of stamps; the first ones are the guard's limits."""
+"""Ages of stamps; the first ones are limits of the guard."""
 HUGE_LENGTH = 100_000
 
 
@@ -33,7 +33,7 @@ def mutate_sample(sample: JointSample, rng: Random) -> tuple[str, JointSample]:
 
 
 def _number(p: Proposal, rng: Random) -> Proposal:
-    """Replace one number by a strange one."""
+    """Replace one number by one of ``STRANGE``."""
     value, where = rng.choice(STRANGE), rng.integers(4)
     if where == 0:
         return replace(p, stamp=float(value))
@@ -126,7 +126,7 @@ def _huge(p: Proposal, rng: Random) -> Proposal:
 
 
 def _jump(p: Proposal, rng: Random) -> Proposal:
-    """Offset one joint of all waypoints by about what the guard allows as a first step."""
+    """Offset one joint in all waypoints by about the largest first step that the guard allows."""
     size = float(rng.choice([0.6, 0.1, 1.0, 3.0])) + float(rng.choice(EDGES))
     joint = rng.integers(p.positions.shape[1])
     positions = p.positions.copy()

@@ -1,4 +1,4 @@
-"""Random messages: messages of any type, random or mutated, from the description of the type."""
+"""Random messages: messages of any type, generated from the type's description, or mutated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENGTHS = (0, 1, 2, 3, 6, 7, 8, 100)
 HUGE_LENGTH, HUGE_SHARE = 60_000, 0.02
 """Length of huge arrays and texts, and their share."""
 MAX_NESTED = 8
-"""Usual largest length of sequences of messages or texts."""
+"""Largest length of sequences of messages or texts, exceeded in ``HUGE_SHARE`` of them."""
 TYPE_CODES = {'float': 'f', 'double': 'd', 'int8': 'b', 'uint8': 'B', 'int16': 'h', 'uint16': 'H'}
 TYPE_CODES |= {'int32': 'i', 'uint32': 'I', 'int64': 'q', 'uint64': 'Q'}
 """``array`` type codes of the numeric types of the interface language."""
@@ -114,7 +114,7 @@ class RandomMessages:
 def interface_class(name: str) -> type:
     """Return the class of an interface by its name in the graph, like 'sensor_msgs/msg/Image'.
 
-    Services of actions, like 'p/action/A_SendGoal', are found, too.
+    Also resolves the services of actions, like 'p/action/A_SendGoal'.
     """
     package, folder, name = name.split('/')
     module = importlib.import_module(f'{package}.{folder}')

@@ -1,4 +1,4 @@
-"""Graph monitors: limits of the commands on the robot's topic, memory of the processes."""
+"""Graph monitors of the commands to the robot and of the memory of the processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .stream_oracle import StreamOracle
 MAX_GROWTH = 0.02
 """Share by which the memory of a process may grow after its warm-up."""
 RESTART_VELOCITY = 1e-5
-"""Velocity below which the stream may restart elsewhere, rad/s."""
+"""Velocity (rad/s) below which a jump of the command counts as a restart of the stream."""
 RESTART_TOLERANCE_RAD = 1e-6
 MOVING_VELOCITY = 1e-4
 """Velocity above which a command counts as motion, rad/s."""
@@ -33,12 +33,12 @@ class CommandMonitor:
     """Monitor of every command that the robot gets.
 
     Attributes:
-        commands: number of commands judged. lost: number lost on the way, by sequence numbers.
-        restarts: how often the stream continued elsewhere from rest, which is allowed only after
-            a reset of the guard; compare with the number of resets.
+        commands: number of commands judged. lost: number of commands lost, by sequence numbers.
+        restarts: number of jumps from rest to rest, each allowed only after a reset of the guard;
+            compare with the number of resets.
         violations: number of violations. examples: the first ``MAX_EXAMPLES`` of them.
         position: (J,) rad, newest command; None before the first.
-        moving_at: arrival (s, ``time.monotonic``) of the newest command with a velocity.
+        moving_at: arrival (s, ``time.monotonic``) of the newest command that moves.
     """
 
     def __init__(self, node: Node, arm: Arm, dt: float, ignored_frame: str = '') -> None:
@@ -61,7 +61,7 @@ class CommandMonitor:
         node.create_subscription(JointTrajectory, COMMAND_TOPIC, self._on_command, qos)
 
     def findings(self, resets: int) -> list[str]:
-        """Return the example violations, and restarts beyond the ``resets`` of the guard."""
+        """Return the example violations, and any restarts in excess of the guard's ``resets``."""
         extra = self.restarts - resets
         jumps = [f'{extra} jumps of the command without a reset of the guard']
         return self.examples + jumps * (extra > 0)
@@ -90,7 +90,7 @@ class CommandMonitor:
             self.restarts += 1
             is_next = False
         acceleration = np.zeros_like(velocity)
-        if is_next and self._velocity is not None:  # the mean over a tick keeps the same limits
+        if is_next and self._velocity is not None:  # the mean over a tick obeys the same limits
             acceleration = (velocity - self._velocity) / self._dt
         if self._is_first or not is_next:
             self._oracle.restart()
@@ -122,7 +122,7 @@ class MemoryMonitor:
         self._samples: dict[tuple[str, int], list[tuple[float, float]]] = {}
 
     def sample(self, at: float) -> None:
-        """Record the memory of each process at ``at``, in any unit that increases."""
+        """Record the memory of each process at time ``at``, in any unit that increases."""
         for name, process in self._graph.processes.items():
             used = resident_mb(process.pid)
             if used is not None:
@@ -135,7 +135,8 @@ class MemoryMonitor:
 
         Args:
             warm_up: end of the warm-up, in the unit of ``sample``.
-            share: of the time after the warm-up, over which each median is taken.
+            share: share of the time after the warm-up, at its start and at its end, over which
+                the medians are taken.
         """
         figures = {}
         for (name, _), samples in self._samples.items():
@@ -155,5 +156,5 @@ class MemoryMonitor:
 
 
 def excessive_growth(memory: dict[str, dict[str, float]]) -> list[str]:
-    """Return the processes in ``memory``, see ``MemoryMonitor.growth``, that grew too much."""
+    """Return a message for each process in ``MemoryMonitor.growth`` that grew too much."""
     return [f'memory of {name}: {m}' for name, m in memory.items() if m['growth'] > MAX_GROWTH]

@@ -1,7 +1,7 @@
 """Stream oracle: judges commands by the arm's limits, without any code of the guard.
 
 Limits are checked by finite differences of successive commands. A jerk-limited motion keeps every
-limit in these, too, so an excess is a violation whatever the guard believes.
+limit in these differences too, so an excess is a violation, whatever the guard computes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jepa_arm.core.types import Command, FloatArray
 from jepa_arm.robot.arm import Arm
 
 RELATIVE_TOLERANCE = 1e-6
-"""Share of a limit that rounding may add."""
+"""Share of a limit by which rounding may exceed it."""
 TOLERANCE = {'position': 1e-6, 'velocity': 1e-6, 'acceleration': 1e-3, 'jerk': 0.05}
 """Absolute tolerance (rad, rad/s, rad/s^2, rad/s^3): differences amplify rounding by 1/dt^n."""
 
@@ -26,7 +26,7 @@ class StreamOracle:
         """Expect a new stream.
 
         Args:
-            arm: whose limits apply. dt: s between commands.
+            arm: arm whose limits apply. dt: s between commands.
         """
         self._arm, self._dt = arm, dt
         self._positions: deque[FloatArray] = deque(maxlen=4)
@@ -61,7 +61,7 @@ class StreamOracle:
         return violations + self._judge_positions()
 
     def _judge_positions(self) -> list[str]:
-        """Return the violations by positions alone, which may be all that a robot uses."""
+        """Return the violations found in the positions alone, as a robot may use nothing else."""
         positions, arm, violations = np.array(self._positions), self._arm, []
         limits = arm.velocity_limit, arm.braking_limit, arm.jerk_limit
         for order, kind in enumerate(('velocity', 'acceleration', 'jerk'), start=1):

@@ -1,1 +1,1 @@
-"""Peers: other packages' planners on the same scenes, and what decisions cost."""
+"""Peers: comparison with other packages' planners on the same scenes, and cost of decisions."""

@@ -41,7 +41,7 @@ class ComparedPlanner:
 
     Attributes:
         name: identifier, used in file names. title: name in tables.
-        cost: the cost that it minimises, in words.
+        cost: description of the cost that it minimises.
         search: one of ``config.OPTIMIZERS``, or a factory of a search; None: the policy ``name``,
             which sees the simulator's ground truth.
         is_latent: the goal is the latent of the goal image instead of the position read from it.
@@ -85,7 +85,7 @@ class ComparisonInputs:
 
 
 def missing_package(planner: ComparedPlanner) -> str:
-    """Return why ``planner`` cannot run, '' if it can."""
+    """Return why ``planner`` cannot run, or '' if it can."""
     if planner.package:
         try:
             importlib.metadata.version(planner.package)
@@ -102,17 +102,17 @@ def run_comparison(
     out: Path,
     progress: bool = True,
 ) -> None:
-    """Run the missing episodes of each planner and task into ``<out>/<task>-<planner>.json``.
+    """Run the episodes that are missing in ``<out>/<task>-<planner>.json``, and add them to it.
 
     Args:
-        inputs: shared by all planners.
-        planners: those to run. tasks: keys of ``TOLERANCES_CM``.
-        seeds: of the scenes; ``EVALUATION_SEED`` is added to each.
+        inputs: inputs shared by all planners.
+        planners: planners to run. tasks: keys of ``TOLERANCES_CM``.
+        seeds: seeds of the scenes; ``EVALUATION_SEED`` is added to each.
         out: folder of the results.
         progress: show progress bars.
 
     Raises:
-        CheckpointError: the checkpoint is for another arm, camera, action space or time chain.
+        CheckpointError: the checkpoint is for another arm, camera, action space or timing.
         ConfigError: a task is unknown, or a result was made with other settings.
     """
     setup = inputs.setup
@@ -120,7 +120,7 @@ def run_comparison(
     select('task', tasks, TOLERANCES_CM)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(inputs.planner.threads)
-    # the backend that every search supports
+    # the only backend that every search supports
     inputs = replace(inputs, planner=replace(inputs.planner, backend='torch'))
     for planner in planners:
         for task in tasks:
@@ -142,9 +142,9 @@ class PlannerRun:
         """Build world and agent.
 
         Args:
-            inputs: shared by all planners.
+            inputs: inputs shared by all planners.
             planner: the planner under test. task: key of ``TOLERANCES_CM``.
-            energy_counter: measures each decision, or None.
+            energy_counter: counter that measures each decision, or None.
         """
         self._planner, self._checkpoint = planner, inputs.checkpoint
         _, self._tolerances = TOLERANCES_CM[task]
@@ -183,7 +183,7 @@ class PlannerRun:
             write_result(path, result)
 
     def run_episode(self, seed: int) -> dict[str, Any]:
-        """Return when each tolerance was held in one episode, and what its decisions cost."""
+        """Run one episode; return when each tolerance was held, and the cost of the decisions."""
         agent = self._agent
         if agent is None:
             return self.summarise_episode(self._runner.run_policy(self._planner.name, seed))
@@ -199,7 +199,7 @@ class PlannerRun:
         }
 
     def gflop_per_decision(self) -> float:
-        """Return the operations of a warm-started decision; see ``count_flops``."""
+        """Count the operations (GFLOP) of a warm-started decision; see ``count_flops``."""
         assert self._agent is not None
         task, world = self._runner.task, self._runner.world
         scene = task.sample(FLOPS_SEED)
@@ -210,7 +210,7 @@ class PlannerRun:
         return round(count_flops(agent, self._runner, goal, FLOPS_SEED) * 1e-9, 6)
 
     def summarise_episode(self, result: EpisodeRecord) -> dict[str, Any]:
-        """Return the saved figures of an episode, without the cost of its decisions."""
+        """Return the figures of an episode to be saved, without the cost of its decisions."""
         task, dt = self._runner.task, self._runner.world.config.time.control_dt
         distances = task.distances(result.tip_path, result.object_path, result.goal)[1:]
         if task.config.yaw_tolerance_deg is not None:
@@ -263,7 +263,7 @@ class PlannerRun:
         }
 
     def _search_config(self) -> dict[str, Any]:
-        """Return the planner's configuration without the parts of the other searches."""
+        """Return the planner's configuration without the sections of the other searches."""
         others = set(OPTIMIZERS) - {self._planner.search}
         config = {k: v for k, v in to_dict(self._config).items() if k not in others}
         return config | {'deadline_ms': None}  # JSON has no infinity
@@ -275,10 +275,10 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 
 def bench_energy(inputs: ComparisonInputs, episodes: int, seed: int) -> dict[str, Any]:
-    """Return what decisions and solved tasks cost in reach and push with the configured planner.
+    """Measure the configured planner's cost per decision and per solved task, in reach and push.
 
-    Joules are those of all processor packages while the planner decided, so nothing else should
-    run meanwhile. They are left out if the machine has no energy counter.
+    The energy (J) is that of all processor packages during the decisions, so nothing else should
+    run meanwhile. It is left out if the machine has no energy counter.
     """
     torch.set_num_threads(inputs.planner.threads)
     figures: dict[str, Any] = {'planner': inputs.planner.optimizer, 'episodes': episodes}

@@ -1,6 +1,6 @@
 """External planners: searches of other packages behind our ``Optimizer`` interface.
 
-They get the same model, start state, bounds and cost as our searches and keep their own default
+The searches get the same model, start state, bounds and cost as ours and keep their own default
 settings. Each takes part twice: with our cost, replanning at every step from the shifted last
 plan as our searches do, and as published. Their actions are unbounded, so a candidate is
 evaluated as it would be executed: clipped to the bounds.
@@ -40,18 +40,18 @@ class FinalLatentCost:
     name = 'latent'
 
     def score(self, rollouts: Rollouts) -> Tensor:
-        """Return the cost (S,)."""
+        """Return the costs (S,) of the candidates."""
         return (rollouts.latents[:, -1] - rollouts.goal).square().sum(-1)
 
 
 class CostModel:
-    """Adapter: an evaluator as the model that solvers of stable-worldmodel ask for costs."""
+    """Adapter: an evaluator as the model from which solvers of stable-worldmodel get costs."""
 
     def __init__(self, evaluator: CandidateEvaluator, width: int) -> None:
         self._evaluator, self._width = evaluator, width
 
     def get_cost(self, info: dict[str, Any], candidates: Tensor) -> Tensor:
-        """Return the costs (1, S) of ``candidates`` (1, S, H, K*A)."""
+        """Return the costs (1, S) of ``candidates`` (1, S, H, K*A), K actions per model step."""
         actions = candidates[0].reshape(candidates.shape[1], -1, self._width).clamp(-1.0, 1.0)
         return self._evaluator.evaluate(actions, ['search'] * len(actions))[1][None]
 
@@ -76,7 +76,7 @@ class StableWorldModelSearch:
     def solve(
         self, problem: PlanningProblem, budget: SearchBudget, generator: torch.Generator
     ) -> Solution:
-        """Return the plan of the solver, which knows no deadline."""
+        """Return the plan of the solver, which does not support a deadline."""
         evaluator, first = CandidateEvaluator(problem, budget), None
         self._solver.model = CostModel(evaluator, self._width)
         self._solver.torch_gen = generator
@@ -102,8 +102,8 @@ class TorchWorldSearch:
     def solve(
         self, problem: PlanningProblem, budget: SearchBudget, generator: torch.Generator
     ) -> Solution:
-        """Return the plan of the CEM, which knows neither a deadline nor a warm start."""
-        evaluated: list[Tensor] = []  # the actions whose rollout was asked for last
+        """Return the plan of the CEM, which supports neither a deadline nor a warm start."""
+        evaluated: list[Tensor] = []  # actions of the latest rollout
 
         def rollout(z: Tensor, blocks: Tensor) -> Tensor:
             actions = blocks.reshape(len(blocks), -1, self._width)
@@ -122,11 +122,11 @@ class TorchWorldSearch:
 
 
 class PublishedProtocol:
-    """Search used as LeWorldModel is planned with (arXiv:2603.19312).
+    """Search run as in the publication of LeWorldModel (arXiv:2603.19312).
 
-    The goal is the latent of the goal image, each plan starts without a warm start, and a whole
-    plan is executed before the next one is made. A cost of the last latent alone needs that:
-    replanning at every step would postpone the arrival for ever.
+    The goal is the latent of the goal image, no plan has a warm start, and a whole plan is
+    executed before the next one is made. A cost on the last latent alone needs that: replanning at
+    every step would postpone the arrival for ever.
     """
 
     def __init__(self, search: Optimizer, config: PlannerConfig) -> None:
@@ -159,7 +159,7 @@ def to_solution(problem: PlanningProblem, plan: Tensor, candidates: int) -> Solu
     """Convert the ``plan`` (1, T, A) of another package's search to our ``Solution``.
 
     Args:
-        problem: that the plan solves; gives the plan's cost.
+        problem: problem that the plan solves; evaluates the plan's cost.
         plan: actions in [-1, 1].
         candidates: number of action sequences that the search evaluated.
     """
@@ -169,7 +169,7 @@ def to_solution(problem: PlanningProblem, plan: Tensor, candidates: int) -> Solu
 
 
 def as_published(make: MakeOptimizer) -> MakeOptimizer:
-    """Return the factory of the searches of ``make`` under the ``PublishedProtocol``."""
+    """Return a factory that wraps the searches made by ``make`` in the ``PublishedProtocol``."""
     return lambda config, contract: PublishedProtocol(make(config, contract), config)
 
 
@@ -180,7 +180,7 @@ SWM = 'stable-worldmodel'
 def with_both_costs(
     name: str, title: str, make: MakeOptimizer, package: str
 ) -> tuple[ComparedPlanner, ComparedPlanner]:
-    """Return a search with our cost, and the same search as published."""
+    """Return two compared planners: a search with our cost, and the same search as published."""
     published = as_published(make)
     return (
         ComparedPlanner(name, title, POSITION_COST, make, package=package),

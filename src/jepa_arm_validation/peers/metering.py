@@ -21,7 +21,7 @@ from jepa_arm.evaluation.episode_runner import EpisodeRunner
 POWERCAP = Path('/sys/class/powercap')
 PROCESS = Path('/proc/self')
 COUNTED = 10
-"""Decisions whose operations are counted."""
+"""Number of decisions over which operations are counted."""
 
 
 class EnergyError(JepaArmError):
@@ -57,7 +57,7 @@ class RaplCounter:
     def joules(self) -> float:
         """Return the energy used since construction, J.
 
-        A counter that wraps around once between two calls is handled, twice is not.
+        Between two calls, a counter may wrap around at most once.
         """
         now = [_read_counter(zone, 'energy_uj') for zone in self._zones]
         for before, after, size in zip(self._last, now, self._range, strict=True):
@@ -70,9 +70,10 @@ class MeteredAgent(Agent):
     """Agent that records what each decision, encoding included, costs.
 
     Attributes:
-        energy_counter: measures the whole machine during a decision, or None.
-        processor_s: s of each decision. joules: J of each decision, zero without a counter.
-        candidates: action sequences evaluated by each decision.
+        energy_counter: counter that measures the whole machine during a decision, or None.
+        processor_s: processor time of each decision, s.
+        joules: energy of each decision, J; zero without a counter.
+        candidates: number of action sequences evaluated for each decision.
     """
 
     def __init__(self, *args: Any, counter: RaplCounter | None = None, **kwargs: Any) -> None:
@@ -100,7 +101,7 @@ class MeteredAgent(Agent):
         return decision
 
     def assess(self, decision: Decision) -> Decision:
-        """Assess as ``Agent.assess`` does, and add the cost to that of the decision."""
+        """Assess as ``Agent.assess`` does, and add the cost to the decision's record."""
         with self._recording():
             return super().assess(decision)
 
@@ -116,11 +117,11 @@ class MeteredAgent(Agent):
 
 
 def count_flops(agent: Agent, runner: EpisodeRunner, goal: Goal, seed: int) -> float:
-    """Return the floating-point operations per decision, encoding included.
+    """Count the floating-point operations per decision, encoding included.
 
-    Matrix products and convolutions are counted, a multiplication and an addition as two;
-    elementwise operations are not. The result is the mean over ``COUNTED`` decisions in the scene
-    of ``seed``. The first decision, which has no warm start, is left out.
+    Only matrix products and convolutions are counted; a multiplication and an addition count as
+    two. The result is the mean over ``COUNTED`` decisions in the scene of ``seed``. The first
+    decision, which has no warm start, is left out.
     """
     loop, counts = runner.control_loop(agent, runner.task.sample(seed), goal), []
     for _ in range(COUNTED + 1):
@@ -131,7 +132,7 @@ def count_flops(agent: Agent, runner: EpisodeRunner, goal: Goal, seed: int) -> f
 
 
 def peak_memory_mb(run: Callable[[], None]) -> float | None:
-    """Return the peak resident memory (MB) of this process during ``run``.
+    """Measure the peak resident memory (MB) of this process during ``run``.
 
     ``run`` is called in any case. The result is None if the system does not report the peak.
     """

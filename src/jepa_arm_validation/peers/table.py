@@ -16,11 +16,11 @@ TOLERANCES_CM = {
     'avoid_reach': (1.0, (1.0, 2.0)),
     'avoid_push': (3.0, (3.0, 4.0)),
 }
-"""Tolerance of times, paths and the cost of a solved task, and all tolerances at which success is
-reported, by task.
+"""By task: the main tolerance, which defines a solved task and its time, path and cost, and all
+tolerances at which success is reported.
 
-An episode ends when the tightest one has been held, or at the time limit. A task with a goal yaw
-requires that yaw at every tolerance.
+An episode ends when the tightest tolerance has been held, or at the time limit. A task with a
+goal yaw requires this yaw at every tolerance.
 """
 NOTES = """\
 All planners meet the same scenes with the same weights; a row with fewer episodes has the first
@@ -83,8 +83,8 @@ def format_comparison(results: list[dict[str, Any]], left_out: dict[str, str]) -
     """Return Markdown: one table per task, one line per planner, notes below.
 
     Args:
-        results: of all runs.
-        left_out: reasons by the name of each planner that could not run.
+        results: results of all runs.
+        left_out: by name of each planner that could not run, the reason.
     """
     parts, mains = [], []
     for task, (cm, _) in TOLERANCES_CM.items():

@@ -1,4 +1,4 @@
-"""Public benchmark of one environment, resumable, and the table beside the published results."""
+"""Public benchmark: resumable runs, one per environment, and a table with published results."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ PUBLISHED = {
     'pusht': {'LeWM': 96, 'released': '86 (84–88)', 'strict': '70 (66–74)'},
     'reacher': {'LeWM': 86, 'released': '46 (40–51)', 'strict': '43 (37–51)'},
 }
-"""Success in %: LeWM as reported by its authors (arXiv:2603.19312, where solved starts count), and
-its weights under both rules of CLEAR-LeWM (0.5; mean and range of three seeds, n = 100 each)."""
+"""Success in %: LeWM as reported by its authors (arXiv:2603.19312, counting pairs solved at the
+start), and its weights under both rules of CLEAR-LeWM (0.5; mean and range of three seeds, n = 100
+each)."""
 POLICIES = {
     'search': 'our search',
     'actor': 'our actor alone',
@@ -38,11 +39,11 @@ LEWM_TITLES = 'LeWM, same rule [1]', 'LeWM as published [2]'
 
 
 def run_benchmark(name: str, pairs: int, seed: int, out: Path) -> None:
-    """Write the result of the environment ``name`` to ``<out>/<name>/result.json``.
+    """Run the benchmark of environment ``name`` and write ``<out>/<name>/result.json``.
 
     Args:
         name: key of ``ENVIRONMENTS``.
-        pairs: number of held-out pairs. seed: of the pairs.
+        pairs: number of held-out pairs. seed: seed of the pairs.
         out: folder of data, weights and results of all environments.
     """
     os.environ.setdefault('SDL_VIDEODRIVER', 'dummy')
@@ -67,7 +68,7 @@ def run_benchmark(name: str, pairs: int, seed: int, out: Path) -> None:
 def _evaluate_policies(
     environment: Environment, trained: TrainedModel, count: int, seed: int
 ) -> dict[str, Any]:
-    """Return the figures of each policy on the same pairs, by success rule."""
+    """Measure each policy on the same pairs; return the figures by success rule and policy."""
     contract, expert = contract_of(environment), environment.expert
     policies: dict[str, Policy] = {
         'search': LatentGoalAgent(trained, contract).act,
@@ -100,7 +101,7 @@ def _figures(score: Score, rule: str) -> dict[str, Any]:
 
 
 def format_score(score: Mapping[str, Any] | None) -> str:
-    """Return success rate and 95 % Wilson interval in % as text, a dash for None."""
+    """Return success rate and 95 % Wilson interval in % as text, or a dash for None."""
     if score is None:
         return '–'
     low, high = wilson(score['wins'], score['pairs'])

@@ -1,4 +1,4 @@
-"""Data collection with the policies of the environments: a training file and held-out pairs."""
+"""Data collection with the environments' data policies: a training file and held-out pairs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FRAME_SKIP = 5
 GOAL_OFFSET = 25
 """Control steps from start to goal, as published."""
 HELD_OUT_SEED = 1_000_000
-"""First seed of held-out episodes; those of training data are far below."""
+"""First seed of held-out episodes; the seeds of training data are far below."""
 MAX_HELD_OUT_EPISODES = 10_000
-"""Largest number of episodes for the pairs of one held-out seed."""
+"""Largest number of episodes run to find the held-out pairs of one seed."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def contract_of(environment: Environment) -> Contract:
 
 
 def collect(environment: Environment, path: Path) -> EpisodeFile:
-    """Return the training file ``path``, collected if it does not exist, policy by policy."""
+    """Return the training file ``path``; collect it with each policy in turn if it is missing."""
     if path.exists():
         return EpisodeFile(path)
     accepted: list[dict[str, NDArray[Any]]] = []
@@ -102,8 +102,8 @@ def collect(environment: Environment, path: Path) -> EpisodeFile:
 def held_out_pairs(environment: Environment, count: int, seed: int) -> list[StartGoalPair]:
     """Return ``count`` pairs, one per episode of the last policy; no start is solved by any rule.
 
-    The start is drawn uniformly from the frames of an episode that form a task with the frame
-    ``GOAL_OFFSET`` control steps later, which is the goal.
+    The goal is the frame ``GOAL_OFFSET`` control steps after the start. The start is drawn
+    uniformly from the frames of an episode that form a valid, unsolved task with their goal.
     """
     rng = np.random.default_rng([seed, 1])
     pairs: list[StartGoalPair] = []
@@ -132,7 +132,7 @@ def held_out_pairs(environment: Environment, count: int, seed: int) -> list[Star
 
 
 def is_solved(environment: Environment, state: Floats, goal: Floats) -> bool:
-    """Return True if a state fulfils a goal state by any rule, disregarding the hold."""
+    """Return True if a state fulfils a goal state by any rule, for however few steps."""
     return any(rule.is_solved(state, goal) for rule in environment.rules.values())
 
 
@@ -148,7 +148,7 @@ def _run(
 def _training_columns(
     environment: Environment, columns: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return an episode in our layout; columns besides images and actions are not used."""
+    """Return an episode in our layout; only its images and actions are used."""
     frames = len(columns['pixels'])
     unused = np.zeros((frames, 3), np.float32)
     return {

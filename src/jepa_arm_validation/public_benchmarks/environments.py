@@ -1,6 +1,7 @@
 """Public environments of ``stable-worldmodel``: data policies, states and success rules.
 
-A state is the vector from which an environment is restored and judged; the model never sees it.
+A state is the vector by which an environment is restored and success is judged; the model never
+sees it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from . import rules
 from .rules import Floats, SuccessRule
 
 IMAGE = 64
-"""Side of the images that the model sees, px; 224 as published."""
+"""Side of the images that the model sees, px; the publication uses 224."""
 MAX_EPISODE_STEPS = 100
 TWO_ROOM_EXPERT = 'stable_worldmodel.envs.two_room:ExpertPolicy'
 
@@ -28,21 +29,21 @@ class Environment:
     """Environment with everything needed to collect, train and evaluate.
 
     Attributes:
-        env_id: name in gymnasium. options: keyword arguments of its constructor.
+        env_id: name in gymnasium. options: keyword arguments of the constructor.
         joints: labels of the coordinates of the agent's own position.
-        policies: classes of the data policies with keyword arguments besides the seed. Each
-            collects an equal share of the training episodes; the last, the published one,
-            collects the held-out episodes.
+        policies: class and keyword arguments (besides the seed) of each data policy. Each policy
+            collects an equal share of the training episodes. The last one, the published one
+            where it is used, also collects the held-out episodes.
         columns: equally wide columns of an episode, or of an ``info`` dict, that form the state.
         prepare: called once with a new environment.
         set_state: puts an unwrapped environment into a state (S,).
         rules: success rules by name.
         is_pair: accepts a start state and a goal state as a task.
-        expert: returns the action (A,) of a policy that sees state and goal state; None: none.
-        policy_text: the data policies in words.
+        expert: returns the action (A,) of a policy that sees state and goal state, or None.
+        policy_text: description of the data policies.
         episodes: number of training episodes.
         minutes: processor time of the world model's training.
-        actor_critic_steps: optimiser steps of actor and of value.
+        actor_critic_steps: optimiser steps for each of actor and value.
     """
 
     env_id: str
@@ -61,7 +62,7 @@ class Environment:
     expert: Callable[[Any, Floats, Floats], NDArray[np.float32]] | None = None
 
     def policy(self, index: int, seed: int) -> Any:
-        """Return the data policy ``index``, seeded."""
+        """Return the data policy with the given ``index``, seeded with ``seed``."""
         name, arguments = self.policies[index]
         return resolve_name(name)(seed=seed, **arguments)
 
@@ -98,7 +99,7 @@ def _two_room_expert(env: Any, state: Floats, goal: Floats) -> NDArray[np.float3
 
 
 def _simplify_rendering(env: Any) -> None:
-    """Render fewer pixels without shadows and reflections: an image takes 88 ms without a GPU.
+    """Render fewer pixels, no shadows and no reflections: a full image takes 88 ms without a GPU.
 
     The first reset rebuilds the physics to hide the target, so it comes before the changes.
     """

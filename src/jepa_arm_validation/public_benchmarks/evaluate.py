@@ -24,13 +24,13 @@ from .environments import Environment, make_world
 from .train import TrainedModel
 
 BUDGET = 50
-"""Control steps for a goal that was 25 away, as published."""
+"""Control steps allowed to reach a goal recorded 25 steps after the start, as published."""
 CANDIDATES = 64
 """Candidates per iteration."""
 
 Image = NDArray[np.uint8]
 Policy = Callable[[StartGoalPair, int, Any, dict[str, Any], Image], NDArray[np.float32]]
-"""(pair, step, environment, info, image) -> action (A,); a pair begins with step 0."""
+"""(pair, step, environment, info, image) -> action (A,); each pair begins at step 0."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Score:
     """Result of one policy on all pairs.
 
     Attributes:
-        steps: by rule, (n,) control steps until each pair was solved, 0 if it was not.
-        decision_ms: processor time of each decision.
+        steps: by rule, (n,) control steps until each pair was solved; 0 if it was not solved.
+        decision_ms: processor time of each decision, ms.
     """
 
     steps: dict[str, NDArray[np.int64]]
@@ -49,7 +49,7 @@ class Score:
 class LatentGoalAgent:
     """Agent that plans towards the latent of a goal image, replanning at every control step.
 
-    It plans as the arm does, but without a deadline, so that results ignore machine load.
+    It plans as the arm's agent does, but without a deadline, so that machine load has no effect.
     """
 
     def __init__(self, trained: TrainedModel, contract: Contract, **changes: Any) -> None:
@@ -68,7 +68,7 @@ class LatentGoalAgent:
     def act(
         self, pair: StartGoalPair, step: int, env: Any, info: dict[str, Any], image: Image
     ) -> NDArray[np.float32]:
-        """Return the next action (A,) in [-1, 1]; at step 0 forget the past and the last goal."""
+        """Return the next action (A,) in [-1, 1]; step 0 starts over with the pair's goal."""
         if step == 0:
             self._goal = LatentGoal(self._encode(pair.goal_image)[0].numpy())
             self._latents.clear()
@@ -87,20 +87,20 @@ def _refuse_position(subject: str, latents: torch.Tensor) -> torch.Tensor:
 
 
 def uniform(seed: int) -> Policy:
-    """Return uniformly random actions: the floor."""
+    """Return the policy of uniformly random actions, the baseline."""
     rng = np.random.default_rng([seed, 2])
     return lambda *_: rng.uniform(-1.0, 1.0, 2).astype(np.float32)
 
 
 def recorded(pair: StartGoalPair, step: int, *_: Any) -> NDArray[np.float32]:
-    """Return the recorded actions, which led to the goal, followed by zeros: a ceiling."""
+    """Return the recorded action, which led to the goal, or zeros after the last one."""
     return pair.actions[step] if step < len(pair.actions) else np.zeros(2, np.float32)
 
 
 def evaluate(environment: Environment, pairs: list[StartGoalPair], policy: Policy) -> Score:
     """Run a policy on each pair for ``BUDGET`` control steps or until all rules are fulfilled.
 
-    Policies do not know the rules, so that one run is judged by each of them.
+    Policies do not know the rules, so one run is judged by all of them.
     """
     world = make_world(environment)
     env = world.envs.envs[0]

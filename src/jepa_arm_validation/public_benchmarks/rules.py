@@ -1,7 +1,7 @@
-"""Success rules: when a goal state counts as reached, by the released and by a strict rule.
+"""Success rules: conditions under which a goal state counts as reached, one released, one strict.
 
 CLEAR-LeWM (github.com/DavidSunok/CLEAR-LeWM, specification 0.8) calls the released rule of each
-environment Moderate and the other one Strict. Both leave out pairs whose start is solved.
+environment Moderate and the other one Strict. Pairs already solved at the start are left out.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ LINK = 0.12
 
 @dataclass(frozen=True)
 class SuccessRule:
-    """Condition on a state and a goal state, to be held for some steps.
+    """Condition on a state and a goal state that must hold for some steps.
 
     Attributes:
-        is_solved: tells if a state (S,) fulfils a goal state (S,).
-        hold: consecutive control steps for which it must hold.
+        is_solved: returns True if a state (S,) fulfils a goal state (S,).
+        hold: number of consecutive control steps for which it must hold.
     """
 
     is_solved: Callable[[Floats, Floats], bool]
     hold: int = 1
 
     def steps_to_success(self, states: Sequence[Floats], goal: Floats) -> int | None:
-        """Return after how many ``states`` (S,) the rule is fulfilled, None if it never is."""
+        """Return after how many ``states`` (S,) the rule is fulfilled, or None if it never is."""
         return first_held((self.is_solved(state, goal) for state in states), self.hold)
 
 

@@ -1,4 +1,4 @@
-"""Training for the public benchmarks: a world model of images alone, actor and value.
+"""Training for the public benchmarks: a world model that sees images only, actor and value.
 
 Goals are latents, because the tasks are given as goal images.
 """
@@ -42,7 +42,7 @@ TRAIN: dict[str, Any] = {
     'inverse_dynamics_weight': 0.0,
     'colour_augmentation': False,
 }
-"""Changes to its training; ``steps`` sets the share of the warm-up."""
+"""Changes to the training of that model; ``steps`` only sets the share of the warm-up."""
 SEED = 0
 """Seed of weights, windows and split."""
 MAX_STEPS = 50
@@ -50,7 +50,7 @@ MAX_STEPS = 50
 ERROR_STEPS = 5
 """Model steps of the reported open-loop errors."""
 MAX_WINDOWS = 4000
-"""Approximate number of windows that the errors are measured on."""
+"""Approximate number of windows over which the errors are measured."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class TrainedModel:
     """World model with actor and value, in eval mode.
 
     Attributes:
-        model, actor_critic: trained.
-        figures: minutes of processor time, steps, losses and errors of the training.
+        model, actor_critic: the trained networks.
+        figures: processor time (minutes), steps, losses and errors of the training.
     """
 
     model: WorldModel
@@ -68,7 +68,7 @@ class TrainedModel:
 
 
 def configuration(actor_critic_steps: int) -> ModelFile:
-    """Return a wider compact model that sees images only, trained without colour augmentation."""
+    """Return the settings of a wider compact model: images only, no colour augmentation."""
     base = load(ModelFile, config_path('model/compact.yaml'))
     assert isinstance(base.model, ModelConfig)
     heads = replace(
@@ -81,11 +81,11 @@ def configuration(actor_critic_steps: int) -> ModelFile:
 
 
 def train(environment: Environment, episodes: EpisodeFile, folder: Path) -> TrainedModel:
-    """Train world model, actor and value; what ``folder`` holds already is loaded instead.
+    """Train world model, actor and value, or load those that ``folder`` already holds.
 
     Args:
-        environment: which says how long to train. episodes: the data.
-        folder: of weights and figures.
+        environment: environment, which sets the training time. episodes: training data.
+        folder: folder of weights and figures.
     """
     record, config = folder / 'training.json', configuration(environment.actor_critic_steps)
     if record.exists():
@@ -141,7 +141,7 @@ def _load_model(
 def _train_actor_critic(
     actor_critic: ActorCritic, model: WorldModel, episodes: EpisodeFile, config: ModelFile
 ) -> dict[str, float]:
-    """Fit actor and value on the training split; return errors, losses and minutes."""
+    """Train actor and value on the training split; return errors, losses and minutes."""
     prepare_cpu(threads=1)
     began = time.process_time()
     encoded = encode_episodes(model, episodes, episodes.split(SEED, config.train.held_out))
@@ -157,7 +157,7 @@ def _train_actor_critic(
 
 
 def _held_out_errors(model: WorldModel, encoded: EncodedEpisodes) -> dict[str, float]:
-    """Return the mean squared error 1 and 5 model steps ahead, beside that of persistence."""
+    """Measure the mean squared error 1 and 5 model steps ahead, and that of persistence."""
     episodes, held_out = encoded.episodes, encoded.held_out
     span = (ERROR_STEPS + 1) * episodes.contract.time.frame_skip
     offsets, lengths = episodes.ep_offset[held_out], episodes.ep_len[held_out]
@@ -176,10 +176,10 @@ def _held_out_errors(model: WorldModel, encoded: EncodedEpisodes) -> dict[str, f
 
 
 class LatentHindsightSampler:
-    """Transitions with latents as goals, without labels; see ``GoalSampler``.
+    """Sampler of transitions with latents as goals, without labels; see ``GoalSampler``.
 
-    A goal counts as reached in its own frame only. Goals therefore lie whole model steps ahead:
-    otherwise the recorded path would step over them.
+    A goal counts as reached in its own frame only. Future goals therefore lie whole model steps
+    ahead: otherwise the recorded path would step over them.
     """
 
     def __init__(self, trajectories: Trajectories, rng: np.random.Generator) -> None:
@@ -192,9 +192,9 @@ class LatentHindsightSampler:
         Half of the random goals are from the same episode, past or future; the others from any.
 
         Returns:
-            z, z_prev, z_next, goal (B, D); action (B, K*A); gap (B,) control steps to the goal, 0
-            if it is reached now, infinite if the recorded path does not lead there; remaining
-            (B,) control steps to a goal of the future.
+            z, z_prev, z_next, goal (B, D); action (B, K*A), K per model step; gap (B,) control
+            steps to the goal: 0 if it is reached now, infinite for other random goals; remaining
+            (B,) control steps to the future goal, even if a random goal replaces it.
         """
         rng, skip = self._rng, self._trajectories.frame_skip
         pick = rng.integers(0, len(self._now), count)
@@ -220,9 +220,9 @@ class LatentHindsightSampler:
         return {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in rows.items()}
 
     def features(self, batch: Batch, later: bool = False) -> Tensor:
-        """Return inputs (B, 2*D); see ``GoalSampler.features``."""
+        """Return the network inputs (B, 2*D); see ``GoalSampler.features``."""
         return latent_goal_features(batch['z_next' if later else 'z'], batch['goal'])
 
     def is_reached(self, batch: Batch, tolerance: float) -> Tensor:
-        """Return which goals (B,) are reached; see ``GoalSampler.is_reached``."""
+        """Return a mask (B,) of the goals that are reached; see ``GoalSampler.is_reached``."""
         return batch['gap'] == 0.0

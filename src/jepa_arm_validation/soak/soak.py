@@ -1,8 +1,8 @@
 """Soak test (``jepa-arm soak``): random goals and faults on the graph for a long time.
 
-Goals are positions and images; during every second one the virtual arm has a random fault, or the
-planner's process is paused. Judged are every command, stops where they are required, memory,
-missed ticks, and latency at the end beside that at the start.
+Goals are positions and images. During about half of them, the virtual arm has a random fault or
+the planner's process is paused. Every command, required stops and memory growth are judged;
+missed ticks, and latency at the start and at the end, are reported.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from jepa_arm_validation.monitors.graph_monitors import (
 WARM_UP_S = 60.0
 GOAL_S = 12.0
 PLANNER_PAUSE = 'planner_pause'
-"""SIGSTOP and later SIGCONT of the planner, beside the faults of the virtual arm."""
+"""Fault in addition to those of the virtual arm: SIGSTOP and later SIGCONT of the planner."""
 STOPPING_FAULTS = ('joints_stop', 'joints_nan', 'camera_stop', PLANNER_PAUSE)
 """Faults under which the arm must come to rest."""
 MAX_STOP_S = 1.2
-"""Longest time from the onset of such a fault to rest: age limits, plan validity and the stop."""
+"""Longest time (s) from onset of a stopping fault to rest: age limits, plan validity and stop."""
 FAULT_S = 2.0
-"""Duration of such a fault; other faults last a random shorter time."""
+"""Duration (s) of a stopping fault; other faults last a random shorter time."""
 SAMPLE_PERIOD_S = 2.0
 LATENCY_SHARE = 0.2
 """Share of the time, at the start and at the end, over which latencies are compared."""
@@ -56,7 +56,7 @@ class SoakSettings:
     """Settings of a soak test.
 
     Attributes:
-        minutes: duration. seed: of goals and faults.
+        minutes: duration. seed: seed of goals and faults.
         arm: name of the arm. faults_together: number of faults injected at a time.
     """
 
@@ -71,9 +71,9 @@ class InjectedFault:
     """Faults that are injected while one goal is pursued.
 
     Attributes:
-        names: the first one decides whether the arm must stop; empty for none.
-        at: onset, s, ``time.monotonic``. duration: s.
-        began: time of the injection, s; NaN before.
+        names: the first one decides whether the arm must stop; empty if there is no fault.
+        at: planned onset, s, ``time.monotonic``. duration: s.
+        began: time of the injection, s; NaN before it.
     """
 
     names: tuple[str, ...] = ()
@@ -99,8 +99,8 @@ class SoakTest:
         """Subscribe to commands and status.
 
         Args:
-            graph: the running processes. client: connected to them.
-            settings: of the test.
+            graph: the running processes. client: client connected to them.
+            settings: settings of the test.
         """
         self._graph, self._client, self._settings = graph, client, settings
         self._rng = np.random.default_rng(settings.seed)
@@ -183,7 +183,7 @@ class SoakTest:
         return InjectedFault((name, *more.tolist()), at, duration)
 
     def _act(self) -> None:
-        """Sample memory, begin and end faults; called while a goal is pursued."""
+        """Sample memory, and begin or end a fault when due; called while a goal is pursued."""
         now = monotonic()
         if now - self._sampled_at > SAMPLE_PERIOD_S:
             self._memory.sample(self._elapsed())
@@ -204,7 +204,7 @@ class SoakTest:
         self._fault.began = monotonic()
 
     def _end_fault(self) -> None:
-        """Judge if the arm has stopped, and resume a paused planner."""
+        """End the fault: resume a paused planner, and judge whether the arm has stopped."""
         fault, self._fault = self._fault, InjectedFault()
         if np.isnan(fault.began):
             return
@@ -243,7 +243,7 @@ class SoakTest:
             self._latencies['plan'].append((self._elapsed(), msg.plan_ms))
 
     def _compare_latencies(self) -> dict[str, Any]:
-        """Return percentiles over the first and over the last part of the time."""
+        """Return latency percentiles over the first and over the last part of the test."""
         total, figures = self._elapsed(), {}
         for name, values in self._latencies.items():
             parts = {

@@ -18,21 +18,21 @@ STUCK_FRICTION = 10.0
 TABLE_MIN, TABLE_MAX = (0.36, -0.20), (0.62, 0.20)
 """Area (x, y) of the table in which objects are placed, m in the base frame."""
 CLEARANCE_M = 0.14
-"""Smallest distance of an unknown object to the known one and to the tip."""
+"""Smallest distance of an unknown object from the known one and from the tip."""
 COVER_GREY = 110
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Change that begins at some frame of an episode and lasts until its end.
+    """Change that begins at some frame of an episode and lasts until the episode ends.
 
     Attributes:
-        name: identifier. description: for tables.
+        name: identifier. description: text for tables.
         requires: condition for the onset: '' (none), 'motion' of the tip, or 'contact' with the
             object while the tip moves.
         change_world: applied to the world once, at the onset.
-        change_image: applied to every image from the onset on; gets the image and the one at the
-            onset.
+        change_image: applied to every image from the onset on; gets the current image and the
+            image at the onset.
         mirrors_actions: the arm executes actions mirrored left to right.
         blocks_arm: the arm stands still.
     """
@@ -47,7 +47,7 @@ class Anomaly:
 
 
 def _teleport(world: BulletWorld, rng: np.random.Generator) -> None:
-    """Move the object in a random direction, or to the centre if it would leave the table."""
+    """Move the object in a random direction, or towards the centre if it would leave the area."""
     state = world.state()
     position = state.object_position[:2]
     angle = rng.uniform(-np.pi, np.pi)

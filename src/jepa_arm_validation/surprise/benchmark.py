@@ -1,4 +1,4 @@
-"""Surprise benchmark: how reliably and how soon the belief is surprised by anomalies."""
+"""Surprise benchmark: how reliably and how soon anomalies raise the surprise of the belief."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from jepa_arm.training.belief.report import auroc
 from .anomalies import ANOMALIES, NO_ANOMALY, Anomaly
 
 FRAMES = 75
-"""Frames of an episode."""
+"""Number of frames of an episode."""
 EARLIEST_ONSET = 25
 """First frame at which an anomaly may begin, as soon as its condition holds."""
 WARM_UP = 5
-"""Frames at the start of an episode that are not judged."""
+"""Number of frames at the start of an episode that are not judged."""
 WINDOW = 6
-"""Frames over which the largest surprise is taken."""
+"""Number of frames after the onset that are judged, singly and by their largest surprise."""
 MOVING_M = 0.008
-"""Motion of the tip's setpoint in a control step that counts as motion."""
+"""Displacement of the tip's setpoint in a control step above which the tip counts as moving."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class SurpriseTrace:
     """Surprise over one episode.
 
     Attributes:
-        surprise: (T,) of each frame, in multiples of the alarm threshold; NaN in the first ones.
-        onset: frame before which the anomaly begins; T if its condition never held.
+        surprise: (T,) per frame, in multiples of the alarm threshold; NaN in the first frames.
+        onset: first frame with the anomaly; T if its condition never held.
     """
 
     surprise: FloatArray
@@ -56,7 +56,7 @@ class SurpriseTrace:
 
 
 class SurpriseBenchmark:
-    """Play episodes in the simulated world with the surprise of each frame."""
+    """Runner of play episodes in the simulated world that rates the surprise of each frame."""
 
     def __init__(
         self, checkpoint: Checkpoint, arm: ArmConfig, sim: SimConfig, play: CollectConfig
@@ -88,7 +88,7 @@ class SurpriseBenchmark:
 
     @torch.inference_mode()
     def run_episode(self, seed: int, anomaly: Anomaly = NO_ANOMALY) -> SurpriseTrace:
-        """Run one play episode; until the onset it depends on ``seed`` alone."""
+        """Run one play episode; up to the onset, it depends on ``seed`` alone."""
         rng, anomaly_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         region = reachable_object_region(self._arm, self._play.object_min, self._play.object_max)
         scene = sample_scene(self._arm, rng, region)
@@ -129,7 +129,7 @@ class SurpriseBenchmark:
     def _observe(
         self, stamp: float, image: ImageArray, joints: FloatArray, target: FloatArray
     ) -> float:
-        """Update the belief with an observation; return the surprise."""
+        """Update the belief with an observation; return the observation's surprise."""
         tip = self._arm.tip_position(joints)
         proprio = torch.tensor(proprioception(joints, tip, target)[None], dtype=torch.float32)
         z, features = self._model.encode_with_features(image[None], proprio)
@@ -140,7 +140,7 @@ class SurpriseBenchmark:
         return np.nan if frame is None else self._surprise.rate(frame, stamp).value
 
     def _move(self, streamer: JointStreamer, joints: FloatArray, is_blocked: bool) -> None:
-        """Move the arm towards ``joints`` (J,) for one control step; a blocked arm stands."""
+        """Move the arm towards ``joints`` (J,) for one control step; a blocked arm stays put."""
         start = self._world.state().joints
         for _ in range(self.time.ticks):
             if is_blocked:
@@ -152,14 +152,15 @@ class SurpriseBenchmark:
 
 
 def measure_surprise(benchmark: SurpriseBenchmark, episodes: int, seed: int) -> dict[str, Any]:
-    """Return the AUROC and the delay of the alarm for each anomaly, and the false alarms.
+    """Measure the AUROC and the alarm delay for each anomaly, and the number of false alarms.
 
-    The positives are ``episodes`` episodes of each anomaly, the negatives as many episodes of the
-    same scenes without one. Data collection never uses these scenes.
+    The positives are ``episodes`` episodes with each anomaly, the negatives as many episodes of
+    the same scenes without one. Data collection never uses these scenes.
 
     Args:
-        benchmark: is closed at the end.
-        episodes: per anomaly. seed: scenes have the seeds ``EVALUATION_SEED + seed + i``.
+        benchmark: benchmark to run; closed at the end.
+        episodes: number per anomaly.
+        seed: scenes have the seeds ``EVALUATION_SEED + seed + i``.
     """
     dt = benchmark.time.control_dt
     traces: dict[str, list[SurpriseTrace]] = {}
@@ -185,7 +186,7 @@ def measure_surprise(benchmark: SurpriseBenchmark, episodes: int, seed: int) -> 
 def _measure_anomaly(
     anomaly: Anomaly, traces: list[SurpriseTrace], normal: FloatArray, control_dt: float
 ) -> dict[str, Any]:
-    """Return the figures of one anomaly, from the episodes in which it began early enough."""
+    """Return the figures of one anomaly, from episodes with at least ``WINDOW`` frames of it."""
     traces = [t for t in traces if t.onset + WINDOW <= FRAMES]
     after = np.array([t.surprise[t.onset : t.onset + WINDOW] for t in traces])
     windows = normal[: len(normal) // WINDOW * WINDOW].reshape(-1, WINDOW)

@@ -1,8 +1,8 @@
 """Actor-critic: goal-conditioned action proposals and goal-reaching value on frozen latents.
 
-Actor and value are conditioned on a position of the object or the tip, relative to where a probe
-reads that subject in the latent, so that no goal image is needed. A second variant is conditioned
-on the latent of the goal image. The variant is fixed at training time.
+Actor and value are conditioned on a goal position of the object or the tip, relative to the
+present position that a probe reads from the latent, so that no goal image is needed. A second
+variant is conditioned on the latent of the goal image. The variant is fixed at training time.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from jepa_arm.model.numerics import clamp_keep_nan
 POSITION_SCALE = 10.0
 """1/m; positions enter the networks in units of 10 cm."""
 POSITION_FEATURES = 7
-"""Features of a position goal, beside the latent."""
+"""Number of input features of a position goal, in addition to the latent."""
 HALF_LOG_2PI = 0.9189385
 MIN_LOG_STD = -1.6
-"""Floor of the log standard deviation of actions, without which modes collapse."""
+"""Lower bound on the log standard deviation of actions, without which modes collapse."""
 
 
 def goal_features(latent: Tensor, position: Tensor, is_object: Tensor, goal: Tensor) -> Tensor:
     """Return the networks' inputs (B, D + 7) for a position goal.
 
-    They are the latent, the goal, the offset from subject to goal, and the subject.
+    They are the latent, the goal, the offset from the subject to the goal, and ``is_object``.
 
     Args:
         latent: (B, D).
-        position: (B, 3) m of the subject, read from ``latent`` by a probe.
-        is_object: (B,) 1 for the object, 0 for the tip.
+        position: (B, 3) m, position of the subject, read from ``latent`` by a probe.
+        is_object: (B,) 1 if the subject is the object, 0 if it is the tip.
         goal: (B, 3) m.
     """
     offset = (goal - position) * POSITION_SCALE
@@ -46,7 +46,7 @@ def latent_goal_features(latent: Tensor, goal: Tensor) -> Tensor:
 
 
 def normalised_mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    """Return a perceptron with three normalised hidden layers."""
+    """Return a multilayer perceptron with three layer-normalised hidden layers."""
     layers: list[nn.Module] = []
     for size in (inputs, width, width):
         layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.GELU()]
@@ -57,8 +57,8 @@ class ActionMixture(nn.Module):
     """Mixture density network over action blocks.
 
     Attributes:
-        block: K*A, values in an action block.
-        modes: M, components of the mixture.
+        block: number of values K*A in an action block.
+        modes: number of mixture components M.
     """
 
     modes = 6
@@ -67,7 +67,7 @@ class ActionMixture(nn.Module):
         """Create the network.
 
         Args:
-            inputs: N, features. block: K*A, values in an action block.
+            inputs: number of input features N. block: number of values K*A in an action block.
             width: hidden size.
             max_mean: bound on the magnitude of the means.
         """
@@ -121,8 +121,8 @@ class Actor(ActionMixture):
         """Create the network.
 
         Args:
-            latent: D. block: K*A, values in an action block.
-            goal: G, features of the goal.
+            latent: latent dimension D. block: number of values K*A in an action block.
+            goal: number of goal features G.
         """
         super().__init__(2 * latent + goal + 1, block, width=256, max_mean=1.2)
 
@@ -132,10 +132,10 @@ class Actor(ActionMixture):
         """Return the log density (B,) of ``action`` (B, K*A).
 
         Args:
-            features: (B, D + G) of ``goal_features`` or ``latent_goal_features``.
+            features: (B, D + G), from ``goal_features`` or ``latent_goal_features``.
             velocity: (B, D), latent minus the latent one model step before.
             remaining: (B,) time to the goal as a share of the longest in training, in [0, 1].
-            action: action blocks.
+            action: action blocks to rate.
         """
         inputs = torch.cat([features, velocity, remaining[:, None]], dim=-1)
         return self.log_density(inputs, action)
@@ -148,7 +148,7 @@ class Actor(ActionMixture):
         gumbel: Tensor,
         noise: Tensor,
     ) -> Tensor:
-        """Return sampled action blocks (B, K*A) in [-1, 1]; NaN where an output is not finite.
+        """Return sampled action blocks (B, K*A) in [-1, 1]; NaN for non-finite outputs.
 
         Args:
             features, velocity, remaining: see ``log_prob``.
@@ -169,7 +169,7 @@ class TwinValue(nn.Module):
         """Create the two networks.
 
         Args:
-            inputs: N, features. width: hidden size.
+            inputs: number of input features N. width: hidden size.
         """
         super().__init__()
         self.first = normalised_mlp(inputs, width, 1)
@@ -190,7 +190,7 @@ class ActorCritic(nn.Module):
     """Actor and value of one world model.
 
     Attributes:
-        max_steps: control steps of the longest time to a goal in training.
+        max_steps: longest time to a goal in training, in control steps.
         uses_latent_goals: whether goals are latents instead of positions.
     """
 
@@ -200,7 +200,8 @@ class ActorCritic(nn.Module):
         """Create both networks.
 
         Args:
-            latent: D. block: K*A. max_steps, uses_latent_goals: see ``ActorCritic``.
+            latent: latent dimension D. block: number of values K*A in an action block.
+            max_steps, uses_latent_goals: see ``ActorCritic``.
         """
         super().__init__()
         self.max_steps, self.uses_latent_goals = max_steps, uses_latent_goals

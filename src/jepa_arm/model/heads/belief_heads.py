@@ -38,9 +38,9 @@ CELL_GRID = 16, 20
 MIN_CELL_LOG_VAR = 2.0 * math.log(1.5 / 255.0)
 """Smallest log variance of a cell's brightness, due to camera noise."""
 TIP_COLUMNS, TARGET_OFFSET_COLUMNS = slice(-6, -3), slice(-3, None)
-"""Tip position, and tip target minus tip position, in a vector of proprioception."""
+"""Columns of the tip position, and of tip target minus tip position, in proprioception."""
 REST_ACTION = 0.08
-"""A block whose actions are all smaller counts as rest."""
+"""An action block counts as rest if all its actions are smaller in magnitude."""
 PROPRIO_STEP_GAIN = 5.0
 """Gain on changes of proprioception per control step, which are small."""
 LATENT_STEP_GAIN = 2.0
@@ -49,10 +49,10 @@ BLIND_TIME_SCALE_S = 0.5
 CALIBRATION_STEP_S, CALIBRATION_STEPS = 0.2, 16
 """Spacing and number of the blind times at which position errors are calibrated."""
 OBJECT_NEAR_M, TABLE_CENTRE_M, TABLE_SCALE_M = 0.05, (0.5, 0.0), 0.12
-"""Input units: distance of the object to the tip, the table's centre, distance from it."""
+"""Scaling of inputs: unit of the object's offset from the tip; table centre; unit from there."""
 MIN_LOG_VAR, MAX_LOG_VAR = -8.0, 8.0
 SETPOINT_SCALE_M, MIN_TIP_MOTION_LOG_VAR = 0.05, -14.0
-"""Input unit of the setpoint's distance; smallest log variance (cm^2) of the tip's motion."""
+"""Unit of the setpoint's offset as an input; smallest log variance (cm^2) of the tip's motion."""
 
 
 class StateEncoder(nn.Module):
@@ -79,10 +79,10 @@ class StateEncoder(nn.Module):
 
 
 class PositionStdHead(nn.Module):
-    """Predicted error of the positions that probes read from a belief.
+    """Head that predicts the error of positions that probes read from a belief.
 
-    The error is modelled as an isotropic Gaussian. ``scale`` calibrates its 90 % region to hold
-    90 %, for unknown and known yaws, at ``CALIBRATION_STEPS`` times without images.
+    The error is modelled as an isotropic Gaussian. ``scale`` calibrates its 90 % region to contain
+    90 % of positions, for unknown and known yaws and ``CALIBRATION_STEPS`` times without images.
     """
 
     scale: Tensor
@@ -93,12 +93,12 @@ class PositionStdHead(nn.Module):
         self.register_buffer('scale', torch.ones(2, CALIBRATION_STEPS, len(SUBJECTS)))
 
     def forward(self, z: Tensor, blind_s: Tensor, yaw: Tensor) -> Tensor:
-        """Return the standard deviation (B, 2) m on each axis, of tip and object.
+        """Return the standard deviation per axis of the tip's and the object's position, (B, 2) m.
 
         Args:
             z: (B, D).
-            blind_s: (B,) s without an image.
-            yaw: (B,) rad of the object; NaN if unknown.
+            blind_s: (B,) s since the last image.
+            yaw: (B,) rad, yaw of the object; NaN if unknown.
         """
         is_known = torch.isfinite(yaw)
         blind = blind_s[:, None] / BLIND_TIME_SCALE_S
@@ -111,14 +111,14 @@ class PositionStdHead(nn.Module):
         return log_cm.clamp(MIN_LOG_VAR, MAX_LOG_VAR).exp() * 0.01 * scale
 
     def calibrate(self, is_known: bool, squared: Tensor, model_dt: float) -> None:
-        """Scale the errors so that their 90 % regions contain 90 % (split-conformal).
+        """Set ``scale`` so that 90 % regions contain 90 % of the positions (split-conformal).
 
-        Each time without images is calibrated; times longer than those given as the longest.
+        There is one scale per time without images; times beyond the L given use the last.
 
         Args:
-            is_known: whether the scale of known or that of unknown yaws is set.
-            squared: (B, L, 2) squared errors over the variance predicted so far, 0, 1, 2, ...
-                model steps after the last image.
+            is_known: whether to set the scales for known yaws or those for unknown yaws.
+            squared: (B, L, 2) squared errors divided by the variances predicted so far, 0, 1, ...,
+                L - 1 model steps after the last image.
             model_dt: s, duration of a model step.
         """
         scale = (torch.quantile(squared, COVERAGE, dim=0) / COVERAGE_CHI_SQUARED).sqrt()
@@ -127,7 +127,7 @@ class PositionStdHead(nn.Module):
 
 
 class ExpectedErrorHead(nn.Module):
-    """Expected variance of prediction errors, for instance of each dimension of the latent."""
+    """Head that predicts the variance of prediction errors, for instance per latent dimension."""
 
     def __init__(self, latent_dim: int, block: int, outputs: int, width: int = 256) -> None:
         super().__init__()
@@ -154,18 +154,17 @@ class ContactHead(nn.Module):
         self.net = mlp(2 * latent_dim, width, 1)
 
     def forward(self, z: Tensor, z_prev: Tensor) -> Tensor:
-        """Return the logit (...,) of contact between ``z_prev`` and ``z`` (..., D).
+        """Return the logit (...,) of contact at latents ``z`` (..., D).
 
-        The two latents are one model step apart.
+        ``z_prev`` (..., D) are the latents one model step earlier.
         """
         return self.net(torch.cat([z, (z - z_prev) * LATENT_STEP_GAIN], dim=-1))[..., 0]
 
 
 class TipMotionHead(nn.Module):
-    """Expected displacement of the tip in a control step, from its last motion and its setpoints.
+    """Head that predicts the tip's displacement in a control step from its motion and setpoints.
 
-    Setpoints are a better input than the actions that moved them, because they stop at the edge
-    of the workspace.
+    Setpoints are a better input than actions, because they stop at the edge of the workspace.
     """
 
     def __init__(self, normaliser: Normaliser, width: int = 256) -> None:
@@ -189,7 +188,7 @@ class TipMotionHead(nn.Module):
 
 
 class ImageTipHead(nn.Module):
-    """Tip position estimated from image features alone."""
+    """Head that estimates the tip position from image features alone."""
 
     def __init__(self, features: int, width: int = 128) -> None:
         super().__init__()
@@ -204,7 +203,7 @@ class ImageTipHead(nn.Module):
 
 
 class ImageChangeHead(nn.Module):
-    """Expected amount of change in the image in a control step, from the arm's motion."""
+    """Head that predicts from the arm's motion how much the image changes in a control step."""
 
     def __init__(self, latent_dim: int, normaliser: Normaliser, width: int = 128) -> None:
         super().__init__()
@@ -212,7 +211,7 @@ class ImageChangeHead(nn.Module):
         self.net = mlp(2 * len(self.proprio_scaler.mean) + latent_dim, width, 2)
 
     def forward(self, z: Tensor, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean (B,) of the log brightness change and its log variance (B,).
+        """Return mean (B,) and log variance (B,) of the log of the brightness change.
 
         Args:
             z: (B, D), latent one model step ago.
@@ -234,7 +233,8 @@ class BeliefHeads(nn.Module):
     """All heads of the belief and the calibration of surprise, for one world model.
 
     Attributes:
-        tail_fit: (C, R, 3), tails of the scores of each of ``CHANNELS`` in each of ``REGIMES``.
+        tail_fit: (C, R, 3), tail of the scores of each of ``CHANNELS`` in each of ``REGIMES``, see
+            ``fit_tail``.
         pair_tail_fit: (C, R, 3), the same for pairs of successive frames.
         alarm_threshold: improbability that corresponds to a surprise of 1.
     """
@@ -254,9 +254,9 @@ class BeliefHeads(nn.Module):
         """Build untrained heads.
 
         Args:
-            latent_dim: D.
+            latent_dim: latent dimension D.
             normaliser: statistics of proprioception.
-            block: K*A, values in an action block.
+            block: number of values K*A in an action block.
             features: number of image features.
             image_size: (h, w) px.
         """

@@ -1,6 +1,6 @@
-"""Camera pose head: detects that the camera was moved by how the arm appears in its image.
+"""Camera pose head: detects a moved camera from how the arm appears in its image.
 
-The network regresses by how much training images were shifted, rotated and scaled, given the
+The network estimates by how much training images were shifted, rotated and scaled, given the
 measured joints (a geometric pretext task as in Golan and El-Yaniv, arXiv:1805.10917; regression of
 image motion as in DeTone et al., arXiv:1606.03798). On images of the camera in its training pose
 the estimate is close to zero; after the camera has moved it is not.
@@ -20,10 +20,10 @@ from jepa_arm.model.world_model import Normaliser, ProprioceptionScaler
 MAX_IMAGE_MOTION = (0.02, 0.02, 0.02, 0.02)
 """Largest motion in training: shift right and down (share of width), log scale, rotation (rad)."""
 MARGIN = 0.0375
-"""Share of the width cropped at each side, so that no motion brings in unknown pixels."""
+"""Share of the width cropped at each side, so that no warp brings in unknown pixels."""
 BLUR, BLUR_RANGE = 0.9 / 80.0, (0.6 / 80.0, 1.2 / 80.0)
-"""Standard deviation of the blur as a share of the width, at run time and its range in training:
-an image's sharpness must not reveal whether it was warped."""
+"""Standard deviation of the blur as a share of the image width: value at run time, range in
+training. Blur keeps an image's sharpness from revealing whether it was warped."""
 
 
 def blur(image: ImageArray, std: float = BLUR) -> NDArray[np.float32]:
@@ -36,8 +36,8 @@ class CameraPoseHead(nn.Module):
     """Estimator of image motion from an image and proprioception.
 
     Attributes:
-        mean, whitening: (4,) and (4, 4), calibration: estimates on images of an unmoved camera,
-            less the mean, times the whitening matrix, are standard normal.
+        mean, whitening: (4,) and (4, 4), calibration: for an unmoved camera,
+            ``(motion - mean) @ whitening`` has zero mean and unit covariance.
     """
 
     mean: Tensor

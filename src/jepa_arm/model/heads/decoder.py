@@ -1,7 +1,7 @@
-"""Decoder: images of latents, for people to look at.
+"""Decoder: turns latents into images for people to look at.
 
 It is trained after the world model and never enters its loss. It shows what a latent retains of an
-image; what the world model does not keep, such as hues that are augmented away, is lost.
+image; what the latent does not contain, such as hues, is missing from the decoded image.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """Transposed convolutions from a latent to the difference from the mean training image.
+    """Decoder whose transposed convolutions output the difference from the mean training image.
 
     Args:
-        latent_dim: D.
+        latent_dim: latent dimension D.
         image_size: (h, w) px.
-        channels: of the features, from coarse to fine.
+        channels: numbers of feature channels, from coarse to fine.
     """
 
     mean: Tensor

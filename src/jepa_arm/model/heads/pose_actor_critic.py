@@ -1,7 +1,7 @@
-"""Pose actor-critic: networks that push an object to a position and a yaw, on frozen latents.
+"""Pose actor-critic: networks for pushing an object to a position and a yaw.
 
-All of them see the table in the frame of the object, with the face that is nearest the tip ahead.
-What is learned for one face of the square object then holds for all four, wherever it lies.
+Actor, value and yaw change head work in the object's frame, whose x axis is the normal of the face
+nearest the tip. What they learn for one face of the square object then holds for all four.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .yaw_probe import YawProbe
 SCALE = 10.0
 """1/m; lengths enter the networks in units of 10 cm."""
 FEATURES = 17
-"""Features of actor and value."""
+"""Number of input features of actor and value."""
 WIDTH = 104
 """Hidden size of actor and value."""
 MOTION_FEATURES = 14
-"""Features of the yaw change, with two control steps in a model step."""
+"""Number of input features of ``YawChangeHead`` if a model step has two control steps."""
 TABLE_CENTRE = 0.5, 0.0
 """m, (x, y) in the base frame."""
 
@@ -34,12 +34,12 @@ def pose_features(
     position: tuple[Tensor, Tensor],
     goal: Tensor,
 ) -> tuple[Tensor, ObjectFrame]:
-    """Return the inputs (B, FEATURES) of actor and value, and the frame that they are in.
+    """Return the inputs (B, FEATURES) of actor and value, and the object frame they are in.
 
     Args:
-        yaw: (B,) rad of the object.
-        tip: setpoint of the tip now and one model step before, (B, 3) m each.
-        position: of the object now and one model step before, (B, 3) m each.
+        yaw: (B,) rad, yaw of the object.
+        tip: tip setpoints now and one model step before, (B, 3) m each.
+        position: object positions now and one model step before, (B, 3) m each.
         goal: (B, 4), position (m) and yaw (rad).
     """
     frame = ObjectFrame(yaw, tip[0] - position[0])
@@ -63,13 +63,13 @@ def pose_features(
 def motion_features(
     yaw: Tensor, tip: tuple[Tensor, Tensor], position: tuple[Tensor, Tensor], actions: Tensor
 ) -> Tensor:
-    """Return the inputs (B, MOTION_FEATURES) of the yaw change in a model step.
+    """Return the inputs (B, MOTION_FEATURES) of ``YawChangeHead`` for one model step.
 
     Args:
-        yaw: (B,) rad of the object before the step.
-        tip: setpoint of the tip before the step and one model step earlier, (B, 3) m each.
-        position: of the object before and after the step, (B, 3) m each.
-        actions: (B, K, 3) whose effect falls into the step.
+        yaw: (B,) rad, yaw of the object before the step.
+        tip: tip setpoints before the step and one model step earlier, (B, 3) m each.
+        position: object positions before and after the step, (B, 3) m each.
+        actions: (B, K, 3), actions that take effect in the step.
     """
     frame = ObjectFrame(yaw, tip[0] - position[0])
     path = tip[0][:, None] + ACTION_METRES * actions.cumsum(1)
@@ -81,7 +81,7 @@ def motion_features(
 
 
 class YawChangeHead(nn.Module):
-    """Network for the change of the object's yaw in a model step.
+    """Network that predicts the change of the object's yaw in a model step.
 
     It is antisymmetric by construction: a mirrored motion turns the object the other way.
     """
@@ -103,7 +103,7 @@ class YawChangeHead(nn.Module):
         self.register_buffer('mirror', torch.tensor(mirror), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the change (B,) rad for ``features`` of ``motion_features``."""
+        """Return the change (B,) rad for ``features`` from ``motion_features``."""
         difference = self.net(features) - self.net(features * self.mirror)
         return difference[:, 0] * self.OUTPUT_SCALE / 2.0
 
@@ -120,9 +120,9 @@ class PoseActor(ActionMixture):
         """Return the log density (B,) of ``action`` (B, K*A) in the frame of the object.
 
         Args:
-            features: (B, FEATURES) of ``pose_features``.
+            features: (B, FEATURES), from ``pose_features``.
             remaining: (B,) time to the goal as a share of the longest in training, in [0, 1].
-            action: action blocks.
+            action: action blocks to rate.
         """
         return self.log_density(torch.cat([features, remaining[:, None]], dim=-1), action)
 
@@ -139,7 +139,7 @@ class PoseActor(ActionMixture):
         They are NaN where an output of the network is not finite.
 
         Args:
-            features, frame: of ``pose_features``.
+            features, frame: from ``pose_features``.
             remaining: (B,) see ``log_prob``.
             gumbel, noise: see ``ActionMixture.draw``.
         """
@@ -150,13 +150,13 @@ class PoseActor(ActionMixture):
 
 
 class PoseActorCritic(nn.Module):
-    """Networks of one world model that push an object to a position and a yaw.
+    """Networks for pushing an object to a position and a yaw, for one world model.
 
     Attributes:
-        max_steps: control steps of the longest time to a goal in training.
-        yaw_probe: of the yaw in an image.
-        yaw_change: change of the yaw in a model step.
-        actor, value: conditioned on the pose.
+        max_steps: longest time to a goal in training, in control steps.
+        yaw_probe: reads the yaw from an image.
+        yaw_change: predicts the change of the yaw in a model step.
+        actor, value: conditioned on a goal position and yaw.
     """
 
     def __init__(self, frame_skip: int, action_width: int, max_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""Probes: positions in metres estimated from a latent, with their expected error.
+"""Probes: networks that read positions in metres, with their expected error, from a latent.
 
 They are trained after the world model, on frozen latents.
 """
@@ -22,12 +22,12 @@ LOG_PRECISION_BOUNDS = math.log(1e-2), math.log(1e2)
 class PositionProbe(nn.Module):
     """Two small MLPs from a latent to a position and to the covariance of its error.
 
-    The second predicts the lower triangular factor P of the precision: with residual r and
-    ``error_scale`` in m, P r / error_scale is standard normal. It is fitted by Gaussian likelihood
-    and calibrated by its one scale.
+    The second predicts the lower triangular factor P of the precision matrix: for a residual r in
+    m, P r / error_scale is standard normal. It is trained by Gaussian likelihood and calibrated by
+    the single number ``error_scale``.
 
     Attributes:
-        mean, std: m, scaling of the positions; error_scale: m.
+        mean, std: (3,) m, scaling of the positions. error_scale: m.
     """
 
     mean: Tensor
@@ -78,12 +78,13 @@ class PositionProbe(nn.Module):
 class Probes(nn.Module):
     """Position probes for the two subjects of a goal, the tip and the object.
 
-    For the tip, the probe reads the tip's target instead of its position: the latent determines
-    the target best, actions decide it, and the tip follows it a control step behind. The measured
-    tip position is known from the joints.
+    For the tip, the probe reads the tip's target instead of its position: the target is set by
+    actions and read most precisely, and the tip follows it a control step later. The measured tip
+    position is known from the joints.
 
     Attributes:
-        tip_target, object_position: latents (..., D) to positions (..., 3) m, base frame.
+        tip_target, object_position: probes from latents (..., D) to positions (..., 3) m, base
+            frame.
     """
 
     def __init__(self, latent_dim: int) -> None:

@@ -18,12 +18,12 @@ from jepa_arm.model.networks import mlp
 TIP_SCALE_M, STEP_SCALE_M, YAW_STEP_SCALE = 0.04, 0.01, 0.1
 """Input units: tip position in the object frame; object motion and yaw change (rad) per step."""
 MOTION_THRESHOLD_M, LEVER_ARM_M = 0.001, 0.03
-"""Motion per control step of tip and object together below which the object rests; half the
-object's size, which converts its rotation to a distance."""
+"""Motion of tip and object per control step below which the predicted motion fades to zero; half
+the object's size, as a lever arm that converts its rotation to a distance."""
 MAX_FEATURE = 20.0
 """Input features are clamped to this magnitude; a tip further away does not push."""
 YAW_HYPOTHESES = 4
-"""Yaws that are propagated if the object's yaw is unknown."""
+"""Number of yaws that are propagated if the object's yaw is unknown."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def yaw_hypotheses(position: Tensor, position_step: Tensor) -> ObjectPose:
 
 
 class ObjectFrame:
-    """Planar frame at the object whose x axis is the normal of the face nearest the tip.
+    """Planar frame of an object, whose x axis is the normal of the face nearest the tip.
 
     What is learned for one face of a square then holds for all four, wherever the object lies.
 
     Attributes:
-        cos, sin: (B, 1) of the angle of the x axis in the base frame.
+        cos, sin: (B, 1), cosine and sine of the angle of the x axis in the base frame.
     """
 
     def __init__(self, yaw: Tensor, to_tip: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Yaw probe: the object's yaw, estimated from an image patch around the object.
 
-The world model's latent does not contain the yaw: it repeats every quarter turn, shows in few
-pixels and helps little to predict. The probe is trained after the world model, on its own.
+The world model's latent does not contain the yaw, which repeats every quarter turn, shows in few
+pixels and helps little in prediction. The probe is trained after the world model, on its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepa_arm.core.types import FloatArray
 
 PATCH_PIXELS, PATCH_SAMPLES = 20.0, 24
-"""Side of the patch, in pixels of the image and in samples."""
+"""Side length of the patch, in pixels of the image and in samples."""
 LOG_VARIANCE_BOUNDS = -7.0, 1.5
 """Bounds on the log of the predicted squared error on the unit circle."""
 
@@ -42,7 +42,7 @@ class YawProbe(nn.Module):
         )
 
     def forward(self, patches: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit vectors (B, 2), sine and cosine of four times the yaw, and log errors (B,).
+        """Return (sin, cos) of four times the yaw (B, 2), and the log of its squared error (B,).
 
         Args:
             patches: (B, 3, PATCH_SAMPLES, PATCH_SAMPLES), see ``crop_patches``.
@@ -71,8 +71,8 @@ class YawProbe(nn.Module):
 def crop_patches(images: Tensor, pixels: Tensor) -> Tensor:
     """Return patches (B, 3, PATCH_SAMPLES, PATCH_SAMPLES) in [-0.5, 0.5] around ``pixels``.
 
-    Patches are interpolated between pixels so that they are centred exactly. Beyond the image its
-    border is repeated.
+    Patches are interpolated between pixels so that they are centred exactly. Beyond the image, its
+    border pixels are repeated.
 
     Args:
         images: (B, h, w, 3) uint8 RGB.

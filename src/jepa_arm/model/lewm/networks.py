@@ -20,7 +20,7 @@ from jepa_arm.model.world_model import Images, Normaliser, Rows, validate_inputs
 from .vit import VisionTransformer
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet statistics of colours in [0, 1], by which the released weights expect images scaled."""
+"""ImageNet statistics of colours in [0, 1]; the released weights expect this normalisation."""
 ACTION_MLP_SCALE = 4
 NORM_EPS = 1e-6
 
@@ -29,7 +29,7 @@ class LeWM(nn.Module):
     """The published network.
 
     Attributes:
-        config: its sizes.
+        config: sizes of the network.
         latent_dim: D.
         block_width: K*A, number of values in an action block.
     """
@@ -50,7 +50,7 @@ class LeWM(nn.Module):
     def predict_next(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Return the successor (B, T, D) of each of ``latents`` (B, T, D), given its predecessors.
 
-        ``actions`` (B, T, K*A) are those taken from each latent; T is at most ``config.history``.
+        ``actions`` (B, T, K*A) are applied after each latent; T is at most ``config.history``.
         """
         modulations = self.predictor.modulations(self.action_encoder(actions))
         return self.pred_proj(self.predictor(latents, modulations)).float()
@@ -62,8 +62,8 @@ class LeWM(nn.Module):
 
         Args:
             latents: (B, T, D).
-            actions: (B, T - 1 + H, K*A); block t is taken from latent t, so the first T - 1 blocks
-                lie in the past.
+            actions: (B, T - 1 + H, K*A); block t is applied after latent t, so the first T - 1
+                blocks lie in the past.
         """
         past = latents.shape[1]
         modulations = self.predictor.modulations(self.action_encoder(actions))
@@ -112,7 +112,7 @@ class LeWorldModel(LeWM):
         return self.rollout_history(z[:, None], actions)
 
     def prediction_errors(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a zero open-loop error, which is not in the loss, and the one-step error.
+        """Return 0, as the published loss has no open-loop error, and the one-step error.
 
         See ``WorldModel.prediction_errors``.
         """
@@ -133,7 +133,7 @@ class Projector(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., D) of inputs (..., D); batch statistics are over all axes but the last."""
+        """Return (..., D) for ``x`` (..., D); batch statistics are over all axes but the last."""
         return self.net(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
@@ -154,7 +154,7 @@ class ActionEncoder(nn.Module):
 
 
 class LatentPredictor(nn.Module):
-    """Causal transformer over recent latents, conditioned on the action after each."""
+    """Causal transformer over recent latents, conditioned on the action block after each."""
 
     def __init__(self, config: LewmConfig) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class LatentPredictor(nn.Module):
         return [block.adaLN_modulation(conditions) for block in self._blocks()]
 
     def forward(self, latents: Tensor, modulations: list[Tensor]) -> Tensor:
-        """Return features (B, T, D) of ``latents`` (B, T, D) under ``modulations`` of actions."""
+        """Return features (B, T, D) of ``latents`` (B, T, D), given ``modulations`` of actions."""
         x = latents + self.pos_embedding[:, : latents.shape[1]]
         for block, modulation in zip(self._blocks(), modulations, strict=True):
             x = block(x, modulation)
@@ -239,7 +239,7 @@ def normalise_images(pixels: Tensor, size: int) -> Tensor:
 
     Args:
         pixels: (B, h, w, 3) uint8 RGB.
-        size: px.
+        size: side length of the result, px.
     """
     image = pixels.permute(0, 3, 1, 2).float() / 255.0
     if image.shape[2:] != (size, size):

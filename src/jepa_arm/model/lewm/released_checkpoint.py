@@ -164,7 +164,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r'GLOBAL (\S+)', str(error))
-        if foreign is None:  # torch's own words advise to run it
+        if foreign is None:  # torch's message suggests running it
             raise _broken(path, 'its pickle is not one of tensors') from None
         raise CheckpointError(
             f'{path}: expected tensors only, got a pickle that calls for {foreign[1]}; nothing of '
@@ -199,7 +199,7 @@ def _described(content: Any) -> str:
 
 
 def _read_config(path: Path) -> tuple[LewmConfig, int]:
-    """Return the network's sizes and K*A."""
+    """Return the network's sizes and its action block width K*A."""
     try:
         return parse_released_config(json.loads(path.read_text()))
     except FileNotFoundError:

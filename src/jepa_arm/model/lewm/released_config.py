@@ -73,7 +73,7 @@ def parse_released_config(values: Any) -> tuple[LewmConfig, int]:
 
 
 def released_config(config: LewmConfig, block_width: int) -> dict[str, Any]:
-    """Return the content of ``config.json`` for a network of these sizes and K*A.
+    """Return the content of ``config.json`` for a network of these sizes and block width K*A.
 
     Raises:
         ConfigError: the encoder's sizes have no name in the released layout.
@@ -128,7 +128,7 @@ def released_config(config: LewmConfig, block_width: int) -> dict[str, Any]:
 
 
 def _check_equal(flat: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Check flattened values; ``_target_`` may be omitted, and its package does not matter."""
+    """Check values against the expected; ``_target_`` may be missing, its package is ignored."""
     unknown = sorted(set(flat) - set(expected))
     for key in unknown:
         if any(name.startswith(f'{key}.') for name in expected):

@@ -71,7 +71,7 @@ class EncoderBlock(nn.Module):
         self.layernorm_after = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens (B, N, width) of ``tokens`` (B, N, width)."""
+        """Return the N ``tokens`` (B, N, width) after the block."""
         tokens = tokens + self._attend(self.layernorm_before(tokens))
         hidden = functional.gelu(self.intermediate['dense'](self.layernorm_after(tokens)))
         return tokens + self.output['dense'](hidden)

@@ -1,4 +1,4 @@
-"""Agreement of the backends: how alike OpenVINO and torch rank the same candidates."""
+"""Agreement of the backends: how similarly OpenVINO and torch rank the same candidates."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .stage_compiler import make_stage_compiler
 def agreement(
     checkpoint: Checkpoint, config: PlannerConfig, plans: Sequence[Solution]
 ) -> dict[str, float]:
-    """Return how alike the configured backend and torch rank the same candidates.
+    """Measure how similarly the configured backend and torch rank the same candidates.
 
-    The candidates start from the first latents that ``plans`` predict; the goal is 5 cm beyond
-    the object.
+    Rollouts start from the first two predicted latents of each of ``plans``; the goal is 5 cm
+    from the object along x.
 
     Returns:
         ``rank_correlation`` and ``rank_correlation_p1``: median and first percentile, over the
-        plans, of Spearman's rank correlation of the costs. ``regret``: mean excess cost, in
-        torch, of the backend's choice over the cheapest candidate, as a share of the range of
-        all costs.
+        plans, of Spearman's rank correlation of the costs. ``regret``: mean of the
+        torch cost of the backend's choice minus that of torch's own choice, as a share of the
+        range of torch costs.
     """
     model, skip = PlanningModel.from_checkpoint(checkpoint), checkpoint.contract.time.frame_skip
     objective = PositionObjective('object', model, config, region=None)

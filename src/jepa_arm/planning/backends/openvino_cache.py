@@ -20,18 +20,18 @@ from .openvino_import import openvino
 PACKAGE = Path(__file__).parents[2]
 SOURCES = 'model', 'planning'
 MAX_MODELS = 40
-"""Models that are kept; a checkpoint with one configuration needs five."""
+"""Number of models that are kept; a checkpoint with one configuration needs five."""
 
 
 def load_or_convert(name: str, convert: Callable[[], openvino.Model]) -> openvino.Model:
-    """Return the cached model of this name; convert and cache it if there is none.
+    """Return the cached model called ``name``; convert and cache it if there is none.
 
     A cached model with a wrong checksum is converted anew. If the cache cannot be written, the
     model is converted on every call.
     """
     try:
         file = _folder() / f'{name}.xml'
-    except RuntimeError:  # the user has no home
+    except RuntimeError:  # the user has no home directory
         return convert()
     with suppress(OSError, RuntimeError):
         if file.with_suffix('.sum').read_text() == _checksum(file):
@@ -44,9 +44,9 @@ def load_or_convert(name: str, convert: Callable[[], openvino.Model]) -> openvin
 
 
 def model_name(modules: nn.Module, cache_key: str) -> str:
-    """Return a name for a model that depends on the weights of ``modules`` and ``cache_key``.
+    """Return a model's name: a hash of ``cache_key`` and the weights of ``modules``.
 
-    The source code and the versions of OpenVINO and torch enter too.
+    The hash also covers the source code and the versions of OpenVINO and torch.
     """
     versions = f'{openvino.__version__} {torch.__version__}'
     parts = f'{fingerprint(modules)} {cache_key} {versions} {_source_digest()}'
@@ -55,12 +55,12 @@ def model_name(modules: nn.Module, cache_key: str) -> str:
 
 @cache
 def core() -> openvino.Core:
-    """Return the OpenVINO core of this process; making one takes longer than reading a model."""
+    """Return the OpenVINO core of this process; creating one takes longer than reading a model."""
     return openvino.Core()
 
 
 def _save(model: openvino.Model, file: Path) -> None:
-    """Write a model and its checksum, and delete the models that were unused the longest."""
+    """Write a model and its checksum, and delete the least recently used models."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         partial = Path(folder) / file.name
@@ -88,7 +88,7 @@ def _folder() -> Path:
 
 @cache
 def _source_digest() -> str:
-    """Return a digest of all source code that converted functions run through."""
+    """Return a digest of all source code that converted functions may run."""
     digest = hashlib.blake2b(digest_size=16)
     files = [f for folder in SOURCES for f in sorted((PACKAGE / folder).rglob('*.py'))]
     for file in [*files, PACKAGE / 'robot' / 'action_space.py']:

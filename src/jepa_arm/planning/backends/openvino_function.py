@@ -19,11 +19,11 @@ from .openvino_import import FrontEndManager, TorchScriptPythonDecoder, openvino
 
 
 class OpenVINOFunction:
-    """Function of tensors, compiled for one size of each; for other sizes it runs in torch.
+    """Function of tensors, compiled for fixed input sizes; with other sizes it runs in torch.
 
-    Networks compute in bfloat16 where the processor has a unit for it, else in single precision;
-    so does everything between two networks. Results are computed in single precision from the
-    outputs of the last networks. Values that are not finite stay so. Not thread-safe.
+    Networks, and everything between them, compute in bfloat16 if the processor supports it,
+    otherwise in single precision. Results are computed in single precision from the outputs of
+    the last networks. Non-finite values stay non-finite. Not thread-safe.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class OpenVINOFunction:
         """Convert ``function``, or read a cached conversion, and compile it.
 
         Args:
-            function: of tensors and NamedTuples of tensors.
-            modules: that hold the weights it uses.
-            inputs: examples.
-            returned: number of its results that are needed.
-            threads: to compute with.
-            cache_key: identifies the function and everything that it depends on, but for weights
+            function: takes tensors and NamedTuples of tensors.
+            modules: hold the weights that it uses.
+            inputs: example inputs, which fix the sizes.
+            returned: number of its results, from the first, to return.
+            threads: number of threads to compute with.
+            cache_key: identifies the function and everything that it depends on, except weights
                 and source code.
         """
         self._function, self._returned = function, returned
@@ -69,7 +69,7 @@ class OpenVINOFunction:
             self._request.set_output_tensor(i, _shared(x))
 
     def __call__(self, *inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the needed results of the function."""
+        """Return the first ``returned`` results of the function."""
         flat = flatten(inputs)
         if [x.shape for x in flat] != self._sizes:
             return self._function(*inputs)[: self._returned]
@@ -80,7 +80,7 @@ class OpenVINOFunction:
 
 
 class FunctionModule(nn.Module):
-    """Module with flat tensors as inputs, from a function that also takes NamedTuples of them."""
+    """Module that takes a flat list of tensors and regroups them into the inputs of a function."""
 
     def __init__(self, function: StageFunction, modules: nn.Module, inputs: StageInputs) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class FunctionModule(nn.Module):
 
 
 def flatten(inputs: StageInputs) -> list[Tensor]:
-    """Return the tensors in ``inputs``, those of NamedTuples one by one."""
+    """Return the tensors in ``inputs`` as a flat list, with NamedTuples unpacked."""
     flat: list[Tensor] = []
     for x in inputs:
         flat += [x] if isinstance(x, Tensor) else x
@@ -110,7 +110,7 @@ def convert(function: StageFunction, modules: nn.Module, inputs: StageInputs) ->
     """Trace ``function`` with ``inputs`` and convert it to an OpenVINO model."""
     flat = tuple(flatten(inputs))
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # OpenVINO reads torch functions from traces
+        warnings.simplefilter('ignore')  # about tracing, which OpenVINO needs
         module = FunctionModule(function, modules, inputs)
         traced = torch.jit.trace(module, flat, check_trace=False)
     frontend = FrontEndManager().load_by_framework('pytorch')

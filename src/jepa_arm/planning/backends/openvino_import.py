@@ -1,6 +1,6 @@
-"""OpenVINO without its telemetry, which would report usage statistics from the robot.
+"""Import of OpenVINO without its telemetry, which would report usage statistics from the robot.
 
-OpenVINO runs without the telemetry package if that is missing, so its import is blocked here.
+OpenVINO also runs if the telemetry package is missing, so the import of that package is blocked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Predictor compression: low-rank layers for what a predictor computes from actions alone.
+"""Predictor compression: low-rank versions of the layers that depend on actions alone.
 
-Action blocks are a few numbers, so that features computed from them span few of a layer's
-dimensions. A matrix applied to such features is replaced by two of low rank that differ little
-from it there (data whitening of SVD-LLM, arXiv:2403.07378).
+An action block is only a few numbers, so features computed from it span few of a layer's
+dimensions. A weight matrix applied to such features is replaced by a product of two low-rank
+matrices that approximates it on them (data whitening of SVD-LLM, arXiv:2403.07378).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from jepa_arm.model.networks import AdaLnBlock, Predictor
 
 TOLERANCE = 1.5e-3
-"""rms error of a compressed layer relative to its output; that of bfloat16 is 4e-3."""
+"""Largest rms error of a compressed layer relative to its output; that of bfloat16 is 4e-3."""
 RANK_STEP = 16
 """Ranks are multiples of this number, which suits processors."""
 SAMPLES = 4096
-"""Action blocks that show which dimensions are used."""
+"""Number of random action blocks from which the features are sampled."""
 Module = TypeVar('Module', bound=nn.Module)
 
 
@@ -29,7 +29,7 @@ def compress_predictor(module: Module, seed: int = 0) -> Module:
     """Return a copy of ``module`` in which every ``Predictor`` is compressed where it saves time.
 
     Args:
-        module: that contains predictors. seed: of the sampled actions.
+        module: contains predictors. seed: seed of the sampled actions.
     """
     module = copy.deepcopy(module)
     for predictor in [m for m in module.modules() if isinstance(m, Predictor)]:
@@ -61,14 +61,14 @@ def _compress(predictor: Predictor, generator: torch.Generator) -> None:
 def _low_rank(
     layers: list[nn.Linear], features: Tensor
 ) -> tuple[nn.Linear, list[nn.Linear]] | None:
-    """Factorise layers that are applied to the same features.
+    """Factorise linear layers that are applied to the same features.
 
     Args:
-        layers: to replace. features: (N, W) samples of their input.
+        layers: layers to replace. features: (N, W) samples of their input.
 
     Returns:
-        A layer to be applied first, shared by all, and the replacement of each layer; None if
-        they would not be cheaper, or if a weight is not finite.
+        A shared layer to apply first, and for each layer the one to apply after it; None if they
+        would not be cheaper, or if a weight or feature is not finite.
     """
     weight = torch.cat([layer.weight for layer in layers]).double()
     if not (weight.isfinite().all() and features.isfinite().all()):
@@ -77,7 +77,7 @@ def _low_rank(
     covariance = torch.cov(features.double().T) + 1e-9 * torch.eye(features.shape[1])
     root = torch.linalg.cholesky_ex(covariance)[0]
     directions, strength, _ = torch.linalg.svd(weight @ root, full_matrices=False)
-    lost = strength.square().flip(0).cumsum(0).flip(0)  # by a rank that ends before this one
+    lost = strength.square().flip(0).cumsum(0).flip(0)  # lost[k]: squared error at rank k
     needed = int((lost > TOLERANCE**2 * lost[0]).sum())
     rank = RANK_STEP * max(1, -(-needed // RANK_STEP))
     if rank * sum(weight.shape) >= weight.numel():

@@ -1,4 +1,4 @@
-"""Stage compiler: compiles the stages of a search for the backend that is configured."""
+"""Stage compiler: compiles the stages of a search for the configured backend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Compile = Callable[[StageFunction, nn.Module, StageInputs, int, int, str], Stage
 
 
 class StageCompiler:
-    """Compiles the stages of searches in one world model, whose predictor is compressed."""
+    """Compiles the stages of searches in one world model, and compresses its predictor."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class StageCompiler:
 
         Args:
             compile_function: compiles one function.
-            model: world model that is searched. probes: of its latents.
-            config: of the search.
+            model: world model that is searched. probes: read positions from its latents.
+            config: configuration of the search.
         """
         base = model.model if isinstance(model, PoseDynamics) else model
         contract = base.contract
@@ -122,7 +122,7 @@ def make_stage_compiler(
 
 
 def select_compiler(config: PlannerConfig) -> Compile:
-    """Return the function that compiles others; for torch it returns them unchanged.
+    """Return the backend's function for compiling functions; that of torch leaves them unchanged.
 
     Raises:
         ConfigError: the configuration asks for OpenVINO, which is not installed.

@@ -15,11 +15,11 @@ class Rollouts:
 
     Attributes:
         start: (1, D) latent that all of them start from.
-        latents: (S, H, D) predicted.
+        latents: (S, H, D) predicted latents.
         goal: (1, G): position (m), position and yaw (m, rad), or latent.
         positions: (S, H, 3) m of the goal's subject; empty for latent goals.
-        features: (S*H, F) inputs of the value network, where there is one.
-        actions: (S, T, A) that lead there; only the obstacle term needs them.
+        features: (S*H, F) inputs of the value network; None without one.
+        actions: (S, T, A) that lead to ``latents``; only the obstacle term needs them.
     """
 
     start: Tensor
@@ -40,7 +40,7 @@ class CostTerm(Protocol):
     """Weighted cost of rollouts; lower is better. Terms see latents, never images.
 
     Attributes:
-        name: of the term in ``Plan.terms``.
+        name: key of the term in ``Plan.terms``.
     """
 
     name: str

@@ -17,8 +17,8 @@ class DistanceCost:
 
     Attributes:
         weight: cost per m.
-        position_std: predicted rms error of the object's position, which is added in quadrature:
-            where the object cannot be seen it does not count as near the goal. None: not added.
+        position_std: predicts the rms error of the object's position, added in quadrature, so that
+            a hidden object never counts as near the goal; None: not added.
     """
 
     weight: float

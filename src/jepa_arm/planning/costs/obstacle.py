@@ -17,16 +17,16 @@ BLOCKED_COST = 1e3
 
 @dataclass(frozen=True)
 class ObstacleCost:
-    """Mean missing clearance along the path; paths of the tip into an obstacle are blocked.
+    """Mean missing clearance along the path, plus ``BLOCKED_COST`` if the tip hits an obstacle.
 
-    The tip's path follows from its setpoint and the actions, the object's is read in the latents.
+    The tip's path is its setpoint plus the actions; the object's is read from the latents.
 
     Attributes:
         weight: cost per m.
         slack: m of clearance that the tip may lack before its path counts as blocked.
         constraints: obstacles and clearances.
-        tip_setpoint: (3,) m before the first action.
-        moves_object: whether the goal is for the object, whose path counts too then.
+        tip_setpoint: (3,) m, commanded tip position before the first action.
+        moves_object: whether the goal is for the object; if so, its path counts too.
     """
 
     weight: float

@@ -17,14 +17,14 @@ from .cost_term import Rollouts
 class PressCost:
     """Mean depth of the tip inside the object, modelled as an upright cylinder on the table.
 
-    Beside the object the tip pushes it; inside the cylinder the tip would press it down. The
+    Beside the object, the tip pushes it; inside the cylinder, it would press the object down. The
     model mispredicts such motions, and the guard stops the arm.
 
     Attributes:
         weight: cost per m.
         radius, height: m, of the cylinder.
         lag: share of a model step by which the tip lags behind its setpoint.
-        read_position: probe of the tip's setpoint.
+        read_position: reads the tip's setpoint from latents.
     """
 
     weight: float

@@ -1,4 +1,4 @@
-"""Region term: how far the object would leave the region where the tip can push it back."""
+"""Region term: how far the object would be outside the region where the tip can push it back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .cost_term import Rollouts
 
 @dataclass(frozen=True)
 class RegionCost:
-    """Mean distance of the object outside the region that the tip can reach around.
+    """Mean distance of the object from the region in which the tip can reach all its sides.
 
     Attributes:
         weight: cost per m.

@@ -34,10 +34,11 @@ def terms_for(
 
     Args:
         kind: position of the 'tip' or the 'object', 'pose' of the object, or 'latent'.
-        model: whose latents are scored.
-        config: weights.
-        critic: of this kind of goal, or None.
-        region: (2, 2) m where the tip can push the object from every side, or None.
+        model: model whose latents are scored.
+        config: weights of the terms.
+        critic: actor-critic for this kind of goal, or None.
+        region: (2, 2) m, lowest and highest (x, y) where the tip can push the object from every
+            side, or None.
     """
     values = () if critic is None else (ValueCost(config.value_weight, critic.value),)
     if kind == 'tip':
@@ -58,9 +59,9 @@ def terms_for(
 
 
 def total_cost(scores: dict[str, Tensor]) -> Tensor:
-    """Return the sum (S,) of the terms' ``scores`` (S,); infinite where it is not finite.
+    """Return the sum (S,) of the terms' ``scores`` (S,), with NaN replaced by infinity.
 
-    A rollout that is not finite is therefore never chosen.
+    A rollout with a NaN cost is therefore never chosen.
     """
     total = torch.stack(list(scores.values())).sum(0)
     return torch.where(torch.isfinite(total), total, torch.inf)

@@ -12,11 +12,11 @@ from .cost_term import Rollouts
 
 @dataclass(frozen=True)
 class ValueCost:
-    """Negative value of the predicted latents, the mean along the rollout.
+    """Negative value of the predicted latents, averaged along the rollout.
 
     Attributes:
         weight: cost per model step.
-        value: features (N, F) -> values (N,).
+        value: value network, features (N, F) -> values (N,).
     """
 
     weight: float

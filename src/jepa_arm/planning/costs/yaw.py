@@ -12,7 +12,7 @@ from .cost_term import Rollouts
 
 @dataclass(frozen=True)
 class YawCost:
-    """Mean yaw error of the object, up to quarter turns.
+    """Mean yaw error of the object, modulo quarter turns.
 
     The error e enters as ``|sin(2 e)| / 2``, which is smooth across quarter turns.
 

@@ -31,19 +31,19 @@ from .push_map import HEADINGS, PushMap
 STAND_OFFS = (0.075, 0.060, 0.050)
 """m, candidate distances between the object's centre and a tip behind it, preferred first."""
 APPROACH_MARGIN_SHARE = 0.75
-"""Share of the tip's margin that is kept on the last stretch, from behind the object to it."""
+"""Share of the tip's margin that is kept between its place behind the object and the object."""
 OBJECT_CENTRE_HEIGHT = 0.025
-"""m above the table."""
+"""m, height of the object's centre above the table."""
 VISIBLE_PART = 0.03
-"""m, distance of an object's centre from a hidden region that keeps enough of it in view."""
+"""m, distance of the object's centre from a hidden region at which enough of it is visible."""
 MIN_SHADOW_WIDTH = 0.01
 """m, least width of a box that represents a hidden region."""
 SHADOW_BOXES = 3
-"""Boxes per hidden region."""
+"""Number of boxes per hidden region."""
 DIMENSIONS = {'object': 2, 'tip': 3}
-"""Axes along which a subject moves: the object on the table only."""
+"""Number of axes along which each subject moves; the object moves only on the table."""
 OBJECT_SIZE = 0.05
-"""m, edge of the object, which the tip moves around."""
+"""m, edge length of the object, which the tip must move around."""
 
 
 class Subgoal(NamedTuple):
@@ -65,9 +65,9 @@ class ObstacleConstraints:
     """Clearances of tip and object from declared obstacles.
 
     Attributes:
-        obstacles: declared, base frame; may be empty.
-        margins: m, by subject: of the object's centre (half its width and a reserve) and of the
-            tip (the peg's radius, the guard's clearance and a reserve).
+        obstacles: declared obstacles in the base frame; may be empty.
+        margins: m, clearance by subject: of the object's centre (half its width and a reserve)
+            and of the tip (the peg's radius, the guard's clearance and a reserve).
         min_subgoal_distance: m, least distance to a subgoal on a path around obstacles.
     """
 
@@ -83,9 +83,9 @@ class ObstacleConstraints:
 
         Args:
             obstacles, margins, min_subgoal_distance: see the attributes.
-            bounds: m, boxes that paths must stay in: (2, 2) of the object, (2, 3) of the tip.
-            camera: (3,) m, position of the camera. If given, the object's paths stay where it
-                can be seen, if there is such a path.
+            bounds: m, boxes that paths must stay in, (2, 2) for the object, (2, 3) for the tip.
+            camera: (3,) m, position of the camera. If given, the object's paths stay in
+                its view where possible.
         """
         self.obstacles, self.margins, self._bounds = tuple(obstacles), margins, bounds
         self.min_subgoal_distance = min_subgoal_distance
@@ -96,7 +96,7 @@ class ObstacleConstraints:
         self._push_map = self._make_push_map() if obstacles else None
 
     def check(self, goal: PositionGoal) -> None:
-        """Raise GoalError if an obstacle is too near for tip or object to be at ``goal``."""
+        """Raise GoalError if ``goal`` violates its subject's margin to an obstacle."""
         dim, margin = DIMENSIONS[goal.subject], self.margins[goal.subject]
         for obstacle in self.obstacles:
             depth = ObstacleBoxes([obstacle], dim).depth(goal.position[:dim], margin)
@@ -108,9 +108,9 @@ class ObstacleConstraints:
                 )
 
     def depth(self, subject: str, path: Tensor) -> Tensor:
-        """Return by how much ``subject`` violates the margin, (...) m, at positions (..., 3) m.
+        """Return how far (...) m ``subject`` is inside its margin at each point of ``path``.
 
-        It is 0 where the margin to every obstacle is kept.
+        ``path`` is (..., 3) m. The depth is 0 where the margin to every obstacle is kept.
         """
         centre, half, rotation = self._tensors[subject]
         if not len(centre):
@@ -121,10 +121,10 @@ class ObstacleConstraints:
         return (-outside).amax(-1).clamp(min=0.0)
 
     def is_blocked(self, start: Tensor, path: Tensor, slack: float) -> Tensor:
-        """Return whether (...) tip paths (..., T, 3) m come too near to an obstacle.
+        """Return a mask (...) of the tip paths (..., T, 3) m that come too near to an obstacle.
 
-        Too near is a missing clearance of more than ``slack`` m, or of more than at ``start``
-        (3,) m: a tip that is too near already may leave.
+        A path is too near if its missing clearance exceeds both ``slack`` m and that at ``start``
+        (3,) m, so that a tip that is already too near may leave.
         """
         allowed = self.depth('tip', start).clamp(min=slack)
         return self.depth('tip', path).amax(-1) > allowed
@@ -141,12 +141,12 @@ class ObstacleConstraints:
         It is the next bend, or a point ``min_subgoal_distance`` ahead if that is further; the
         goal if nothing is in the way, or if there is no path. If the tip has no room behind the
         object to push it there, the object takes the shortest path on which the tip has room, and
-        the subgoal is ``min_subgoal_distance`` along that.
+        the subgoal is ``min_subgoal_distance`` ahead in the direction of its first push.
 
         Args:
             subject: 'object' or 'tip'.
             position, goal: (3,) m.
-            previous_heading: (2,) of the last subgoal, if the object left its shortest path.
+            previous_heading: (2,) heading of the last subgoal; None if it had none.
         """
         shortest = self._on_shortest_route(subject, position, goal)
         if subject == 'tip' or self._push_map is None:
@@ -168,15 +168,17 @@ class ObstacleConstraints:
         target: FloatArray,
         only_if_blocked: bool = False,
     ) -> Subgoal | None:
-        """Return the tip's first subgoal on a path behind the object, around it and the obstacles.
+        """Return the tip's first subgoal on its path to the place behind the object.
+
+        The path leads around the object and the obstacles.
 
         Args:
             tip: (3,) m, setpoint of the tip.
-            position, target: (3,) m, of the object and where it is to be pushed.
-            only_if_blocked: whether to return None if no obstacle stands in between.
+            position, target: (3,) m, the object's position, and where it is to be pushed.
+            only_if_blocked: whether to return None if no obstacle stands between tip and place.
 
         Returns:
-            None if there is no room behind the object, or no path to there.
+            None if there is no room behind the object, or no path to that place.
         """
         behind, margin = self._place_behind(position, target), self.margins['tip']
         if behind is None:
@@ -193,7 +195,7 @@ class ObstacleConstraints:
         return Subgoal(self._first_point(tip, route), route_length(tip, route))
 
     def _first_point(self, start: FloatArray, route: FloatArray) -> FloatArray:
-        """Return the first bend of ``route`` (N, 2 or 3) m, or a point further ahead on it."""
+        """Return the first bend of ``route`` (N, 2 or 3) m, or a later point if it is too near."""
         first = float(np.linalg.norm(route[0] - start))
         return point_along(start, route, max(first, self.min_subgoal_distance))
 
@@ -218,7 +220,7 @@ class ObstacleConstraints:
     def _make_push_map(self) -> PushMap:
         """Return the map of pushes on the part of the table that the tip reaches.
 
-        Positions outside the object's bounds or out of sight are possible, but avoided.
+        Positions outside the object's bounds or hidden from the camera are allowed, but avoided.
         """
         shadows, margin = ObstacleBoxes(self._shadows, 2), self.margins['object']
         low, high = self._bounds['object']
@@ -239,10 +241,10 @@ class ObstacleConstraints:
         )
 
     def _place_behind(self, position: FloatArray, target: FloatArray) -> FloatArray | None:
-        """Return where the tip has to be to push an object at ``position`` (3,) m to ``target``.
+        """Return the place (3,) m from which the tip can push an object to ``target`` (3,) m.
 
-        It is a place (3,) m near the table, clear of obstacles, as is the line from there to the
-        object; None if there is none.
+        It is behind the object at ``position`` (3,) m, near the table. Place and line to the
+        object are clear of obstacles; None if there is no such place.
         """
         offset = (target - position)[:2]
         heading = offset / max(float(np.linalg.norm(offset)), 1e-9)
@@ -252,7 +254,7 @@ class ObstacleConstraints:
     def _places_behind(self, positions: FloatArray, headings: FloatArray) -> FloatArray:
         """Return the places (M, K, 3) m behind objects (M, 2) m along ``headings`` (K, 2).
 
-        NaN marks those that do not exist, see ``_place_behind``.
+        Places that do not exist are NaN, see ``_place_behind``.
         """
         margin, (low, high) = self.margins['tip'], self._bounds['tip']
         boxes, shape = self._boxes['tip'], (len(positions), len(headings))
@@ -260,7 +262,7 @@ class ObstacleConstraints:
         objects = np.repeat(objects, len(headings), axis=0)
         found = np.full((len(objects), 3), np.nan)
         reduced = APPROACH_MARGIN_SHARE * margin
-        # an object nearer to an obstacle than the reduced margin is approached as near as it is
+        # the tip may come as near to an obstacle as the object already is
         grown = boxes.half + reduced - boxes.depth(objects, reduced)[..., None]
         for stand_off in reversed(STAND_OFFS):
             back = np.append(stand_off * headings, np.zeros((len(headings), 1)), axis=1)
@@ -282,8 +284,8 @@ def hidden_behind(
 
     Args:
         obstacles: base frame.
-        camera: (3,) m, its position.
-        shrink: m by which the boxes are smaller on each side.
+        camera: (3,) m, position of the camera.
+        shrink: m by which the boxes are smaller than the obstacle on each side.
     """
     found = []
     for obstacle in obstacles:
@@ -304,7 +306,7 @@ def hidden_behind(
 
 
 def _max_depth(boxes: ObstacleBoxes, positions: FloatArray, margin: float) -> FloatArray:
-    """Return the depth (M,) m of ``positions`` (M, dim) in the grown ``boxes``, 0 outside."""
+    """Return the depth (M,) m of ``positions`` (M, dim) in ``boxes`` grown by ``margin``, or 0."""
     return boxes.depth(positions, margin).max(axis=-1, initial=0.0)
 
 

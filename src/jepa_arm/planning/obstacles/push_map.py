@@ -1,4 +1,4 @@
-"""Push map: paths along which the tip can push an object, with room behind it all along.
+"""Push map: paths along which the tip can push an object, always with room behind it.
 
 The tip may be unable to push an object along its shortest path, for example away from a wall or
 from the edge of the tip's workspace. Value iteration (Bellman 1957) on a lattice over the table
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from jepa_arm.core.types import FloatArray
 
 SPACING = 0.02
-"""m between neighbours on the lattice."""
+"""m, distance between neighbouring nodes of the lattice."""
 QUARTER_TURNS = np.array([[[c, s], [-s, c]] for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))])
 _QUARTER = np.array([(1, 0), (3, 1), (2, 1), (1, 1), (1, 2), (1, 3)])
 STEPS = np.concatenate([_QUARTER @ turn for turn in QUARTER_TURNS])
-"""Steps from a node to others, in 24 directions."""
+"""Steps from a node to others, in lattice spacings, in 24 directions."""
 LENGTHS = np.linalg.norm(STEPS, axis=1)
 """Lengths of the steps, in lattice spacings."""
 HEADINGS = STEPS / LENGTHS[:, None]
@@ -29,13 +29,13 @@ CELL = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
 GOAL_RADIUS = 1.5
 """Lattice spacings from the goal within which it is reached directly."""
 ENTRY_RADIUS = 0.03
-"""m outside the lattice from which a path may enter it."""
+"""m, largest distance to the nearest node from which a path may enter the lattice."""
 AVOIDED_FACTOR = 3.0
-"""Factor on the length of steps to avoided positions and too near to obstacles."""
+"""Factor on the length of steps to positions that are avoided or too near to obstacles."""
 APPROACH_COST = 4.0
-"""Cost, m per m of clearance that a push takes from an object already too near to an obstacle."""
+"""Cost (m) per m by which a push moves the object deeper into an obstacle's margin."""
 REVERSAL_COST = 0.1
-"""Cost, m, of a heading opposite to the previous one, as the tip then moves round the object."""
+"""Cost (m) of reversing the heading, because the tip must then move around the object."""
 
 
 class PushMap:
@@ -52,10 +52,10 @@ class PushMap:
         """Evaluate the functions once at every node of the lattice.
 
         Args:
-            bounds: (2, 2) m, box of the lattice.
+            bounds: (2, 2) m, box that the lattice fills.
             can_push: positions (M, 2) m -> (M, 24) whether the tip has room to push, per heading.
             depth: positions (M, 2) m -> (M,) m of missing clearance from obstacles.
-            is_avoided: positions (M, 2) m -> (M,) whether other positions are preferred.
+            is_avoided: positions (M, 2) m -> (M,) whether to avoid them if possible.
             max_depth: m of missing clearance at which the object touches the obstacle.
         """
         self._can_push, self._depth, self._max_depth = can_push, depth, max_depth
@@ -84,14 +84,15 @@ class PushMap:
         max_distance: float,
         previous_heading: FloatArray | None,
     ) -> tuple[FloatArray, float] | None:
-        """Return the heading (2,) of the first push, and the length (m) of the path it begins.
+        """Return the heading (2,) of the first push, and the cost (m) of the path that it begins.
 
-        If there is no path, it is the heading of the push that ends nearest to the goal.
+        The cost is the length plus penalties. If there is no path, the push that ends nearest to
+        the goal is returned.
 
         Args:
             position, goal: (2,) m, of the object.
-            max_distance: m, of the first push.
-            previous_heading: (2,) of the last push, if there was one.
+            max_distance: m, longest first push.
+            previous_heading: (2,) heading of the last push, if there was one.
 
         Returns:
             None if the tip has no room to push in any direction.
@@ -149,7 +150,7 @@ class PushMap:
 def _overlap(
     grid: tuple[int, ...], step: NDArray[np.int_]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return slices of ``grid``: nodes from which ``step`` stays inside, and where it leads."""
+    """Return slices of ``grid``: nodes from which ``step`` stays inside, and those it leads to."""
     here = [slice(max(0, -s), min(n, n - s)) for n, s in zip(grid, step, strict=True)]
     there = [slice(max(0, s), min(n, n + s)) for n, s in zip(grid, step, strict=True)]
     return (here[0], here[1]), (there[0], there[1])

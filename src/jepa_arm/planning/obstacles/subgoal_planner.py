@@ -13,19 +13,19 @@ from .constraints import ObstacleConstraints, Subgoal
 METRES_PER_RADIAN = 0.1
 """Weight of a yaw error in a distance: 10 degrees count as much as 2 cm."""
 GOAL_RADIUS = 0.01
-"""m from the goal within which an object need not be pushed again."""
+"""m, distance to the goal below which the object need not be pushed again."""
 MIN_PROGRESS = 0.005
-"""m nearer to the goal that count as progress."""
+"""m by which the distance to the goal must shrink to count as progress."""
 RESTING_S, MOVING_S = 0.8, 2.0
-"""s without progress until a push counts as stalled, if the tip nearly rests and if it moves."""
+"""s without progress after which a push counts as stalled, for a resting and a moving tip."""
 RESTING_RANGE = 0.03
-"""m on each axis within which a tip counts as resting."""
+"""m, range of tip positions per axis below which the tip counts as resting."""
 ARRIVAL_RADIUS = 0.015
-"""m from its place behind the object at which the tip has arrived."""
+"""m, distance to its place behind the object below which the tip counts as arrived."""
 MAX_APPROACH_S = 3.0
-"""s, after which an attempt to get there ends."""
+"""s after which an attempt to reach the place behind the object ends."""
 MAX_ATTEMPTS = 2
-"""Attempts in a row without progress, after which no other is made."""
+"""Consecutive attempts without progress, after which no further one is made."""
 
 
 class SubgoalPlanner:
@@ -35,7 +35,7 @@ class SubgoalPlanner:
         """Start without a goal.
 
         Args:
-            constraints: of the obstacles; without any, paths are straight.
+            constraints: clearances from the obstacles; without obstacles, paths are straight.
             control_dt: s between two calls of ``subgoals``.
         """
         self._constraints = constraints
@@ -55,13 +55,13 @@ class SubgoalPlanner:
         goal: FloatArray,
         yaw_error: float,
     ) -> tuple[Subgoal, Subgoal | None]:
-        """Return the subgoal of ``subject``, and one of the tip that comes before it, if any.
+        """Return the subgoal of ``subject``, and one that the tip must reach first, or None.
 
         Args:
             subject: 'object' or 'tip'.
             tip: (3,) m, setpoint of the tip.
             position, goal: (3,) m, of the subject.
-            yaw_error: rad, of the object; NaN if no yaw is asked for.
+            yaw_error: rad, yaw error of the object; NaN if the goal has no yaw.
         """
         subgoal, approach = Subgoal(goal, np.nan), None
         has_obstacles = bool(self._constraints.obstacles)
@@ -87,17 +87,17 @@ class SubgoalPlanner:
 class StallRecovery:
     """Monitor of a push that provides a subgoal for the tip when the push stalls.
 
-    One to three centimetres before the goal, the value of a tip at rest above or far from the
-    object is overestimated: every plan that moves around to push costs more than staying, and the
-    arm stays. A subgoal for the tip behind the object leads out of that local optimum; from there
-    on plans are made as usual.
+    One to three centimetres before the goal, the value network overestimates states in which the
+    tip rests above or far from the object: moving around the object to push it costs more than
+    staying, so the arm stays. A subgoal for the tip behind the object leads out of that local
+    optimum; from there, planning continues as usual.
     """
 
     def __init__(self, constraints: ObstacleConstraints, control_dt: float) -> None:
         """Start without a push.
 
         Args:
-            constraints: find the places behind an object and the paths to there.
+            constraints: find the places behind an object and the paths to them.
             control_dt: s between two calls of ``subgoal``.
         """
         self._constraints = constraints
@@ -120,7 +120,7 @@ class StallRecovery:
 
         Args:
             tip: (3,) m, setpoint of the tip.
-            position, target: (3,) m, of the object and where it is pushed next.
+            position, target: (3,) m, the object's position, and where it is pushed next.
             distance: m, length of the object's path to its goal.
         """
         if self._remaining_steps == 0 and not self._starts_recovery(tip, distance):
@@ -135,7 +135,7 @@ class StallRecovery:
         return subgoal
 
     def _starts_recovery(self, tip: FloatArray, distance: float) -> bool:
-        """Record a step of the push; return whether it has stalled, and begin an attempt then."""
+        """Record a step of the push; if it has stalled, begin an attempt and return True."""
         self._tips.append(tip)
         self._distances.append(distance)
         if distance < self._nearest - MIN_PROGRESS:

@@ -1,4 +1,4 @@
-"""Evaluation of candidates within the budget of a search, and the best of them."""
+"""Candidate evaluator: rolls out and scores candidates, and keeps the cheapest of a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CandidateEvaluator:
     """Evaluates the candidates of one search and remembers the cheapest.
 
     Attributes:
-        candidates, iterations: number of candidates evaluated so far, and in how many calls.
+        candidates, iterations: numbers of candidates evaluated so far and of calls for it.
     """
 
     def __init__(self, problem: PlanningProblem, budget: SearchBudget) -> None:
@@ -31,8 +31,9 @@ class CandidateEvaluator:
     def affordable(self, count: int) -> int:
         """Return how many of ``count`` more candidates the budget allows.
 
-        With a deadline it is all or none, judged by the pace so far: functions are compiled for
-        one number of candidates. With ``max_candidates`` it is as many as are left.
+        With a deadline it is all or none, judged by the time per candidate so far, because
+        functions are compiled for one number of candidates. With ``max_candidates`` it is as
+        many as are left.
         """
         if self._budget.max_candidates is not None:
             return max(0, min(count, self._budget.max_candidates - self.candidates))
@@ -44,17 +45,17 @@ class CandidateEvaluator:
         """Roll out ``actions`` (S, T, A) and return them, made feasible, with their costs (S,).
 
         Args:
-            actions: candidates in [-1, 1]. sources: of each, see ``Solution.source``.
+            actions: candidates in [-1, 1]. sources: one per candidate, see ``Solution.source``.
         """
         actions, latents = self._problem.roll_out(actions)
         return actions, self.evaluate_rollouts(actions, latents, sources)
 
     def evaluate_rollouts(self, actions: Tensor, latents: Tensor, sources: list[str]) -> Tensor:
-        """Return the costs (S,) of candidates that are rolled out already.
+        """Return the costs (S,) of candidates that have already been rolled out.
 
         Args:
-            actions: (S, T, A) feasible. latents: (S, H, D) that they lead to.
-            sources: of each candidate, see ``Solution.source``.
+            actions: (S, T, A) feasible actions. latents: (S, H, D) that they lead to.
+            sources: one per candidate, see ``Solution.source``.
         """
         costs, shares = self._problem.score(latents, actions)
         self.candidates += len(actions)

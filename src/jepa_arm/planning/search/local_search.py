@@ -20,8 +20,8 @@ from .problem import PlanningProblem, SearchBudget, Solution
 class LocalSearch:
     """Search from actor proposals and the warm start, with coloured noise around the elites.
 
-    The candidates' noise ranges from fine to coarse, so that one iteration can both move on to
-    another solution and settle at the goal.
+    The noise ranges from fine to coarse over the candidates, so that one iteration can both find
+    a different solution and settle at the goal.
     """
 
     def __init__(self, config: PlannerConfig, contract: Contract) -> None:
@@ -68,7 +68,7 @@ class LocalSearch:
         return candidates.clamp(-1.0, 1.0)
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return coloured noise (count, T, A) of ``count`` standard deviations in random order."""
+        """Return coloured noise (count, T, A), each row with another std, in random order."""
         config, contract = self._config, self._contract
         steps = config.horizon * contract.time.frame_skip
         noise = coloured_noise(
@@ -81,7 +81,7 @@ class LocalSearch:
     def _actor_queries(
         self, problem: PlanningProblem, count: int, generator: torch.Generator
     ) -> list[ActorQuery]:
-        """Return the queries for ``count`` proposals, each with another time to the goal."""
+        """Return the queries for ``count`` proposals, each with a different time to the goal."""
         config, skip, heads = self._config, self._contract.time.frame_skip, _actor_critic(problem)
         first = torch.linspace(skip, heads.max_steps, count)
         passed = skip * torch.arange(config.horizon)
@@ -120,11 +120,11 @@ class ActorOnly:
 def roll_out_actor(
     problem: PlanningProblem, queries: list[ActorQuery], fixed_actions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Roll out the actor inside the model, and given sequences in the same batches.
+    """Roll out the actor and given action sequences in the model, in the same batches.
 
     Args:
-        problem: start, goal and actor. queries: of each model step, for C proposals.
-        fixed_actions: (N, T, A) sequences; sharing batches saves time.
+        problem: start, goal and actor. queries: one per model step, each for C proposals.
+        fixed_actions: (N, T, A) given sequences; sharing batches saves time.
 
     Returns:
         Feasible actions (C+N, T, A) and latents (C+N, H, D), those of the actor first.
@@ -144,7 +144,7 @@ def roll_out_actor(
 def _queries(
     problem: PlanningProblem, steps: Tensor, gumbel: Tensor, noise: Tensor
 ) -> list[ActorQuery]:
-    """Return the queries of H model steps.
+    """Return the queries for H model steps.
 
     Args:
         problem: goal and actor.

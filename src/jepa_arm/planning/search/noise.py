@@ -15,7 +15,7 @@ def coloured_noise(
 
     Args:
         shape: (S, T, A). exponent: 0 is white noise.
-        generator: of the random numbers.
+        generator: source of the random numbers.
     """
     count, steps, width = shape
     frequency = torch.fft.rfftfreq(steps)

@@ -1,4 +1,4 @@
-"""Planning problem of one call of the planner, and the interface of a search for its solution."""
+"""Planning problem of one planner call, and the interface of the searches that solve it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class PlanningProblem:
 
     Attributes:
         start: state that the plan starts from.
-        goal: (1, G) of ``Objective.goal_tensor``.
-        objective: proposals and cost of this kind of goal. stages: its functions, as they run.
-        warm_start: (T, A) actions left of the last plan, or None.
-        obstacle_cost: of declared obstacles, or None.
+        goal: (1, G), see ``Objective.goal_tensor``.
+        objective: proposals and cost of this kind of goal.
+        stages: functions of ``objective``, run by torch or compiled.
+        warm_start: (T, A) last plan, shifted by one control step, or None.
+        obstacle_cost: cost term for declared obstacles, or None.
     """
 
     start: StartState
@@ -52,10 +53,10 @@ class PlanningProblem:
         return actions, latents
 
     def score(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cost (S,) of rollouts and the share (S,) of each term.
+        """Return the total cost (S,) of rollouts, and each term's part (S,) of it by name.
 
         Args:
-            latents: (S, H, D) predicted. actions: (S, T, A) that lead there.
+            latents: (S, H, D) predicted latents. actions: (S, T, A) that lead to them.
         """
         scores, positions = self.stages.cost_terms(self.start.z, latents, self.goal)[:2]
         names = [term.name for term in self.objective.terms]
@@ -85,10 +86,10 @@ class Solution:
 
     Attributes:
         actions: (T, A) control actions in [-1, 1], T = horizon * frame_skip.
-        latents: (H, D) predicted, one per model step.
-        cost: of the sequence. terms: share of each cost term.
+        latents: (H, D) predicted latents, one per model step.
+        cost: total cost. terms: part of each cost term in it, by name.
         source: 'actor', 'warm_start' or 'search'.
-        candidates, iterations: number of sequences that were evaluated, and in how many rounds.
+        candidates, iterations: numbers of sequences evaluated and of iterations made.
         alternatives: (N, H, D) latents of the next best sequences of the last iteration.
     """
 
@@ -103,7 +104,7 @@ class Solution:
 
 
 class Optimizer(Protocol):
-    """Search for actions."""
+    """Interface of a search for the cheapest action sequence."""
 
     def solve(
         self, problem: PlanningProblem, budget: SearchBudget, generator: torch.Generator

@@ -15,7 +15,7 @@ from .noise import coloured_noise
 from .problem import PlanningProblem, SearchBudget, Solution
 
 MIN_STD = 0.05
-"""Least standard deviation of iCEM's actions, so that it never stops exploring."""
+"""Smallest standard deviation of iCEM's actions, so that it never stops exploring."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SamplingDistribution:
 
     Attributes:
         mean, std: (T, A).
-        kept: (K, T, A) sequences that are evaluated beside the samples.
+        kept: (N, T, A) sequences that are evaluated besides the samples.
     """
 
     mean: Tensor
@@ -35,9 +35,9 @@ class SamplingDistribution:
 class SamplingSearch(ABC):
     """Search that samples around a mean and updates it in every iteration.
 
-    Each mean is among the candidates of the next iteration, and the last one is evaluated by
-    itself. The solution is the cheapest of all candidates. (As published, CEM and MPPI return the
-    last mean, whatever its cost.)
+    In CEM and MPPI, each mean is among the candidates of the next iteration. The last mean is
+    evaluated by itself if the budget allows. The solution is the cheapest of all candidates. (As
+    published, CEM and MPPI return the last mean, whatever its cost.)
     """
 
     samples: int
@@ -77,7 +77,7 @@ class SamplingSearch(ABC):
         """Return the distribution of the next iteration.
 
         Args:
-            candidates: (S, T, A) that were evaluated. costs: (S,) of them.
+            candidates: (S, T, A) evaluated candidates. costs: (S,) their costs.
         """
 
 
@@ -85,7 +85,7 @@ class CEM(SamplingSearch):
     """Cross-entropy method: white noise, mean and standard deviation of the elites.
 
     With the shipped settings it is the search of LeWorldModel (arXiv:2603.19312) and
-    stable-worldmodel, but for bounded actions.
+    stable-worldmodel, except that actions are bounded.
     """
 
     def __init__(self, config: PlannerConfig, contract: Contract) -> None:
@@ -122,7 +122,7 @@ class MPPI(SamplingSearch):
     """Model predictive path integral control (arXiv:1509.01149), with several updates per plan.
 
     The mean moves to the average of the candidates weighted by ``exp(-cost / temperature)``; the
-    standard deviation stays. Deviation: the noise is coloured if so configured.
+    standard deviation stays. Deviation: the noise can be coloured.
     """
 
     def __init__(self, config: PlannerConfig, contract: Contract) -> None:

@@ -22,20 +22,20 @@ from .episode_runner import GraphEpisodeRunner
 from .supervisor import Supervisor
 
 SETTLE_S = 5.0
-"""Time after the start until the graph does nothing but wait for goals."""
+"""Time after the start, s, after which the graph only waits for goals."""
 
 
 def bench_ros(
     checkpoint: Path, seconds: float = 30.0, arm: str = 'panda', idle: float = 10.0
 ) -> dict[str, Any]:
-    """Return latencies, rates, memory and processor time with the whole graph running.
+    """Measure latencies, rates, memory and processor time while the whole graph runs.
 
     Args:
         checkpoint: folder of the world model.
-        seconds: s of planning, in pushes.
+        seconds: s of planning on the push task.
         arm: name or path of the arm.
-        idle: s before planning in which the processor time of the idle graph is measured,
-            without a goal and without other subscribers.
+        idle: s for which the processor time of an idle graph is measured first, without a goal
+            and without other subscribers.
     """
     to_ready_s, idle_percent = _measure_idle(checkpoint, arm, idle)
     with GraphEpisodeRunner('push', checkpoint, arm) as runner:
@@ -69,7 +69,7 @@ def bench_ros(
 
 
 def _measure_idle(checkpoint: Path, arm: str, seconds: float) -> tuple[float, dict[str, float]]:
-    """Return the start-up time, s, and the processor time of each idle node, % of a core."""
+    """Measure the start-up time, s, and the processor time of each idle node, % of a core."""
     graph, began = SimulationGraph(arm=arm, checkpoint=str(checkpoint)), monotonic()
     with isolated_domain(), Supervisor(graph.nodes) as supervisor:
         supervisor.wait_ready()
@@ -88,7 +88,7 @@ class ProcessUsage:
         self._began, self._cpu_s = monotonic(), self._read_cpu_s()
 
     def cpu_percent(self) -> float:
-        """Return the processor time since this object was created, % of a core."""
+        """Return the mean processor load since this object was created, % of a core."""
         return 100.0 * (self._read_cpu_s() - self._cpu_s) / (monotonic() - self._began)
 
     def _read_cpu_s(self) -> float:

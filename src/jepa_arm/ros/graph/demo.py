@@ -1,4 +1,4 @@
-"""Demonstration: goals reached over ROS 2, shown in a window and on a page of pictures."""
+"""Demonstration: pursues goals over ROS 2, shown in a window and on an HTML page."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def run_demo(
     Where there is a display, a window shows the camera image.
 
     Args:
-        settings: with the task and the scenes.
+        settings: task and scenes.
         checkpoint: folder of the world model.
         arm: name or path of the arm.
-        out: folder of the page of pictures.
+        out: folder of the HTML page.
 
     Returns:
-        the page in ``out``, and the number of goals reached.
+        path of the page in ``out``, and the number of goals reached.
 
     Raises:
         GraphError: a process did not start or ended.

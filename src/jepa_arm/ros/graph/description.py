@@ -22,22 +22,22 @@ ARGUMENT_HELP = {
     'params_file': 'YAML file of further ROS parameters of the nodes; empty: none',
     'dry_run': 'plan and show the plans, but send none to the guard',
 }
-"""Help of the arguments that the launch files and ``jepa-arm up`` share."""
+"""Help texts of the arguments shared by the launch files and ``jepa-arm up``."""
 MIN_UPTIME_S = 5.0
-"""A node that ends sooner is not started again: it would end again."""
+"""Shortest run, s, after which a node is restarted: after a shorter one it would end again."""
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node and how it is started.
+    """One node and the arguments to start it with.
 
     Attributes:
-        name: name of the node, and of its package in ``jepa_arm.ros``.
+        name: name of the node and of its package in ``jepa_arm.ros``.
         parameters: ROS parameters.
-        ready_topic: a topic that it publishes once it works.
+        ready_topic: a topic whose publisher the node creates once it works.
         remappings: topic names, from -> to.
-        respawn: start the node again, inactive, when it ends by itself; otherwise the graph
-            ends with it.
+        respawn: whether the node is restarted, inactive, when it ends by itself; otherwise the
+            whole graph is ended.
     """
 
     name: str
@@ -77,15 +77,15 @@ class GraphArguments:
     """Arguments of every graph.
 
     Attributes:
-        arm: see ``ARGUMENT_HELP``, as for the next ones.
-        checkpoint: empty for the planner's default.
+        arm: name or path of the arm.
+        checkpoint: name or folder of the world model; empty for the planner's default.
         controller: one of ``CONTROLLERS``.
-        guard_config: empty for the guard's default.
+        guard_config: file with limits and obstacles; empty for the guard's default.
         dry_run: send no proposals to the guard.
         belief_file: absolute path of a file in which the planner's belief survives a restart;
             empty for none.
         autostart: activate guard and planner without a lifecycle manager.
-        namespace: of all nodes.
+        namespace: namespace of all nodes.
     """
 
     arm: str = 'panda'
@@ -115,7 +115,7 @@ class GraphArguments:
             )
 
     def _shared(self) -> dict[str, Value]:
-        """Return the parameters of all nodes, which must know the same obstacles."""
+        """Return the parameters that all nodes share; they must know the same obstacles."""
         shared: dict[str, Value] = {'arm': self.arm}
         if self.guard_config:
             shared['guard_config'] = str(given_path(self.guard_config))
@@ -124,7 +124,7 @@ class GraphArguments:
     def _managed(
         self, parameters: Mapping[str, Value], remappings: Mapping[str, str]
     ) -> tuple[NodeSpec, NodeSpec]:
-        """Return guard and planner with further ``parameters`` of both."""
+        """Return guard and planner, both with ``parameters`` added."""
         both = {**self._shared(), 'autostart': self.autostart, **parameters}
         given = {'checkpoint': self.checkpoint, 'belief_file': self.belief_file}
         planner = {**both, **{name: value for name, value in given.items() if value}}
@@ -142,11 +142,11 @@ class GraphArguments:
 class SimulationGraph(GraphArguments):
     """Graph of the virtual arm, the guard and the planner.
 
-    In a namespace the nodes have a clock of their own, so that several graphs can run.
+    In a namespace the nodes have their own clock topic, so that several graphs can run at once.
 
     Attributes:
-        task, seed: of the first scene.
-        lock_step: time passes only in the service ``sim/step``.
+        task, seed: task and seed of the first scene.
+        lock_step: simulated time advances only in the service ``sim/step``.
         gui: open the window of the physics engine.
         with_planner: False leaves the planner out.
     """
@@ -185,9 +185,9 @@ class BringupGraph(GraphArguments):
     """Graph of the guard and the planner beside the driver of a physical arm.
 
     Attributes:
-        topics: names of the topics that the drivers of arm and camera publish, by their usual
-            names.
-        commands: topic or action of the controller; empty for that of ``command_name``.
+        topics: names of the topics that the arm and camera drivers publish, by the names that
+            our nodes use by default.
+        commands: topic or action of the controller; empty: as ``command_name`` returns.
         use_sim_time: follow ``/clock``.
     """
 
@@ -207,7 +207,7 @@ class BringupGraph(GraphArguments):
 
 
 def command_name(arm: ArmConfig, controller: str) -> str:
-    """Return the topic or action with which the driver of ``arm`` is commanded."""
+    """Return the topic or action on which the driver of ``arm`` takes commands."""
     usual = CONTROLLERS[controller]
     return f'{arm.controller}/{usual.split("/")[1]}' if 'trajectory' in usual else usual
 
@@ -251,7 +251,7 @@ def with_parameter_file(
 
 
 def _matching_nodes(section: str, names: list[str], namespace: str) -> list[str]:
-    """Return the nodes that a section of a parameter file is for."""
+    """Return the nodes that a section of a parameter file applies to."""
     word = section.strip('/')
     if word == '**':
         return names

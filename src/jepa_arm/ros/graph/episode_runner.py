@@ -1,4 +1,4 @@
-"""Episode runner over ROS 2: a graph of its own, judged by the same record as in process."""
+"""Episode runner over ROS 2: starts a graph and judges its episodes as in-process ones."""
 
 from __future__ import annotations
 
@@ -51,23 +51,24 @@ AFTER_END_S = 1.0
 FIRST_SEED = 0
 """Seed of the scene in which the graph starts."""
 IN_MOTION = 0.05
-"""rad/s; the spring of the virtual servo is slower than this while its command rests."""
+"""Joint speed, rad/s, above which the arm counts as moving; at a constant command the virtual
+servo's spring moves it more slowly."""
 POLL_PERIOD_S = 0.02
-"""Period at which messages are received; long, as measuring must take little processor time."""
+"""Period at which messages are received; long, so that measuring takes little processor time."""
 CONTACT_M = 1.5e-3
-"""Distance below which arm and obstacle touch. The bodies of PyBullet have margins: its contacts
-begin at up to 1.2 mm (323 collisions without a guard), so 0 would miss nearly all of them."""
+"""Distance within which arm and obstacle count as touching. PyBullet's bodies have margins: its
+contacts begin at up to 1.2 mm (323 collisions without a guard), so 0 would miss nearly all."""
 EVERY_COMMAND = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class EpisodeObserver:
     """Fills the record of one episode from the messages of the graph.
 
-    A control step is added when the ground truth and the joints of its time have both arrived.
+    A control step is added once the ground truth and joints measured at its time have arrived.
 
     Attributes:
-        record: of the episode.
-        read_goal: (3,) m, the goal that the planner has read from the goal image.
+        record: record of the episode.
+        read_goal: (3,) m, goal position that the planner has read from the goal image.
         is_moving: whether the arm has moved.
     """
 
@@ -77,9 +78,9 @@ class EpisodeObserver:
         """Observe an episode.
 
         Args:
-            arm: its kinematics and limits.
-            record: to be filled.
-            goal: (3,) m, true goal, until the planner's is known.
+            arm: kinematics and limits.
+            record: record to fill.
+            goal: (3,) m, true goal; ``read_goal`` until the planner publishes its own.
             dt: s, control step.
             keep_frames: record the camera image of each control step.
         """
@@ -96,7 +97,7 @@ class EpisodeObserver:
 
     @property
     def planned_s(self) -> float:
-        """Return the time from the first to the last observation that was planned from, s."""
+        """Return the time, s, from the first to the last observation that a plan was made from."""
         return self._planned_at[-1] - self._planned_at[0] if self._planned_at else 0.0
 
     def on_planner(self, msg: PlannerStatus) -> None:
@@ -114,7 +115,7 @@ class EpisodeObserver:
             self.record.command_ms.append(msg.obs_to_command_ms)
 
     def on_joints(self, msg: JointState) -> None:
-        """Record the motion of the arm and violated limits."""
+        """Record the arm's motion, and whether measured joints violate the limits."""
         sample = convert.joints_from_msg(msg, self._arm.joint_names)
         self._motion.append(sample.position)
         self._tips.append((sample.stamp, self._arm.tip_position(sample.position)))
@@ -125,7 +126,7 @@ class EpisodeObserver:
         self._add_steps()
 
     def on_command(self, msg: JointTrajectory) -> None:
-        """Record violated limits."""
+        """Record whether a command violates the limits."""
         position, velocity = (
             np.array(values) for values in (msg.points[0].positions, msg.points[0].velocities)
         )
@@ -134,17 +135,17 @@ class EpisodeObserver:
         )
 
     def on_truth(self, msg: PoseArray) -> None:
-        """Record the object's pose with the newest image."""
+        """Queue the object's pose and the newest image for the next control step."""
         self._truth.append((msg, self._image))
         self._add_steps()
 
     def on_image(self, msg: Image) -> None:
-        """Note the newest image."""
+        """Store the newest image if frames are kept."""
         if self._keep_frames:
             self._image = convert.image_from_msg(msg)
 
     def on_markers(self, msg: MarkerArray) -> None:
-        """Note the predicted path of the tip and the goal as the planner has read it."""
+        """Store the predicted tip path and the goal position that the planner has read."""
         for marker in msg.markers:
             if marker.type == Marker.LINE_STRIP and marker.points:
                 self._tip_path = np.array([_array(point) for point in marker.points])
@@ -185,17 +186,17 @@ class EpisodeObserver:
 
 
 class GraphEpisodeRunner:
-    """Runs episodes of one task on a graph of its own, on a ROS domain of its own.
+    """Runs episodes of one task on its own graph in its own ROS domain.
 
-    The obstacles of each scene are declared to all nodes. As a context manager it starts the
-    graph and ends it.
+    The obstacles of each scene are declared to all nodes. As a context manager, it starts the
+    graph on entry and ends it on exit.
 
     Attributes:
-        supervisor: of the processes.
-        client: of the graph.
+        supervisor: supervisor of the processes.
+        client: client of the graph.
         task: samples scenes and defines success.
         goal_results: the planner's result of each episode.
-        planned_s: s of planning.
+        planned_s: s of planning in all episodes so far.
         to_motion_s: s from the start of the first process to the first motion in an episode; NaN
             before it.
     """
@@ -216,9 +217,9 @@ class GraphEpisodeRunner:
             task: name of a file in ``config/tasks``.
             checkpoint: folder of the world model.
             arm: name or path of the arm.
-            tolerance: m, in place of that of the task.
-            lock_step: time waits for every command, so that neither the speed nor the load of
-                the machine matters; latencies mean nothing then.
+            tolerance: m, replaces the task's tolerance.
+            lock_step: simulated time waits for every command, so that the machine's speed and
+                load do not matter; latencies are then meaningless.
         """
         setup = SimulationSetup.load(arm)
         self._arm, self._dt = Arm(setup.arm), setup.sim.time.control_dt
@@ -271,12 +272,12 @@ class GraphEpisodeRunner:
         time_limit: float = np.inf,
         on_frame: FrameCallback | None = None,
     ) -> EpisodeRecord:
-        """Reset the scene, send its goal image to the planner, and return what happens.
+        """Reset the scene, send its goal image to the planner, and record the episode.
 
         Args:
-            seed: of the scene.
-            keep_frames: keep the images of each control step.
-            time_limit: s, if shorter than that of the task.
+            seed: seed of the scene.
+            keep_frames: keep the image of each control step.
+            time_limit: s, applies if shorter than the task's.
             on_frame: called at each control step.
 
         Raises:
@@ -309,7 +310,7 @@ class GraphEpisodeRunner:
         return record.finish(seed, goal_image, observer.read_goal, touched)
 
     def _reset(self, seed: int) -> ResetScene.Response:
-        """Reset the virtual arm to the scene of ``seed``; guard and planner are ready in it."""
+        """Reset the virtual arm to the scene of ``seed``, with guard and planner ready for it."""
         client = self.client
         if self._lock_step:
             while client.guard is not None and client.guard.state in MOVING:
@@ -325,17 +326,17 @@ class GraphEpisodeRunner:
         stamp = convert.to_seconds(response.goal.image.header.stamp)
         if self._lock_step:
             client.prepare_guard(stamp)
-            now = stamp  # a step shows the image of its beginning
+            now = stamp  # each step publishes the image taken at its beginning
             while now < stamp + SETTLE_S + self._dt - TIME_SLACK_S:
                 now = client.step()
         client.settle(stamp)
         return response
 
     def _advance(self, record: EpisodeRecord, frames: int) -> float:
-        """Let time pass and return how much, s.
+        """Let time pass and return how much has passed, s.
 
-        In lock-step this is one control step. In real time it lasts until the episode is over or
-        its record has more than ``frames`` frames, but at most a control step.
+        In lock-step this is one control step. In real time, wait until the episode is over or its
+        record has more than ``frames`` frames, but at most one control step.
         """
         if self._lock_step:
             self.client.step()

@@ -1,7 +1,7 @@
 """Evaluation over ROS 2: the evaluation protocol with simulator, guard and planner as processes.
 
-Success is judged by ground truth and by the same record as in process. Time is that of the
-virtual arm, which runs in real time, so that a slow machine shows in the figures.
+Success is judged from ground truth, by the same code as in process. Without lock-step, the virtual
+arm runs in real time, so that a slow machine affects the results.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def evaluate_over_ros(
     lock_step: bool = False,
     on_frame: FrameCallback | None = None,
 ) -> tuple[dict[str, Any], list[EpisodeRecord]]:
-    """Return the report of ``evaluation.protocol.evaluate`` and the episodes, over ROS 2.
+    """Evaluate over ROS 2; return the report, as ``protocol.evaluate`` does, and the episodes.
 
-    Floor and ceiling come from the runner in process, in the same scenes. Accelerations are not
-    among the limits that are checked. In lock-step the latencies mean nothing.
+    The floor and ceiling baselines run in process, in the same scenes. Acceleration limits are not
+    checked. In lock-step, latencies are meaningless.
 
     Args:
-        settings: with the task and the scenes.
+        settings: task and scenes.
         checkpoint: folder of the world model.
         arm: name or path of the arm.
-        lock_step: time waits for every command.
+        lock_step: simulated time waits for every command.
         on_frame: called at each control step.
 
     Raises:

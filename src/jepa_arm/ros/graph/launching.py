@@ -1,4 +1,4 @@
-"""Launch actions: arguments and nodes of a graph description for the launch files.
+"""Launch actions: arguments and nodes of the launch files, made from a graph description.
 
 Needs ``launch`` and ``launch_ros`` of a ROS 2 installation.
 """
@@ -33,7 +33,7 @@ TOPICS = {
     'camera_info': ('camera/camera_info', 'topic of the camera intrinsics'),
     'wrist_image': ('wrist_camera/image_raw', 'topic of the wrist camera, for models with one'),
 }
-"""Launch arguments for the topics of the drivers of arm and camera: usual name, description."""
+"""Topics of the arm and camera drivers, by launch argument: default name, description."""
 LAUNCH_ARGUMENTS = {
     *('launch-prefix', 'launch-prefix-filter', 'emulate_tty'),
     *('sigterm_timeout', 'sigkill_timeout', 'ros_namespace'),
@@ -84,15 +84,15 @@ def argument_values(
     """Return the values of the launch arguments by name; booleans as bool.
 
     Args:
-        context: of the launch.
-        arguments: that the launch file declares.
+        context: context of the launch.
+        arguments: arguments that the launch file declares.
         file: path of the launch file.
 
     Raises:
         ConfigError: the command line sets an argument that the launch file does not declare.
     """
     names = [declared.name for declared in arguments]
-    if _is_launched(file):  # otherwise they are the arguments of a launch file that includes it
+    if _is_launched(file):  # otherwise the words are for a launch file that includes it
         _check_known(context.argv, names)
     values = context.launch_configurations
     return {
@@ -102,7 +102,7 @@ def argument_values(
 
 
 def remapped_topics(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return remappings for those of ``TOPICS`` whose arguments have another name."""
+    """Return remappings for those of ``TOPICS`` whose arguments differ from the default name."""
     return {usual: values[name] for name, (usual, _) in TOPICS.items() if values[name] != usual}
 
 
@@ -110,8 +110,8 @@ def graph_nodes(kind: type[G], values: Mapping[str, Any], **others: Any) -> list
     """Return the nodes of a graph as launch actions.
 
     Args:
-        kind: of graph, whose fields are set from the arguments of the same name.
-        values: of the launch arguments.
+        kind: class of the graph; its fields are set from the launch arguments of the same name.
+        values: values of the launch arguments, by name.
         others: further fields of the graph.
 
     Raises:
@@ -126,9 +126,9 @@ def graph_nodes(kind: type[G], values: Mapping[str, Any], **others: Any) -> list
 
 
 def launch_node(spec: NodeSpec, namespace: str = '') -> Node:
-    """Return the process of a node as a launch action.
+    """Return the launch action that runs the process of a node.
 
-    The launch ends with the node, unless the description says that it is restarted. ``ros2
+    When the node ends, the whole launch ends, unless ``spec`` has the node restarted. ``ros2
     launch`` returns 1 if a node ends by itself with a nonzero exit code.
     """
     began = time.monotonic()
@@ -153,7 +153,7 @@ def launch_node(spec: NodeSpec, namespace: str = '') -> Node:
         parameters=[dict(spec.parameters)],
         remappings=list(spec.remappings.items()),
         output='screen',
-        additional_env=end_with_this_process(),  # SIGTERM ends ros2 launch, and it no node
+        additional_env=end_with_this_process(),  # on SIGTERM, ros2 launch ends no nodes
         on_exit=on_exit,
     )
 
@@ -162,7 +162,7 @@ def parse_seed(text: str) -> int:
     """Parse a seed, an integer >= 0.
 
     Raises:
-        ConfigError: ``text`` is not one.
+        ConfigError: ``text`` is not such an integer.
     """
     if not text.isdecimal():
         raise ConfigError(f'seed: expected a whole number from 0, got {text!r}')
@@ -180,10 +180,10 @@ def _is_launched(file: str) -> bool:
 
 
 def _check_known(words: Iterable[str], known: Sequence[str]) -> None:
-    """Check that ``words`` set known arguments; ``launch`` silently ignores others.
+    """Check that ``words`` set known arguments only; ``launch`` silently ignores unknown ones.
 
     Raises:
-        ConfigError: one is unknown; ``dryrun:=true`` would move the arm.
+        ConfigError: an argument is unknown; with ``dryrun:=true`` ignored, the arm would move.
     """
     for name in (word.partition(':=')[0] for word in words if ':=' in word):
         if name not in known and name not in LAUNCH_ARGUMENTS:

@@ -1,9 +1,9 @@
 """Scene obstacles: declares the obstacles of each scene to simulator, guard and planner.
 
 All three read the file that their parameter ``guard_config`` names: guard and planner when they
-are configured, the simulator at each reset. Both nodes are taken down before the file is written
-and brought up after the scene was reset, so that the guard is never active among obstacles that
-it does not know.
+are configured, the simulator at each reset. Guard and planner are deactivated and cleaned up
+before the file is written, and activated again after the scene was reset, so that the guard is
+never active among obstacles that it does not know.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ TRANSITIONS_S = 60.0
 
 
 class SceneObstacles:
-    """Guard configuration of a graph in which the obstacles of the current scene are declared.
+    """File with a graph's guard configuration, which declares the current scene's obstacles.
 
     Attributes:
-        path: of the file, in a temporary folder that ``close`` removes.
+        path: path of the file, in a temporary folder that ``close`` removes.
     """
 
     def __init__(self, obstacles: tuple[ObstacleConfig, ...]) -> None:
@@ -99,7 +99,7 @@ def drive_lifecycle(
         if state.id in transitions:
             request = ChangeState.Request(transition=Transition(id=transitions[state.id]))
             if not client.call(ChangeState, f'{name}/change_state', request).success:
-                is_stuck = _state(client, name).id == state.id  # otherwise only the answer failed
+                is_stuck = _state(client, name).id == state.id  # otherwise it did change state
         if is_stuck:
             raise GraphError(
                 f'{name} is {state.label} and refuses the transition; see the log of {name}'

@@ -22,7 +22,7 @@ from jepa_arm.ros.runtime.node_contract import DISCOVERY_LEASE_S, DUMP_STACKS_SI
 from .description import NodeSpec
 
 DISCOVERY_S = 0.5
-"""Time for which other nodes are looked for; most are discovered within 0.05 to 0.2 s."""
+"""Shortest search for other nodes, s; most are discovered within 0.05 to 0.2 s."""
 POLL_S = 0.1
 END_SIGNALS = (
     (signal.SIGINT, 6.0),
@@ -30,18 +30,19 @@ END_SIGNALS = (
     (DUMP_STACKS_SIGNAL, 0.5),
     (signal.SIGKILL, 2.0),
 )
-"""Signals that end a process, in turn, with the time in s that it has after each. A process that
+"""Signals sent in turn to end a process, each with the time in s to wait after it. A process that
 hangs writes its stacks to its log before it is killed."""
 
 
 class Supervisor:
     """Starts the processes of a graph, watches them, and ends them in reverse order.
 
-    They also end when this process dies. As a context manager: started on entry, ended on exit.
+    They also end when this process dies. As a context manager, it starts them on entry and ends
+    them on exit.
 
     Attributes:
         processes: running processes by node name.
-        exit_codes: exit codes of the ended ones by node name.
+        exit_codes: exit codes of ended processes by node name.
         log_dir: folder with the output of each node.
     """
 
@@ -56,7 +57,7 @@ class Supervisor:
 
         Args:
             specs: the nodes in the order in which they start.
-            namespace: of all nodes.
+            namespace: namespace of all nodes.
             log_dir: folder for their output; None for a new folder among the logs of ROS.
             observer: a node in ``namespace`` that has discovered the graph; None to create one
                 whenever it is needed.
@@ -84,7 +85,7 @@ class Supervisor:
         """Start all processes.
 
         Raises:
-            GraphError: such a node is already there, or the folder for the output cannot be made.
+            GraphError: one of the nodes already runs, or ``log_dir`` cannot be created.
         """
         self.check_no_duplicates()
         try:
@@ -141,10 +142,10 @@ class Supervisor:
                 time.sleep(POLL_S)
 
     def check_no_duplicates(self) -> None:
-        """Check that no node of this graph runs already; wait for one that has just died.
+        """Check that no node of this graph runs already; give one that just died time to vanish.
 
         Raises:
-            GraphError: such a node runs, or the namespace is malformed.
+            GraphError: one of the nodes still runs, or the namespace is malformed.
         """
         began, minimum = time.monotonic(), DISCOVERY_S if self._observer is None else 0.0
         with self._observe() as observer:
@@ -174,7 +175,7 @@ class Supervisor:
             )
 
     def poll_ended(self) -> str | None:
-        """Return the name of a node whose process has ended by itself, once; else None."""
+        """Return a node whose process has ended by itself, each node only once; else None."""
         for name, process in list(self.processes.items()):
             code = process.poll()
             if code is not None:
@@ -228,7 +229,7 @@ class Supervisor:
 
     @contextmanager
     def _observe(self) -> Iterator[Node]:
-        """Yield a node from which the graph is observed.
+        """Yield a ROS node to inspect the graph with: the given one, or a temporary one.
 
         Raises:
             GraphError: the namespace is malformed.
@@ -248,7 +249,7 @@ def _is_publishing(spec: NodeSpec, observer: Node) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int | None:
-    """End a process by ``END_SIGNALS``; return its exit code, or None if it does not end."""
+    """End a process with ``END_SIGNALS``; return its exit code, or None if it does not end."""
     for number, timeout in END_SIGNALS:
         process.send_signal(number)
         try:

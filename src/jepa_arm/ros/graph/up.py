@@ -17,10 +17,10 @@ from .supervisor import Supervisor
 def run_until_interrupted(specs: Sequence[NodeSpec], namespace: str = '') -> int:
     """Run the nodes until Ctrl-C and return the exit code.
 
-    A planner that ends is started again, inactive. The end of simulator or guard ends all:
-    without them nothing may move.
+    A planner that ends is restarted, inactive. If the simulator or the guard ends, all nodes are
+    ended: without them nothing may move.
     """
-    # SIGINT is ignored in the background of a script
+    # a script starts its background jobs with SIGINT ignored
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     supervisor = Supervisor(specs, namespace)
@@ -39,7 +39,7 @@ def run_until_interrupted(specs: Sequence[NodeSpec], namespace: str = '') -> int
             return _watch(supervisor, namespace)
     except KeyboardInterrupt:
         if not is_ready:
-            return 0  # a node that still imports has no handler for the signal that ends it
+            return 0  # exit codes mean nothing: a node that still imports has no handlers
         return max((abs(code) for code in supervisor.exit_codes.values()), default=0)
     except GraphError as error:
         print(f'jepa-arm up: {error}', file=sys.stderr)
@@ -47,7 +47,7 @@ def run_until_interrupted(specs: Sequence[NodeSpec], namespace: str = '') -> int
 
 
 def _watch(supervisor: Supervisor, namespace: str) -> int:
-    """Start nodes again as they end; return 1 when one ends that is not to be started again."""
+    """Restart nodes that end; return 1 when one ends that must not be restarted."""
     space = f'/{namespace.strip("/")}'.rstrip('/')
     while True:
         name = str(supervisor.wait_ended())

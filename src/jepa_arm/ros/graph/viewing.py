@@ -22,7 +22,7 @@ VIEWERS = ('rviz', 'rerun')
 VIEWER_CHOICES = ['none', *VIEWERS]
 """Values of the launch argument ``viewer``."""
 OWN_FRAMES = {'/tf': 'tf', '/tf_static': 'tf_static'}
-"""Remappings in a namespace: two arms of one kind must not publish the same frames."""
+"""Remappings in a namespace: frames of two arms of one type would clash on shared topics."""
 
 
 def viewer_nodes(
@@ -38,10 +38,10 @@ def viewer_nodes(
     Args:
         kind: one of ``VIEWER_CHOICES``.
         arm: name or path of the arm whose URDF and camera are shown.
-        namespace: of all nodes.
-        use_sim_time: follow a clock.
+        namespace: namespace of all nodes.
+        use_sim_time: follow ``/clock``.
         remappings: topic names, from -> to.
-        has_driver: the driver of the arm publishes the URDF and the frames already.
+        has_driver: the arm's driver already publishes the URDF and the frames.
 
     Raises:
         ConfigError: a package that the viewer needs is not installed.
@@ -75,7 +75,7 @@ def viewer_nodes(
 
 
 def camera_transforms(arm: ArmConfig) -> list[list[str]]:
-    """Return the arguments of the transform publisher of each camera."""
+    """Return, for each camera, the arguments of its ``static_transform_publisher``."""
     camera, wrist = arm.camera, arm.camera.wrist
     found = [_pose_arguments(camera, arm.base_link, optical_quaternion(camera))]
     if wrist is not None:
@@ -98,7 +98,7 @@ def _check_installed(packages: set[str]) -> None:
     """Check that ROS packages are installed, before any process starts.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: a package is not installed.
     """
     for name in sorted(packages):
         try:

@@ -6,25 +6,25 @@ from collections import deque
 from dataclasses import dataclass
 
 ANSWER_S = 0.07
-"""Time within which a goal must be answered. After it, the robot begins the stop of the previous
-goal, and a goal that is accepted then would begin with a step."""
+"""Time within which the server must answer a goal. Later, the robot begins the stop at the end of
+the previous goal, and a goal accepted then would begin with a jump."""
 MAX_UNANSWERED = 3
-"""Goals in flight at once; all but the first only if they begin a stop."""
+"""Largest number of unanswered goals; while there is one, only stops are sent."""
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
 """Final states of a goal (action_msgs/GoalStatus)."""
 OUTCOMES = {CANCELED: 'canceled', ABORTED: 'aborted'}
 TOLERANCE_VIOLATED = (-4, -5)
-"""Error codes of FollowJointTrajectory: tolerance of the path, or of its end, violated."""
+"""Error codes of FollowJointTrajectory: path tolerance or goal tolerance violated."""
 
 
 @dataclass(frozen=True)
 class ControllerFault:
-    """Reason why the robot may not be executing what it was sent.
+    """Reason to assume that the robot does not execute what it was sent.
 
     Attributes:
         reason: 'code: text'.
         is_transient: the guard continues by itself once the cause is gone; otherwise an operator
-            must look and call ``guard/resume``.
+            must find the cause and call ``guard/resume``.
     """
 
     reason: str
@@ -34,20 +34,20 @@ class ControllerFault:
 class ActionLedger:
     """Counts goals, times their answers and finds faults in them.
 
-    Each goal replaces the one before, which a server may then end as canceled or aborted. If the
-    newest goal ends, the server itself or another client ended it: that is a fault.
+    Each goal replaces the previous one, which the server may then end as canceled or aborted. If
+    the newest goal ends like that, the server itself or another client ended it: a fault.
 
     Attributes:
-        latencies_ms: times from a goal to its answer, the last 200.
+        latencies_ms: times from sending a goal to its answer, for the last 200 answers.
         sent: number of goals sent.
-        is_accepted: a goal was accepted since the last ``clear``.
+        is_accepted: whether a goal was accepted since the last ``clear``.
     """
 
     def __init__(self, server: str) -> None:
         """Create an empty ledger.
 
         Args:
-            server: name of the action, for reasons.
+            server: name of the action, used in the reasons of faults.
         """
         self._server = server
         self.latencies_ms: deque[float] = deque(maxlen=200)
@@ -65,7 +65,7 @@ class ActionLedger:
         self.is_accepted = False
 
     def may_send(self, is_urgent: bool) -> bool:
-        """Return whether another goal may be sent now; only urgent ones while one is in flight."""
+        """Return whether a goal may be sent now; while one is unanswered, only urgent ones may."""
         return len(self._unanswered) < (MAX_UNANSWERED if is_urgent else 1)
 
     def record_sent(self, now: float) -> int:
@@ -89,7 +89,7 @@ class ActionLedger:
             )
 
     def record_result(self, number: int, status: int, code: int, text: str) -> None:
-        """Record the final ``status`` of goal ``number``, with its result's code and text."""
+        """Record the final ``status`` of goal ``number``, and its result's error code and text."""
         is_replaced = number < self.sent and code not in TOLERANCE_VIOLATED
         if status == SUCCEEDED or number <= self._last_cleared or is_replaced:
             return
@@ -98,7 +98,7 @@ class ActionLedger:
         self._note(f'{outcome} the motion it carried out (code {code}: {cause})')
 
     def fault(self, now: float) -> ControllerFault | None:
-        """Return the first fault found until ``now`` (s, steady clock), or None."""
+        """Return the first fault found by ``now`` (s, steady clock), or None."""
         waiting = now - min(self._unanswered.values(), default=now)
         if self._fault is None and waiting > ANSWER_S:
             text = f'controller: {self._server} has not answered for {ANSWER_S} s'

@@ -28,25 +28,25 @@ from jepa_arm.ros.runtime.qos import COMMAND_QOS
 from .watchdogs import CompetingPublishers
 
 LAST_MESSAGE_S = 0.3
-"""Longest wait until the last command or status is received."""
+"""Longest wait for subscribers to acknowledge the last command or status."""
 LOCK_STEP_CONTROLLER = 'joint_trajectory'
-"""The only controller for lock-step: its messages have a stamp, and no stop that goes unused."""
+"""The only controller for lock-step: its messages have a stamp and no trailing, unused stop."""
 VALUES = {
     'forward_position': lambda command: command.position,
     'forward_velocity': lambda command: command.velocity,
 }
-"""Values of the messages of plain numbers, which have no joint names: the controller must list
-the joints in the order of the arm's file."""
+"""Numbers sent to each controller that takes Float64MultiArray. Such messages have no joint names:
+the controller must list the joints in the order of the arm's file."""
 
 
 class CommandOutput(ABC):
-    """A way to command the robot, from being activated until being deactivated.
+    """Interface to a robot's controller, from the activation of the guard to its deactivation.
 
     Attributes:
-        is_open: the guard commands the robot.
-        holds_position: the robot goes to commanded positions and stays there. A robot that is
-            commanded velocities keeps the last one, so it must be commanded rest at the end.
-        may_rest: a robot at rest may be commanded less often than at every tick.
+        is_open: whether the guard commands the robot.
+        holds_position: whether the robot goes to commanded positions and stays there. Otherwise it
+            keeps the last commanded velocity and must be sent zero velocity at the end.
+        may_rest: whether a robot at rest may be commanded less often than at every tick.
     """
 
     is_open = False
@@ -56,7 +56,7 @@ class CommandOutput(ABC):
     @property
     @abstractmethod
     def is_clear(self) -> bool:
-        """True if it may be opened: the controller is available and has no other commander."""
+        """True if the output may open: the controller is available and has no other commander."""
 
     @property
     def unavailable_reason(self) -> str:
@@ -101,17 +101,17 @@ class CommandOutput(ABC):
         """Send the last message again if losing it would matter."""
 
     def send_zero_velocity(self) -> None:
-        """Command rest, if the robot would keep its velocity otherwise."""
+        """Command zero velocity if the robot would otherwise keep its last velocity."""
 
     def expect_rest(self) -> None:
-        """Stop supervising the controller: the arm comes to rest and no command follows."""
+        """Stop supervising the controller: the guard brings the arm to rest for the last time."""
 
     def is_finished(self, ros_now: float) -> bool:
         """Return whether the robot has executed everything sent to it, at ``ros_now`` (s)."""
         return True
 
     def ticks_due(self, ros_now: float) -> int:
-        """Return how many commands are due when the timer fires, without missed ones."""
+        """Return how many commands to send when the timer fires at ``ros_now`` (s)."""
         return 1
 
     def observe(self, sample: JointSample, now: float, ros_now: float) -> None:
@@ -138,7 +138,7 @@ class TopicOutput(CommandOutput):
             controller: value of the guard's parameter ``controller``.
             arm: arm whose joints are commanded.
             dt: s, period of the commands.
-            is_lock_step: stamp the commands, and do not look for other publishers.
+            is_lock_step: stamp the commands, and open without waiting to hear other publishers.
         """
         self._node, self._connections, self._topic = node, connections, CONTROLLERS[controller]
         self._arm, self._dt, self._is_lock_step = arm, dt, is_lock_step
@@ -153,7 +153,7 @@ class TopicOutput(CommandOutput):
 
     @property
     def is_clear(self) -> bool:
-        """True if no other publisher of commands was heard."""
+        """True if no command of another node was heard for long enough; always in lock-step."""
         return self._others is not None and (self._is_lock_step or self._others.is_clear)
 
     def listen(self) -> None:
@@ -171,7 +171,7 @@ class TopicOutput(CommandOutput):
         self.is_open = True
 
     def close(self) -> None:
-        """Destroy the publisher once its last message was received."""
+        """Destroy the publisher once its last message was acknowledged."""
         if self._publisher is not None:
             self.send_zero_velocity()
             self._publisher.wait_for_all_acked(Duration(seconds=LAST_MESSAGE_S))
@@ -188,7 +188,7 @@ class TopicOutput(CommandOutput):
         self._publisher.publish(self._message(Command(rest, rest, rest), None))
 
     def check(self, guard: Guard, now: float, ros_now: float) -> None:
-        """Hold ``guard`` if another publisher came."""
+        """Hold ``guard`` if another publisher has appeared."""
         reason = '' if self._others is None else self._others.check(now)
         if reason:
             guard.hold(reason)
@@ -198,7 +198,7 @@ class TopicOutput(CommandOutput):
         if self._is_lock_step or command is not self._last_command:
             stop = guard.stopping_trajectory() if self._has_stop else None
             self._last_message, self._last_command = self._message(command, stop), command
-            if self._is_lock_step:  # otherwise the command's tick begins on arrival
+            if self._is_lock_step:  # otherwise no stamp: start on arrival
                 self._last_message.header.stamp = convert.to_time(now)
         self.repeat()
 
@@ -213,9 +213,11 @@ class TopicOutput(CommandOutput):
         return [problem] if problem else []
 
     def _message(self, command: Command, stop: FloatArray | None) -> Any:
-        """Return the message of ``command`` and the ``stop`` (N, 2, J) after it, if there is one.
+        """Return the message for ``command``, and for the stop after it if one is given.
 
-        Units are rad and rad/s.
+        Args:
+            command: the command.
+            stop: (N, 2, J) rad and rad/s of the J joints.
         """
         if self._values is not None:
             return Float64MultiArray(data=self._values(command).tolist())

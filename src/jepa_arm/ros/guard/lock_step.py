@@ -9,7 +9,7 @@ NEVER = float('-inf')
 
 
 class LockStepGate:
-    """Stamps of what has arrived.
+    """Newest stamps of the guard's inputs, which decide when a tick is due.
 
     Attributes:
         now: s, stamp of the newest joint state.

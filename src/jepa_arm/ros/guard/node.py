@@ -1,12 +1,12 @@
 """Guard node: a managed node and, while active, the only publisher of commands for the robot.
 
 The node ends if another guard's commands are heard at its start, and holds the arm if another
-publisher comes later. After a jump of ROS time, or a pause of the process, the arm is stopped and
-stays at rest until a proposal with a new stamp comes.
+publisher appears later. After a jump of ROS time, or a pause of the process, the arm is stopped
+and stays at rest until a proposal with a new stamp comes.
 
-Commands follow the steady clock. In lock-step (parameter ``lock_step``) a tick is made when
-``/clock`` asks for it, once the joint state of that time has come and, at control steps, the
-planner has answered the observation of that time on ``planner/status`` (if there is a planner).
+Commands follow the steady clock. In lock-step (parameter ``lock_step``), each ``/clock`` message
+requests a tick for its time. The tick is made once the joint state of that time has come and, at
+control steps, the planner (if any) has reported on ``planner/status`` for that time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STATUS_PERIOD_S = 0.1
 MAX_STOP_S = 2.0
 """Longest wait for the arm to come to rest before the process ends."""
 GOAL_ALERT_S = 0.5
-"""Time after a goal in which the guard ticks at full rate, for the goal's first proposal."""
+"""Time after a new goal in which the guard ticks at full rate, ready for the first proposal."""
 AT_REST = (GuardState.INACTIVE, GuardState.IDLE, GuardState.HOLDING, GuardState.LATCHED)
 FAULT_REPORT_S = 10.0
 """Time for which a reason to stop is reported as a problem after it is over."""
@@ -73,7 +73,7 @@ class _Progress:
         ending_since: when the node began to end; None before.
         joints_stamp: s, ROS clock, stamp of the newest joint state.
         joints_received_at: its arrival.
-        has_fresh_proposal: a proposal was accepted and no command of it sent yet.
+        has_fresh_proposal: the last proposal was accepted and none of its commands sent yet.
         published: state and reasons of the last status.
     """
 
@@ -91,10 +91,10 @@ class GuardComponent:
     """Connects topics, services and timers with a ``Guard``."""
 
     def __init__(self, node: ManagedNode, settings: GuardSettings) -> None:
-        """Load the configuration and create everything but the commands' publisher.
+        """Load the configuration and create everything except the publisher of commands.
 
         Raises:
-            ConfigError: a setting cannot be used, or what it needs is not installed.
+            ConfigError: a setting is invalid, or a package that it needs is not installed.
         """
         self._node = node
         self._arm = load_arm(settings.arm)
@@ -185,7 +185,7 @@ class GuardComponent:
         self._guard.speed_scale = self._speed_scale = clamp_speed_scale(values['speed_scale'])
 
     def activate(self) -> None:
-        """Listen for others, then take over the arm where it stands."""
+        """Start listening for other commanders; ``_try_start`` then takes over the arm."""
         self._output.listen()
         self._clock_jumps = ClockJumpMonitor(self._node)
         self._is_active = True
@@ -203,14 +203,14 @@ class GuardComponent:
         self._publish_status()
 
     def close(self) -> None:
-        """Release the output and the clock."""
+        """Close the output and stop monitoring the clock."""
         self._output.close()
         if self._clock_jumps is not None:
             self._clock_jumps.close()
         self._clock_jumps = None
 
     def end(self) -> bool:
-        """Bring the arm to rest after a signal; return whether the process may end."""
+        """Bring the arm to rest after a stop signal; return whether the process may end."""
         if self._progress.ending_since is None:
             self._progress.ending_since = monotonic()
             self._guard.hold('held: the guard is shutting down')
@@ -233,7 +233,7 @@ class GuardComponent:
             self._tick(monotonic())
 
     def _must_wait_for_rest(self, began: float) -> bool:
-        """Return whether the arm, stopped at ``began`` (s), still moves."""
+        """Return whether to keep waiting for the arm, stopped at ``began`` (s), to be at rest."""
         if self._lock_step is not None or monotonic() - began > MAX_STOP_S:
             return False
         return self._guard.state not in AT_REST or not self._output.is_finished(self._ros_now())
@@ -251,7 +251,7 @@ class GuardComponent:
         return self._node.get_clock().now().nanoseconds / convert.NANOSECONDS
 
     def _check_clock(self) -> str:
-        """Return why stamps cannot be compared now, as 'code: text', or ''."""
+        """Return why the clock cannot be compared with stamps now, as 'code: text', or ''."""
         if self._clock_jumps is not None and self._clock_jumps.reason:
             return self._clock_jumps.reason
         if self._lock_step is None and self._ros_now() == 0.0:
@@ -259,9 +259,10 @@ class GuardComponent:
         return ''
 
     def _age_ms(self, stamp: float) -> float:
-        """Return the age of ``stamp`` (s).
+        """Return the age of ``stamp`` (s) in ms.
 
-        A simulated clock is too coarse for it: the joint states' stamp and arrival are used then.
+        A simulated clock is too coarse: the stamp and arrival time of the newest joint state are
+        used instead.
         """
         if self._lock_step is None and uses_sim_time(self._node):
             progress = self._progress
@@ -343,13 +344,13 @@ class GuardComponent:
         return self._guard.submit(proposal, self._now(), self._ros_now())
 
     def _validity(self, stamp: float) -> float:
-        """Return the time (s) after ``stamp`` during which a proposal that comes now is valid."""
+        """Return for how long (s) after its ``stamp`` a proposal that arrives now is valid."""
         config, age = self._guard.config, self._ros_now() - stamp
         age = min(max(age, 0.0), config.max_proposal_age)  # older ones are rejected
         return max(config.validity_after_stamp, age + config.validity_after_arrival)
 
     def _on_goal(self, _: bytes) -> None:
-        """Tick at full rate: proposals come soon and must not wait for a guard at rest."""
+        """Switch to the full tick rate: proposals come soon and must not wait for a slow tick."""
         self._progress.goal_at = self._now()
 
     def _on_clock(self, msg: Clock) -> None:
@@ -378,7 +379,7 @@ class GuardComponent:
         before, self._progress.ticked_at = self._progress.ticked_at, now
         is_paused = bool(self._pause.reason)
         take_messages()
-        if not is_paused:  # otherwise the end of the pause made a tick
+        if not is_paused:  # otherwise _on_joints ticks when the pause is over
             now, due = monotonic(), self._output.ticks_due(self._ros_now())
             for at in [now] if due == 1 else np.linspace(before, now, due + 1)[1:]:
                 self._tick(float(at))

@@ -1,8 +1,8 @@
 """Sent trajectory: timing of commands for a robot that executes whole trajectories. No ROS.
 
-Trajectories are sent seldom. The robot executes each command ``DELAY_TICKS`` after the guard gave
-it, so a new trajectory begins exactly as the previous one continues, and arrives before the two
-diverge.
+Trajectories are sent rarely. The robot executes each command ``DELAY_TICKS`` after the guard made
+it. A new trajectory thus begins with the commands that the robot is executing from the previous
+one, and arrives before the two diverge.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from jepa_arm.core.types import Command, FloatArray
 
 DELAY_TICKS = 3
-"""Ticks from a command of the guard until it is due, within which a trajectory must arrive."""
+"""Ticks from the guard's command to its execution; a trajectory must arrive within them."""
 RESEND_TICKS = 5
-"""Ticks after which a motion that continues is sent again."""
+"""Ticks after which the trajectory of a continuing motion is extended and sent again."""
 PREDICTED_TICKS = 9
-"""Predicted commands that are sent with those given: the next trajectory is composed after
-``RESEND_TICKS`` and must arrive before the robot begins the stop behind these."""
+"""Predicted commands that are sent after the actual ones: the next trajectory is composed after
+``RESEND_TICKS`` and must arrive before the robot begins the stop that follows them."""
 OVERLAP_TICKS = 2
-"""Commands that are due already and sent again, as clocks and timers are not exact."""
+"""Commands that are sent again although already due, since clocks and timers are inexact."""
 EPSILON_RAD = 1e-5
 """Largest difference between a command and its counterpart in the trajectory sent."""
 MAX_CLOCK_OFFSET_TICKS = 10.0
-"""Largest offset of the clock from the number of commands; beyond it the timing starts again."""
+"""Largest offset between clock and number of commands; beyond it the timing restarts."""
 EXTRA_TICK_THRESHOLD = 0.75
-"""Offset, in ticks, at which a command more or less is due. Timers jitter by less."""
+"""Offset, in ticks, beyond which a command more or fewer is due. Timers jitter by less."""
 APPROACH_S = 0.2
 """Duration of the trajectory that makes a robot at rest hold its position."""
 
@@ -40,7 +40,7 @@ class TimedTrajectory:
     Attributes:
         start: s, ROS time.
         times: (N,) s after ``start``, strictly increasing.
-        points: (N, 2, J) rad and rad/s.
+        points: (N, 2, J) positions, rad, and velocities, rad/s, of the J joints.
     """
 
     start: float
@@ -65,7 +65,8 @@ class SentTrajectory:
 
         Args:
             dt: s, period of the commands.
-            velocity_limit: (J,) rad/s; a command that jumps farther in a tick restarts the record.
+            velocity_limit: (J,) rad/s; a command that moves a joint more than twice as fast
+                restarts the record.
         """
         self._dt, self._max_step = dt, 2.0 * dt * velocity_limit
         self._recent: deque[FloatArray] = deque(maxlen=OVERLAP_TICKS + DELAY_TICKS + 1)
@@ -76,7 +77,7 @@ class SentTrajectory:
         self.end = -np.inf
 
     def reset(self) -> None:
-        """Forget all commands; the next one is the first."""
+        """Forget all commands and restart the timing at the next one."""
         self._recent.clear()
         self._begin, self._count = 0.0, 0
         self._points = None
@@ -93,7 +94,7 @@ class SentTrajectory:
         return max(0, 1 + round(offset))
 
     def record(self, command: Command, now: float) -> None:
-        """Record the guard's newest command, given at ``now`` (s, ROS time)."""
+        """Record the guard's newest command, made at ``now`` (s, ROS time)."""
         point = np.array([command.position, command.velocity])
         if self._recent:
             has_jumped = np.any(np.abs(point[0] - self._recent[-1][0]) > self._max_step)
@@ -115,9 +116,9 @@ class SentTrajectory:
 
     @property
     def must_extend(self) -> bool:
-        """True if the robot would soon begin the stop at the end of the last trajectory sent.
+        """True if the last trajectory sent must be extended and sent again.
 
-        The guard itself is still moving, so the trajectory must be sent again, extended.
+        The motion continues, but the robot would soon begin the stop at the trajectory's end.
         """
         return self._is_continuing and self._count - self._sent_at >= RESEND_TICKS
 

@@ -17,7 +17,7 @@ SPEED_SCALE_BOUNDS = (0.05, 1.0)
 
 @dataclass(frozen=True)
 class GuardSettings(ArmSettings):
-    """Values of the parameters; their descriptions tell the meaning."""
+    """Values of the guard node's parameters; see their descriptions."""
 
     guard_config: str = parameter('guard.yaml', 'limits and obstacles: file in config/, or path')
     controller: str = parameter(
@@ -36,5 +36,5 @@ class GuardSettings(ArmSettings):
 
 
 def clamp_speed_scale(speed_scale: float) -> float:
-    """Return ``speed_scale``, at most 1: rclpy accepts values a millionth above the range."""
+    """Return ``speed_scale`` limited to 1: rclpy accepts values a millionth above the range."""
     return min(speed_scale, SPEED_SCALE_BOUNDS[1])

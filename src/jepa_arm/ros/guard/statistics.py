@@ -1,4 +1,4 @@
-"""Statistics of the guard's node: rates, latencies and the regularity of its ticks."""
+"""Statistics of the guard's node: message rates, latencies and tick jitter."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class GuardStatistics:
     """Measurements since the guard was activated.
 
     Attributes:
-        joint_rate, proposal_rate: messages received.
-        missed_ticks: number of ticks that were left out.
+        joint_rate, proposal_rate: rates of received messages.
+        missed_ticks: number of skipped ticks.
         max_jitter: s, largest delay of a tick since the last status.
-        image_to_command_ms: from the stamp of an observation to the first command planned from
-            it, of the last proposal; NaN before the first.
+        image_to_command_ms: time from the stamp of the last followed proposal's observation to its
+            first command; NaN before the first.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class GuardStatistics:
         self._latencies_ms: deque[float] = deque(maxlen=100)
 
     def record_tick(self, late: float, period: float) -> None:
-        """Record a tick that began ``late`` s after it was due, of a stream with ``period`` s."""
+        """Record a tick that began ``late`` s after it was due, with ticks every ``period`` s."""
         self._jitters_ms.append(late * 1000.0)
         self.max_jitter = max(self.max_jitter, late)
         self.missed_ticks += round(late / period)

@@ -1,14 +1,14 @@
 """Trajectory action output: commands as goals of the action FollowJointTrajectory.
 
-For a controller in which each goal replaces the one before. The guard decides at every tick; a
-goal holds the commands given but not due yet, the predicted commands, and the stop after them,
-each with its time. The robot thus executes the guard's own commands, ``DELAY_TICKS`` later, and
-without another goal it comes to rest (``sent_trajectory``). Nothing is sent while the robot has
-received all it needs, for example at rest.
+For a controller in which each goal replaces the previous one. The guard decides at every tick. A
+goal contains, each with its time, the latest commands, the predicted ones, and the stop after
+them. The robot thus executes the guard's own commands, ``DELAY_TICKS`` later, and comes to rest if
+no other goal follows (``sent_trajectory``). Nothing is sent while the robot has received all it
+needs, for example at rest.
 
 The services of the action are called directly, as its protocol defines them
-(https://design.ros2.org/articles/actions.html): rclpy's ``ActionClient`` reads each status message
-with all goals of the last 10 s, and in rclpy 9.1 it keeps a future of every goal for ever.
+(https://design.ros2.org/articles/actions.html): rclpy's ``ActionClient`` reads every status
+message, which lists all goals of the last 10 s, and in rclpy 9.1 keeps a future per goal forever.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RETRY_S = 1.0
 MAX_CLOCK_OFFSET_S = 0.05
 """Largest offset of the joint states' stamps from this computer's time."""
 MAX_RESULTS = 10
-"""Results awaited at once; those of replaced goals come at once, if at all."""
+"""Largest number of results awaited; that of a replaced goal comes immediately, if at all."""
 NOT_ACCEPTED_YET = 'controller: has not accepted the first goal yet'
 
 
@@ -90,7 +90,7 @@ class TrajectoryActionOutput(CommandOutput):
             action: name of the action before remapping.
             arm: arm that is commanded.
             dt: s, period of the commands.
-            config: tolerance of the path.
+            config: guard configuration with the path tolerance.
 
         Raises:
             ConfigError: control_msgs is not installed.
@@ -98,7 +98,7 @@ class TrajectoryActionOutput(CommandOutput):
         self._action, tolerance = _import_types()
         self._node, self._arm = node, arm
         self.name = node.resolve_topic_name(action)
-        # the server ends a goal that came too late to begin here
+        # the server aborts a goal that arrives so late that the robot is off its path
         limit = config.fatal_tracking_error
         self._tolerances = [tolerance(name=name, position=limit) for name in arm.joint_names]
         self._trajectory = SentTrajectory(dt, arm.velocity_limit)
@@ -170,7 +170,7 @@ class TrajectoryActionOutput(CommandOutput):
         self._clients, self._feedback, self.is_open = None, None, False
 
     def expect_rest(self) -> None:
-        """Stop supervising the server: the arm comes to rest and no command follows."""
+        """Stop supervising the server: the guard brings the arm to rest for the last time."""
         self._is_ending = True
 
     def is_finished(self, ros_now: float) -> bool:
@@ -191,9 +191,9 @@ class TrajectoryActionOutput(CommandOutput):
             self._still_at, self._still_since = sample.position, now
 
     def check(self, guard: Guard, now: float, ros_now: float) -> None:
-        """Stop ``guard`` on a controller fault; restart it once that is over and the arm at rest.
+        """Stop ``guard`` on a controller fault; restart it after the fault, once the arm rests.
 
-        If another node commands the robot, the guard only holds.
+        If another node starts to command the robot, hold the guard until an operator resumes it.
         """
         if self._is_ending:
             return
@@ -217,7 +217,7 @@ class TrajectoryActionOutput(CommandOutput):
             self._reason = ''
 
     def send(self, guard: Guard, command: Command, now: float, ros_now: float) -> None:
-        """Record ``command``; send a goal if the robot has not received it."""
+        """Record ``command``; send a goal if the last one lacks it or must be extended."""
         if self._fault is not None:
             return
         self._trajectory.record(command, ros_now)

@@ -19,18 +19,18 @@ from jepa_arm.ros.runtime.compat import count_clients
 from jepa_arm.ros.runtime.qos import COMMAND_QOS
 
 LISTEN_S, LISTEN_LONGER_S = 1.0, 2.0
-"""Time without others' commands before the first own one; the longer one if another publisher is
-listed, which may have died."""
+"""Time without commands of other nodes before the guard sends its first; the longer one applies if
+another publisher, which may have died, is still listed."""
 CHECK_PERIOD_S = 0.05
 MAX_CLOCK_JUMP_S = 0.5
-"""Largest step of ROS time forwards; a message of the clock may be lost."""
+"""Largest forward step of ROS time that is no jump; a clock message may be lost."""
 MAX_CLOCK_STEP_BACK_S = 0.05
 PAUSE_S = 0.1
 """Time without a tick after which the robot's controller has stopped the arm by itself."""
 SETTLE_S = 0.2
 """Time at rest after a clock jump in which proposals with old stamps may still arrive."""
 DRAIN_S = 0.05
-"""Time after a pause in which joint states may be old ones that were queued."""
+"""Time after a pause in which arriving joint states may be old ones from the queue."""
 
 
 class CompetingCommanders:
@@ -41,9 +41,9 @@ class CompetingCommanders:
 
         Args:
             kind: kind of endpoint, 'publisher' or 'client'.
-            where: topic or action with the preposition that joins it to ``kind``.
+            where: topic or action after its preposition, such as 'on /commands', for messages.
             count: returns the number of endpoints, the node's own included.
-            own: number of the node's own endpoints.
+            own: number of those that belong to the node itself.
         """
         self._kind, self._where, self._count_all, self._own = kind, where, count, own
         self._checked_at, self._known = -np.inf, 0
@@ -87,7 +87,7 @@ class CompetingClients(CompetingCommanders):
 
 
 class CompetingPublishers(CompetingCommanders):
-    """Other publishers of commands; if one sends a message before the start, the node ends.
+    """Other publishers of commands; if one sends any before the guard does, the node ends.
 
     Attributes:
         topic: name of the commands' topic after remapping.
@@ -112,7 +112,7 @@ class CompetingPublishers(CompetingCommanders):
 
     @property
     def is_clear(self) -> bool:
-        """True if no command of others has come for long enough to start."""
+        """True once no other node has sent a command for long enough to start."""
         return monotonic() - self._began > (LISTEN_LONGER_S if self._count_all() else LISTEN_S)
 
     def stop_listening(self) -> None:
@@ -134,7 +134,7 @@ class CompetingPublishers(CompetingCommanders):
 
 
 class ClockJumpMonitor:
-    """Stops the arm when ROS time jumps: stamps from before cannot be compared with it.
+    """Stops the arm when ROS time jumps: earlier stamps can no longer be compared with it.
 
     Attributes:
         reason: why every proposal is rejected now; '' if none is.
@@ -153,7 +153,7 @@ class ClockJumpMonitor:
         )
 
     def check(self, guard: Guard, now: float) -> None:
-        """Stop ``guard`` after a jump; restart it where it stands when the arm has rested."""
+        """Stop ``guard`` after a jump; restart it in place once the arm has rested a while."""
         if self._new_jump and guard.state is not GuardState.INACTIVE:
             self.reason = self._new_jump
             guard.stop(self.reason)
@@ -198,7 +198,7 @@ class PauseMonitor:
         """Restart ``guard`` from the measured joints, if they are newer than the pause.
 
         Args:
-            guard: to restart.
+            guard: guard to restart.
             sample: measured joints.
             now: s, when ``sample`` was received.
         """
@@ -214,7 +214,7 @@ def restart_at(guard: Guard, position: FloatArray, now: float, reason: str) -> b
     A guard that was locked out is held again.
 
     Returns:
-        whether the position was plausible; if not, a better one may come.
+        whether the position was plausible; if not, try again with the next one.
     """
     was_locked_out = guard.is_locked_out
     try:

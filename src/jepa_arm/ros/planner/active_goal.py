@@ -1,4 +1,4 @@
-"""Active goal: from the request to the outcome, with the criteria of success and of giving up."""
+"""Active goal: a goal from request to outcome, with its criteria for success and giving up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .progress_monitor import PlanProgress, ProgressMonitor
 Outcome = MoveToGoal.Result
 MAX_MESSAGE_LENGTH = 1000
 TASKS = {'object': 'push', 'tip': 'reach'}
-"""Task whose tolerance is the default, by the subject of the goal."""
+"""Task whose tolerance is the default for goals of each subject."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class GoalCriteria:
     Attributes:
         tolerance: m, estimated distance that counts as reached.
         yaw_tolerance: rad, estimated yaw error that counts as reached.
-        timeout: s of ROS time from the first plan.
-        progress_timeout: s of motion at full speed without progress.
+        timeout: s of ROS time from the first plan after which the goal ends.
+        progress_timeout: s of motion at full speed without progress after which the goal ends.
     """
 
     tolerance: float
@@ -42,10 +42,10 @@ class GoalCriteria:
 
 
 class CriteriaReader:
-    """Criteria of requested goals for one checkpoint.
+    """Reader of the criteria of requested goals, for one checkpoint.
 
     Attributes:
-        tolerance: m, default of goals without a tolerance; 0: that of the task.
+        tolerance: m, default of goals without a tolerance; 0: the task's tolerance.
     """
 
     def __init__(self, info: dict[str, Any], timeout: float, progress_timeout: float) -> None:
@@ -97,13 +97,13 @@ class CriteriaReader:
 
 
 class ActiveGoal:
-    """One goal from the request to its outcome, which may be set from any thread, once.
+    """One goal from the request to its outcome, which is set once, from any thread.
 
     Attributes:
         request: requested goal.
         goal: goal position; None until ``begin``.
-        criteria: by which the goal ends; from ``begin``.
-        progress: towards the goal; from ``begin``.
+        criteria: criteria by which the goal ends; set by ``begin``.
+        progress: progress towards the goal; set by ``begin``.
         distance: m, newest estimate; NaN before the first plan.
         replans: plans made so far.
         ended: future that is done once there is an outcome.
@@ -134,7 +134,7 @@ class ActiveGoal:
         return self.goal is not None and self.goal.yaw is not None
 
     def restart_clock(self) -> None:
-        """Restart timeouts with the next plan."""
+        """Restart both timeouts at the next plan."""
         self._began = None
         self.progress.restart_clock()
 

@@ -22,7 +22,7 @@ from jepa_arm.belief.snapshot import (
 from jepa_arm.core.types import JointSample
 
 REPORT_S = 60.0
-"""How long a belief that was not restored is reported as a problem."""
+"""Time for which a belief that was not restored is reported as a problem."""
 
 
 class BeliefFile:
@@ -31,7 +31,7 @@ class BeliefFile:
     A thread of its own writes it, so that a slow disk delays no plan.
 
     Attributes:
-        state: what happened to the belief that was found in the file.
+        state: description of what happened to the belief found in the file.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class BeliefFile:
         """Read the file and start the thread that writes it.
 
         Args:
-            path: of the file; None: nothing is saved or restored.
-            agent: whose belief it is.
-            name: of the planner, see ``SnapshotOwner``.
+            path: path of the file; None: nothing is saved or restored.
+            agent: agent whose belief is saved and restored.
+            name: name of the planner, see ``SnapshotOwner``.
             max_age: s; an older belief is not restored.
-            logger: of the node.
+            logger: logger of the node.
         """
         self._path, self._agent, self._max_age, self._logger = path, agent, max_age, logger
         self._found: BeliefSnapshot | None = None
@@ -83,7 +83,7 @@ class BeliefFile:
             self._request(partial(save_snapshot, self._path, snapshot, self._owner))
 
     def delete(self, reason: str) -> None:
-        """Delete the file: the last observation is not to be trusted, for ``reason``."""
+        """Delete the file because, for ``reason``, the belief cannot be trusted."""
         if self._path is None:
             return
         if self._found is not None:
@@ -91,7 +91,7 @@ class BeliefFile:
         self._request(partial(self._path.unlink, missing_ok=True))
 
     def restore(self, now: JointSample) -> float | None:
-        """Restore the belief that was found, once, if it fits the arm at ``now``.
+        """Restore the belief found in the file if it fits the arm at ``now``; try this only once.
 
         Returns:
             s, stamp of the belief's newest image; None: nothing was restored.
@@ -124,13 +124,13 @@ class BeliefFile:
         self._logger.warning(f'{self._path}: the saved belief was {self.state}')
 
     def _request(self, change: Callable[[], object]) -> None:
-        """Have the thread make ``change`` to the file, in place of any change still waiting."""
+        """Queue ``change`` to the file for the thread, replacing any change that still waits."""
         with self._changed:
             self._change = change
             self._changed.notify()
 
     def _write_all(self) -> None:
-        """Make each requested change of the file, until ``close``."""
+        """Apply requested changes to the file until ``close``."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._change is not None or self._is_ending)

@@ -15,14 +15,15 @@ from jepa_arm.core.types import FloatArray, Observation
 from jepa_arm.ros.runtime import conversions as convert
 
 WORKSPACE_MARGIN_M = {'tip': 0.001, 'object': 0.02}
-"""Largest distance of a goal outside the tip's workspace; the tip reaches into objects."""
+"""Largest distance of a goal outside the tip's workspace. The tip can push an object without
+reaching its centre."""
 IMAGE_MARGIN_M = 0.03
-"""The same for goals that are read from an image."""
+"""Largest distance outside the workspace for goals that are read from an image."""
 JOINT_MARGIN_RAD = 0.01
 
 
 class GoalReader:
-    """Reader of goal messages; each becomes a goal position of the object or the tip."""
+    """Reader that converts goal messages into goal positions of the object or the tip."""
 
     def __init__(self, agent: Agent, saved: Mapping[str, Observation]) -> None:
         """Create a reader; ``saved`` are observations by name, for goals of kind SAVED."""

@@ -25,7 +25,7 @@ class GoalServer:
 
     Attributes:
         rejection: why goals are rejected; empty while they are accepted.
-        active: the goal that is pursued; None without one. Set by the planning thread.
+        active: the goal being pursued, or None; set by the planning thread.
     """
 
     def __init__(self, node: Node, rejection: str, on_accepted: Callable[[], None]) -> None:
@@ -46,13 +46,13 @@ class GoalServer:
         )
 
     def take_request(self) -> ActiveGoal | None:
-        """Return the newest accepted goal and forget it; None without one."""
+        """Return the newest accepted goal that was not taken before, or None."""
         with self._lock:
             requested, self._requested = self._requested, None
         return requested
 
     def activate(self, goal: ActiveGoal) -> None:
-        """Make ``goal`` the active goal."""
+        """Make ``goal`` the active goal; the previous one ends as preempted."""
         if self.active is not None:
             self.active.end(Outcome.PREEMPTED, 'a newer goal took over')
         self.active = goal

@@ -15,7 +15,7 @@ DELAY_WEIGHT = 0.05
 MAX_DELAY_MS = 1000.0
 """Longer delays are ignored as measurement errors."""
 MIN_STATUSES = 2
-"""Number of statuses after which the guard's state applies to a new goal; the first may be old."""
+"""Statuses to receive before the guard's state applies to a new goal; the first may be old."""
 
 
 class GuardMonitor:
@@ -38,7 +38,7 @@ class GuardMonitor:
         self.rate = RateMeter()
 
     def put(self, msg: GuardStatus) -> None:
-        """Take a status; one that does not fit the arm is ignored."""
+        """Process a status; one that does not fit the arm is ignored."""
         self.rate.count()
         count = len(msg.command)
         is_complete = count == self._width or (count == 0 and msg.state == GuardStatus.INACTIVE)
@@ -56,10 +56,10 @@ class GuardMonitor:
             self._active_at = monotonic()
 
     def stop_reason(self, timeout: float) -> str:
-        """Return why the guard follows no proposals until someone acts; empty if it does.
+        """Return why the guard follows no proposal until someone acts; empty if it follows them.
 
         Args:
-            timeout: s without a status of an active guard.
+            timeout: longest time, s, without a status of an active guard.
         """
         status, now = self.status, monotonic()
         if self._has_restarted:
@@ -84,15 +84,15 @@ class GuardMonitor:
         return scale if 0.0 < scale <= 1.0 else 1.0
 
     def begin_goal(self) -> None:
-        """Ignore the state of the guard until it can be newer than the goal that begins now."""
+        """Ignore the guard's state until a status is surely newer than the goal that begins."""
         self._statuses_since_goal = 0
 
     def record_proposal(self) -> None:
-        """Record that a proposal was sent: later counts of the guard refer to it."""
+        """Record that a proposal was sent, and the guard's proposal counts at that time."""
         self._counts_when_sent = self.status.accepted, self.status.rejected
 
     def forget_proposals(self) -> None:
-        """Forget the proposals sent so far."""
+        """Forget the proposals of a goal that has ended, so that the next goal starts afresh."""
         self._counts_when_sent, self._has_restarted = None, False
 
     def dropped_setpoint(self) -> FloatArray | None:

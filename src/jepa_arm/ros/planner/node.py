@@ -50,12 +50,12 @@ from .planning_loop import PlannerConnections, PlanningLoop
 from .settings import PlannerSettings
 
 POLL_PERIOD_S, IDLE_POLL_PERIOD_S = 0.005, 0.1
-"""Polling periods of messages with a goal and without: waiting for each costs more CPU time."""
+"""Message polling periods with and without a goal; waking for each message costs more CPU."""
 IDLE_JOINTS_PERIOD_S = 0.04
-"""Period at which joint states are read without a goal."""
+"""Period at which joint states are decoded while there is no goal."""
 MAX_SAVED_STATES, MAX_NAME_LENGTH = 100, 100
 MIN_END_S, MAX_END_S = 0.3, 1.0
-"""Time for sending results of goals before the process ends."""
+"""Shortest and longest time for sending goal results before the process ends."""
 NOT_ACTIVE = 'inactive: the planner is not active; activate it (ros2 lifecycle set)'
 
 
@@ -63,7 +63,7 @@ class PlannerComponent:
     """Topics, services and action of the planner, while the node is configured."""
 
     def __init__(self, node: ManagedNode, settings: PlannerSettings) -> None:
-        """Load the checkpoint, start the planning thread and create all entities.
+        """Load the checkpoint, start the planning thread and create all ROS entities.
 
         Raises:
             ConfigError, ArmError, FileNotFoundError: a setting is invalid.
@@ -107,7 +107,7 @@ class PlannerComponent:
         self._proposal_pub = node.create_lifecycle_publisher(JointTrajectory, topic, COMMAND_QOS)
 
     def _start_planning(self) -> PlanningLoop:
-        """Return the planning thread with a new agent."""
+        """Start the planning thread with a new agent and return its loop."""
         settings, config, group = self._settings, self._config, self._polling_group
         candidates = None if config.deadline_ms == np.inf else config.candidate_range[0]
         agent = Agent(
@@ -157,7 +157,7 @@ class PlannerComponent:
         return passed > (MIN_END_S if self._goals.is_idle else MAX_END_S)
 
     def _publish_predicted_image(self) -> None:
-        """Create the publisher; a broken decoder does not keep the arm from planning."""
+        """Create the publisher of predicted images; planning works even with a broken decoder."""
         try:
             PredictedImagePublisher(self._node, self._checkpoint, self._view)
         except CheckpointError as error:
@@ -213,7 +213,7 @@ class PlannerComponent:
     def _send(self, proposal: Proposal | None) -> None:
         """Send a proposal, or a trajectory without points at the end of a goal.
 
-        In lock-step the end is not sent: no tick waits for it, and the plan expires.
+        In lock-step the empty trajectory is not sent: no tick waits for it, and the plan expires.
         """
         if proposal is not None:
             self._proposal_pub.publish(convert.proposal_to_msg(proposal))

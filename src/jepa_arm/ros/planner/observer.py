@@ -33,9 +33,9 @@ MAX_JOINT_SAMPLES = 500
 MAX_STAMP_S = 2**31 - 2
 """Largest stamp that a message can hold."""
 JOINT_WAIT_S = 0.02
-"""Longest time for which an image waits for a joint state that is as new."""
+"""Longest time for which an image waits for a joint state that is at least as new."""
 FROZEN_PIXELS = 2.0
-"""Motion of the tip in the image after which a camera that repeats one image counts as frozen."""
+"""Motion of the tip in pixels after which a camera that repeats one image counts as frozen."""
 
 
 class NoObservation(Exception):
@@ -69,7 +69,7 @@ class UntrustedImage(NoObservation):
 class WristCamera:
     """Newest image of a wrist camera.
 
-    A model that was trained with a wrist camera needs a new and usable image of it with each image
+    A model that was trained with a wrist camera needs a new and usable wrist image with each image
     of the fixed camera.
 
     Attributes:
@@ -85,11 +85,11 @@ class WristCamera:
         self._topic = topic
 
     def is_as_new_as(self, stamp: float) -> bool:
-        """Return whether the newest image is of about ``stamp`` (s) or later."""
+        """Return whether the newest image was taken at about ``stamp`` (s) or later."""
         return self.image is not None and _stamp_of(self.image) >= stamp - MAX_WRIST_OFFSET_S
 
     def image_at(self, stamp: float) -> ImageArray:
-        """Return the image (h, w, 3) uint8 RGB of about ``stamp`` (s).
+        """Return the image (h, w, 3) uint8 RGB taken at about ``stamp`` (s).
 
         Raises:
             NoImage: there is none, or it is unusable.
@@ -130,8 +130,8 @@ class Observer:
 
         Args:
             arm: joint names, velocity limits and kinematics.
-            camera: of the model.
-            limits: largest ages and clipping of usable messages.
+            camera: camera that the model was trained with.
+            limits: settings with the largest age and clipping of usable messages.
             resolve_topic: returns the resolved name of a topic, for messages.
         """
         self._names, self._camera, self._limits = arm.joint_names, camera, limits
@@ -225,7 +225,7 @@ class Observer:
             NoImage: only the image is missing, too old or unusable.
             NoJoints: joint states are missing, too old or invalid.
             UntrustedImage: the image is of another camera, or frozen.
-            NoObservation: the stamps of the two are not of one clock.
+            NoObservation: the stamps of image and joints are not from one clock.
         """
         with self._changed:
             image, joints, moved = self._image, list(self._joints), list(self._moved)
@@ -279,7 +279,7 @@ class Observer:
     def age(self, stamp: float) -> float:
         """Return the time since ``stamp`` in s.
 
-        Computed from stamp and arrival of the newest joint state, finer than ``/clock``.
+        Computed from the stamp and arrival of the newest joint state, as ``/clock`` is coarser.
         """
         with self._changed:
             newest = self._joints[-1].stamp if self._joints else np.nan
@@ -315,7 +315,7 @@ class Observer:
         return self._joints[-1].stamp >= stamp and has_wrist
 
     def _at(self, joints: list[JointSample], stamp: float) -> FloatArray:
-        """Return the joints (J,) rad at ``stamp``, interpolated linearly, at most the last ones.
+        """Return the joints (J,) rad at ``stamp``, linearly interpolated, never extrapolated.
 
         Raises:
             NoObservation: no sample is near enough in time.
@@ -345,13 +345,13 @@ def _stamp_of(image: Image) -> float:
 
 
 class ObservationHistory:
-    """Stamps of the newest observations.
+    """Stamps of the newest observations, and the observations that came too late for a plan.
 
     Attributes:
         newest: s, stamp of the newest observation; NaN before the first.
         image_stamp: s, stamp of the newest image in the belief; -inf before the first.
-        late: newest observations that came after a plan was made without them; emptied by the
-            next plan.
+        late: newest observations that came after a plan was made without them; the next plan
+            takes them.
         is_distrusted: whether the last image was rejected, so that nothing may be planned.
     """
 
@@ -389,10 +389,10 @@ def _pixels_of(
     """Return the pixels (h, w, 3) uint8 RGB of ``image``.
 
     Args:
-        image: from a camera.
+        image: camera image.
         size: (width, height) that it must have.
         max_clipped: largest fraction of black, and of overexposed, pixels.
-        prefix: of the error.
+        prefix: prefix of the error message.
 
     Raises:
         NoImage: the image is unusable.

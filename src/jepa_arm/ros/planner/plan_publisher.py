@@ -40,7 +40,7 @@ SURPRISED_COLOUR, UNRATED_COLOUR = (1.0, 0.2, 0.2, 1.0), (0.5, 0.5, 0.5, 1.0)
 """Colours of the path after a surprising observation, and without an image."""
 PATH_WIDTH_M = 0.005
 THIN_WIDTH_M = 0.002
-"""Narrower lines are dashed in RViz when the whole arm is in view."""
+"""Width of thin lines; narrower ones look dashed in RViz when the whole arm is in view."""
 LATEST = 0.0
 """Stamp with which RViz uses the newest transform, however old the marker is."""
 PREDICTED_IMAGE_PERIOD_S = 0.5
@@ -51,8 +51,8 @@ class PlanEnd:
     """Predicted end of a plan.
 
     Attributes:
-        latent: (D,), predicted.
-        stamp: s, of the observation that the plan starts from.
+        latent: (D,) predicted latent.
+        stamp: s, stamp of the observation that the plan starts from.
     """
 
     latent: Tensor
@@ -64,10 +64,10 @@ class StepRecord:
     """One step of the planning thread, with everything needed to reproduce its decision.
 
     Attributes:
-        observation: that the decision was made from, or joints alone.
-        feedback: given to the agent.
-        decision: of the agent, assessed.
-        observation_age: s, when the proposal was sent; NaN if none was sent.
+        observation: observation, or joints alone, from which the decision was made.
+        feedback: feedback given to the agent.
+        decision: decision of the agent, after ``Agent.assess``.
+        observation_age: s, age of the observation when the plan was ready; NaN without a plan.
     """
 
     observation: Observation | JointSample
@@ -82,7 +82,7 @@ NO_STEP = StepRecord(
 
 
 class PlanPublisher:
-    """Publisher of status, goal and plan; in a dry run also of the proposals not sent.
+    """Publisher of status, goal and plan; in a dry run also of the unsent proposals.
 
     Attributes:
         last: newest status.
@@ -120,7 +120,7 @@ class PlanPublisher:
         """Publish a status.
 
         Args:
-            state: of ``PlannerStatus``.
+            state: a constant of ``PlannerStatus``.
             reason: why nothing is sent, or a note on the plan.
             record: the step; None if there was no observation.
             replans: plans made for the goal.
@@ -154,7 +154,7 @@ class PlanPublisher:
             decision: its tip path is drawn, the redder the more surprising the observation was.
             alternatives: (N, H, 3) m, tip paths of the next best candidates.
             goal: drawn as a sphere of ``radius`` m.
-            stamp: s.
+            stamp: s, stamp of the observation.
         """
         assert decision.tip_path is not None and decision.plan is not None
         self.plan_end = PlanEnd(decision.plan.latents[-1], stamp)
@@ -209,7 +209,7 @@ class PlanPublisher:
 
 
 class PredictedImagePublisher:
-    """Publisher of the decoded latent at the end of the plan, for people to look at.
+    """Publisher of the image decoded from the latent at the end of the plan, for people to see.
 
     Nothing is decoded while nobody subscribes.
     """
@@ -219,7 +219,7 @@ class PredictedImagePublisher:
 
         Args:
             node: publishes the topic.
-            checkpoint: with a decoder; without one, subscribers are answered by a warning.
+            checkpoint: may contain a decoder; without one, a subscriber causes a warning.
             plans: knows the end of the current plan.
 
         Raises:

@@ -1,6 +1,6 @@
 """Planning loop: the thread that makes a plan for each new image.
 
-Nothing else touches the agent. Callbacks reach it through the observer, the goal server, the
+No other thread touches the agent. Callbacks reach it through the observer, the goal server, the
 guard monitor and ``submit``.
 """
 
@@ -49,9 +49,9 @@ from .progress_monitor import PlanProgress
 from .settings import PlannerSettings
 
 CYCLE_S, IDLE_CYCLE_S = 0.01, 0.1
-"""Period of checks for joints and requests while no image comes, with a goal and without."""
+"""Periods of checks for joints and requests while no image comes, with and without a goal."""
 IDLE_STEPS = 2
-"""Model steps from one processed image to the next, without a goal."""
+"""Model steps from one processed image to the next while there is no goal."""
 MAX_IMAGE_WAIT = 0.5
 """Share of a control step for which an image is awaited before planning without it."""
 SURPRISE_TEXTS = {
@@ -64,7 +64,7 @@ SURPRISE_TEXTS = {
     'palette': 'a new colour',
     'image_change': 'how much of the image moves',
 }
-"""Channels of surprise in words."""
+"""Description of each surprise channel, for messages."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class PlannerConnections:
         observer: newest images and joints.
         guard: state of the guard.
         goals: action server.
-        publisher: of status and plan.
-        send: passes a proposal to the guard, None at the end of a goal; None: dry run.
-        uninterrupted: context in which decisions are made and callbacks are held back.
-        logger: of the node.
+        publisher: publisher of status and plan.
+        send: sends a proposal to the guard; called with None at the end of a goal. None: dry run.
+        uninterrupted: returns a context that holds callbacks back while a decision is made.
+        logger: logger of the node.
     """
 
     observer: Observer
@@ -95,12 +95,12 @@ class PlanningLoop:
 
     Attributes:
         saved: observations by name, for goals of kind SAVED.
-        planners: of the agent: candidates and deadline, to be read only.
-        belief_file: of the agent.
-        criteria: by which goals end.
-        late_plans: plans that exceeded their deadline so far.
-        slowest_ms: longest time of a plan since it was last set to 0.
-        latencies_ms: times of the newest plans.
+        planners: planners of the agent, for reading the number of candidates and the deadline.
+        belief_file: file with the agent's belief.
+        criteria: reader of the criteria by which goals end.
+        late_plans: number of plans so far that exceeded their deadline.
+        slowest_ms: longest planning time since this attribute was last set to 0.
+        latencies_ms: planning times of the newest plans.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class PlanningLoop:
 
         Args:
             agent: from now on used by the thread alone.
-            connections: to the rest of the node.
-            settings: of the node; with ``lock_step`` a status is published for every image, also
-                for those from which nothing is planned.
-            belief_file: of the agent; closed with the loop.
+            connections: connections to the rest of the node.
+            settings: settings of the node; with ``lock_step`` a status is published for every
+                image, even if nothing is planned from it.
+            belief_file: file with the agent's belief; ``stop`` closes it.
         """
         self._agent, self._settings, self.belief_file = agent, settings, belief_file
         self._observer, self._guard = connections.observer, connections.guard
@@ -151,7 +151,7 @@ class PlanningLoop:
         return self._thread.is_alive()
 
     def set_deadline(self, deadline_ms: float) -> None:
-        """Change the deadline of plans, between two of them."""
+        """Change the deadline of later plans; takes effect between two plans."""
         self.submit(lambda agent: setattr(agent.planners, 'deadline_ms', deadline_ms))
 
     def submit(self, job: Callable[[Agent], Any]) -> Future:
@@ -180,7 +180,7 @@ class PlanningLoop:
             self._cycle()
 
     def _cycle(self) -> None:
-        """Wait for an image for at most a period, and answer whatever came."""
+        """Wait at most one period for an image, then handle requests, goals and observations."""
         was_idle = self._goals.active is None
         is_new = self._observer.wait(IDLE_CYCLE_S if was_idle else CYCLE_S)
         self._run_jobs()
@@ -188,7 +188,7 @@ class PlanningLoop:
         self._drop_ended_goal()
         now, is_idle = monotonic(), self._goals.active is None
         if was_idle and not is_idle and not self._answers_every_image:
-            self._looked_at, self._awaits_image = now, True  # images were taken late while idle
+            self._looked_at, self._awaits_image = now, True  # while idle, images were read late
             return
         is_recent = not is_new and now - self._looked_at < IDLE_CYCLE_S
         self._awaits_image = self._awaits_image and is_recent
@@ -203,7 +203,7 @@ class PlanningLoop:
             self._observe()
 
     def _is_early(self) -> bool:
-        """Check whether the newest image comes less than ``IDLE_STEPS`` after the last one.
+        """Return whether less than ``IDLE_STEPS`` lie between the newest and the last used image.
 
         Without a goal the arm rests, and few images are enough for the belief.
         """
@@ -224,7 +224,7 @@ class PlanningLoop:
                     future.set_exception(error)
 
     def _accept_goal(self) -> None:
-        """Begin the newest goal that was requested."""
+        """Begin the newest requested goal, if any."""
         goal = self._goals.take_request()
         if goal is None or goal.ended.done():
             return
@@ -321,7 +321,7 @@ class PlanningLoop:
             self._history.image_stamp, self._history.is_distrusted = image_stamp, False
 
     def _restart_belief(self, observation: Observation) -> None:
-        """Forget everything after the clock jumped back, except the goal."""
+        """Reset the belief but keep the goal, since the clock jumped back."""
         self._logger.warning(
             f'the clock jumped back from {self._history.image_stamp:.2f} s to '
             f'{observation.stamp:.2f} s: the belief is reset'
@@ -336,7 +336,7 @@ class PlanningLoop:
             self._goals.active.restart_clock()
 
     def _plan_blind(self, problem: str) -> bool:
-        """Plan from the belief and joints if a plan is due; return whether the goal is pursued.
+        """Plan from the belief and joints if a plan is due; return False if none can be made.
 
         Nothing is planned after an image was rejected. If joints are missing for a while, the
         belief is propagated over the gap once they are back.
@@ -364,7 +364,7 @@ class PlanningLoop:
         return True
 
     def _report_blindness(self, reason: str) -> None:
-        """Publish why nothing is planned; give the goal up if that lasts too long."""
+        """Publish why nothing is planned; end the goal if this lasts too long."""
         active = self._goals.active
         if self._history.blind_for() > self._settings.observation_timeout and active is not None:
             active.end(Outcome.NO_OBSERVATION, reason)
@@ -377,7 +377,7 @@ class PlanningLoop:
 
         Args:
             observation: newer than the last one.
-            note: what the status says beside a plan.
+            note: reason to publish in the status together with the plan.
         """
         active, stamp = self._goals.active, observation.stamp
         feedback = self._feedback(active, observation)
@@ -385,7 +385,7 @@ class PlanningLoop:
             decision = self._agent.step(observation, feedback)
         self._restart_from = self._sent_at = None
         self._history.late.clear()
-        if np.isfinite(self._stepped_at):  # more than a model step without an image is no evidence
+        if np.isfinite(self._stepped_at):  # a gap beyond a model step is no evidence of surprise
             self._calm_at += max(0.0, stamp - self._stepped_at - self._time.model_dt)
         self._stepped_at = stamp
         if active is not None:
@@ -412,7 +412,7 @@ class PlanningLoop:
     def _feedback(
         self, active: ActiveGoal | None, observation: Observation | JointSample
     ) -> StepFeedback:
-        """Return what happened since the last step."""
+        """Return the feedback to the agent on what happened since the last step."""
         is_image = isinstance(observation, Observation)
         joints = observation.joints if is_image else observation.position
         if active is None:
@@ -430,7 +430,7 @@ class PlanningLoop:
         )
 
     def _follow_guard(self, active: ActiveGoal, joints: FloatArray) -> None:
-        """Plan from where the guard holds the arm; end the goal if the guard stays stopped."""
+        """Plan from the setpoint that the guard holds; end the goal if the guard stays stopped."""
         if self._send is None:
             self._restart_from = joints
             return
@@ -443,7 +443,7 @@ class PlanningLoop:
             self._restart_from = held_at
 
     def _record_progress(self, active: ActiveGoal, decision: Decision, stamp: float) -> None:
-        """Count a plan towards the progress of the goal; end it if it is reached or hopeless."""
+        """Count a plan towards the progress of the goal; end it if it is reached or given up."""
         is_held = self._guard.resting_setpoint() is not None and not active.progress.is_waiting
         active.record_plan(
             PlanProgress(

@@ -9,23 +9,23 @@ import numpy as np
 MIN_STEP_M, MIN_STEP_COST = 0.005, 0.5
 """Smallest decrease of a distance and of a plan's cost (in model steps) that counts as progress.
 
-A detour around the object does not bring it nearer to the goal, but lowers the value at the end of
-the plan.
+A detour of the tip around the object does not bring the object nearer to the goal, but lowers the
+value at the end of the plan.
 """
 NEW_PATH_M, NEW_PATH_COST = 0.05, 2.0
-"""Increase that means a new path: of the tip around an obstacle, or to a new subgoal."""
+"""Increase that signals a new path: of the tip around an obstacle, or to a new subgoal."""
 MAX_PATHS_M, MAX_PATHS_COST = 3.0, 16.0
-"""Largest total decrease along such paths that counts while the subject comes no nearer."""
+"""Largest total decrease along such paths that counts while the subject gets no nearer."""
 NEW_APPROACH_M, MAX_APPROACHES_M = 0.015, 0.06
-"""Increase of the tip's path that means a new attempt to get behind the object beside it, and
-largest total decrease of such attempts that counts while the object comes no nearer."""
+"""Increase of the tip's path that signals a new attempt to get behind an object next to the tip,
+and largest total decrease in such attempts that counts while the object gets no nearer."""
 RECEDED_M, MAX_RECOVERED_M = 0.03, 0.5
-"""Increase of the distance after which a decrease counts again though it is not the smallest ever
-(the distance was misread, or the object pushed away), and largest total of such decreases."""
+"""Increase of the distance after which a decrease counts even without a new minimum (the distance
+was misread, or the object pushed away), and largest total of such decreases."""
 WAIT_FRACTION = 2.0 / 3.0
-"""Fraction of the timeout after which the arm waits for the rest instead of dithering."""
+"""Fraction of the timeout after which the arm stands still until the end instead of dithering."""
 MAX_STEP_S = 0.5
-"""Longest time between two plans that counts as time without progress; the rest was blindness."""
+"""Longest gap between plans that counts as time without progress; the rest is blindness."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class PlanProgress:
     """Contribution of one plan to the progress towards a goal.
 
     Attributes:
-        stamp: s, of the observation.
+        stamp: s, stamp of the observation.
         distance: m, to the goal; a yaw error may be included.
-        cost: of the plan; NaN without a plan.
+        cost: cost of the plan; NaN without a plan.
         speed_scale: fraction of full speed at which the arm could move since the previous plan; 0
             while the guard held it, which is not counted against the goal.
         remaining_path, remaining_approach: m, see ``Decision``.
@@ -57,12 +57,12 @@ class DecreaseDetector:
     def __init__(
         self, min_step: float, restart_rise: float = np.inf, max_total: float = np.inf
     ) -> None:
-        """Start with the first value.
+        """Start without a value.
 
         Args:
             min_step: smallest decrease that counts.
             restart_rise: a rise by more than this restarts the detector at the risen value.
-            max_total: total decrease that counts until ``reset_total``.
+            max_total: largest total decrease that counts until ``reset_total``.
         """
         self._min_step, self._restart_rise, self._max_total = min_step, restart_rise, max_total
         self._lowest, self._total = np.inf, 0.0
@@ -72,7 +72,7 @@ class DecreaseDetector:
         self._total = 0.0
 
     def update(self, value: float) -> bool:
-        """Return whether ``value`` is a step lower, or the first value; NaN never is."""
+        """Return whether ``value`` counts as a decrease; the first value does, NaN never does."""
         if value > self._lowest + self._restart_rise:
             self._lowest = value
         if not value < self._lowest - self._min_step:
@@ -84,7 +84,7 @@ class DecreaseDetector:
 
 
 class ProgressMonitor:
-    """Time without progress towards a goal.
+    """Monitor of the time without progress towards a goal.
 
     Attributes:
         stuck: s without progress, scaled to full speed.

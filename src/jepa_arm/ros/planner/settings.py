@@ -15,7 +15,7 @@ STEADY_LIMITS = 'max_image_age', 'max_joint_age', 'observation_timeout', 'guard_
 
 @dataclass(frozen=True)
 class PlannerSettings(ArmSettings):
-    """Values of the parameters; their descriptions tell the meaning.
+    """Values of the planner node's parameters; see their descriptions.
 
     Raises:
         ConfigError: ``belief_file`` is invalid.
@@ -88,7 +88,7 @@ class PlannerSettings(ArmSettings):
     def without_steady_limits(self) -> PlannerSettings:
         """Return the settings without limits on the steady clock, for lock-step.
 
-        Simulated time may stand still there for any time, and every image comes.
+        In lock-step, simulated time may stand still for any length of time, and no image is lost.
         """
         unlimited = dict.fromkeys(STEADY_LIMITS, float('inf'))
         return replace(self, max_blackout=0.0, **unlimited)

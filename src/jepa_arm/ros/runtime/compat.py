@@ -31,12 +31,12 @@ def count_clients(node: Node, service: str) -> int:
 
 
 def service_name(client: Client) -> str:
-    """Return the service name of ``client``: resolved, on Humble as given."""
+    """Return the service name of ``client``: resolved, except on Humble."""
     return client.service_name if hasattr(client, 'service_name') else client.srv_name
 
 
 def parameter_overrides(node: Node) -> set[str]:
-    """Return the names of the parameters given by command line and files; rclpy hides them."""
+    """Return the names of the parameters given by command line and files (private in rclpy)."""
     return set(node._parameter_overrides)
 
 
@@ -46,20 +46,20 @@ def declared_parameters(node: Node) -> set[str]:
 
 
 def uses_sim_time(node: Node) -> bool:
-    """Return whether the clock of ``node`` follows ``/clock``; rclpy's type hints hide it."""
+    """Return whether the clock of ``node`` follows ``/clock`` (missing in rclpy's type hints)."""
     clock: Any = node.get_clock()
     return clock.ros_time_is_active
 
 
 def lifecycle_state(node: LifecycleNodeMixin) -> str:
-    """Return the lifecycle state of ``node``, such as 'inactive'; rclpy hides it."""
+    """Return the lifecycle state of ``node``, such as 'inactive' (private in rclpy)."""
     return node._state_machine.current_state[1]
 
 
 def change_state_if_valid(change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
-    """Answer a ``change_state`` request by ``change``; refuse a transition the state lacks.
+    """Answer a ``change_state`` request with ``change``; refuse transitions invalid in this state.
 
-    On Kilted and Lyrical rclpy refuses it; on Humble and Jazzy it raises, which ends the node.
+    On Kilted and Lyrical rclpy refuses them; on Humble and Jazzy it raises, which ends the node.
     """
     try:
         return change(request, response)

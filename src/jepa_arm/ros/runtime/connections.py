@@ -2,8 +2,8 @@
 
 Reports missing publishers, incompatible quality of service and, for topics between our own nodes
 (``GUARD_STATUS_QOS``), missed deadlines and lost publishers. Deadlines and liveliness are not
-requested from drivers, which rarely offer them: such a subscription would get no connection. The
-age of their messages is watched instead.
+requested from drivers, which rarely offer them: such a subscription would not connect. The age of
+their messages is watched instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ConnectionMonitor:
     """Monitor of the publishers and subscriptions that a node registers."""
 
     def __init__(self, node: Node) -> None:
-        """Monitor no topics yet."""
+        """Start without topics to monitor."""
         self._node = node
         self._required: list[str] = []
         self._mismatched: set[str] = set()
@@ -42,7 +42,7 @@ class ConnectionMonitor:
         self._required += [self._node.resolve_topic_name(topic) for topic in topics]
 
     def subscription_events(self, topic: str) -> SubscriptionEventCallbacks:
-        """Return the event callbacks to create a subscription of ``topic`` with."""
+        """Return the event callbacks for a subscription to ``topic``."""
         name = self._node.resolve_topic_name(topic)
         return SubscriptionEventCallbacks(
             incompatible_qos=partial(self._on_mismatch, name),
@@ -51,7 +51,7 @@ class ConnectionMonitor:
         )
 
     def publisher_events(self, topic: str) -> PublisherEventCallbacks:
-        """Return the event callbacks to create a publisher of ``topic`` with."""
+        """Return the event callbacks for a publisher of ``topic``."""
         name = self._node.resolve_topic_name(topic)
         return PublisherEventCallbacks(
             incompatible_qos=partial(self._on_mismatch, name),
@@ -80,7 +80,7 @@ class ConnectionMonitor:
         return problems
 
     def _log_missing(self, missing: list[str]) -> None:
-        """Log each missing publisher once, and when it appears."""
+        """Log each missing publisher once, and again when it appears."""
         now, logger = monotonic(), self._node.get_logger()
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         for name, since in self._missing_since.items():
@@ -110,8 +110,8 @@ class ConnectionMonitor:
     def _mismatches(self, name: str) -> list[str]:
         """Return one sentence per remote endpoint with an incompatible quality of service.
 
-        Discovered profiles are compared. The profile objects given to rclpy leave the deadline
-        unset, which means infinite but is not compared as such.
+        Profiles are compared as discovered: those given to rclpy leave the deadline unset, which
+        means infinite but is not compared as such.
         """
         node, problems = self._node, []
         own = node.get_name(), node.get_namespace()

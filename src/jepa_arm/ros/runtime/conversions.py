@@ -107,7 +107,7 @@ def image_to_msg(image: ImageArray, stamp: Time, frame_id: str) -> Image:
 
 
 def camera_info_to_msg(camera: CameraConfig, stamp: Time) -> CameraInfo:
-    """Return the intrinsics of an ideal camera without distortion."""
+    """Return the camera info of ``camera`` as an ideal camera without distortion."""
     k = intrinsics(camera)
     msg = CameraInfo(height=camera.height, width=camera.width, distortion_model='plumb_bob')
     msg.header.stamp, msg.header.frame_id = stamp, camera.frame_id
@@ -123,7 +123,7 @@ def joint_commands_from_msg(
 ) -> tuple[FloatArray | None, FloatArray | None]:
     """Return positions (J,) rad and velocities (J,) rad/s commanded by ros2_control hardware.
 
-    Positions or velocities that are missing or NaN are None: no controller commands them.
+    None is returned for missing or NaN positions or velocities: no controller commands them.
     """
     index = {name: i for i, name in enumerate(msg.name)}
     if not set(names) <= set(index):
@@ -140,7 +140,7 @@ def joint_commands_from_msg(
 
 
 def joints_to_msg(sample: JointSample, names: Sequence[str]) -> JointState:
-    """Return the joint state of a sample."""
+    """Return the joint state message of a sample."""
     msg = JointState(name=list(names))
     msg.header.stamp = to_time(sample.stamp)
     msg.position, msg.velocity = sample.position.tolist(), sample.velocity.tolist()
@@ -160,7 +160,7 @@ def command_to_msg(
 
     Args:
         command: reached after ``duration``.
-        names: of the joints.
+        names: names of the joints.
         duration: s between points.
         stop: (N, 2, J) rad and rad/s, further points.
     """
@@ -175,10 +175,11 @@ def trajectory_to_msg(
     """Return a trajectory through points at ``times`` (N,) s.
 
     Args:
-        rows: (N, 2, J) rad and rad/s, or (N, 1, J) without velocities.
+        rows: (N, 2, J) positions, rad, and velocities, rad/s, of the J joints; (N, 1, J) without
+            velocities.
         times: s after ``stamp``.
-        stamp: start; zero: on arrival.
-        names: of the joints.
+        stamp: start time; zero: start on arrival.
+        names: names of the joints.
     """
     msg = JointTrajectory(joint_names=list(names))
     msg.header.stamp = stamp
@@ -194,7 +195,7 @@ def trajectory_from_msg(msg: JointTrajectory, names: Sequence[str]) -> Trajector
     """Return the trajectory of ``msg`` with its columns in the order of ``names``.
 
     Raises:
-        ConversionError: the message is of other joints, or a point is incomplete.
+        ConversionError: the message is for other joints, or a point is incomplete.
     """
     if not msg.points:
         nowhere, stamp = np.empty((0, len(names))), to_seconds(msg.header.stamp)

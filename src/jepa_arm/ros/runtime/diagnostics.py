@@ -20,7 +20,7 @@ RATE_WINDOW_S = 2.0
 
 
 class Diagnostics:
-    """Periodic diagnostic status: OK, WARN on problems, ERROR on problems of a stuck node."""
+    """Periodic diagnostic status: OK, WARN on problems, ERROR if the node is then also stuck."""
 
     def __init__(
         self,

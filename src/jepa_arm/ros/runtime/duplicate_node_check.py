@@ -16,7 +16,7 @@ from .node_contract import DISCOVERY_LEASE_S
 from .qos import SENSOR_QOS
 
 LISTEN_S = 1.5
-"""Time without another publisher before the node starts; even on a busy machine discovery took
+"""Time without another publisher after which the node starts; on a busy machine discovery took
 0.8 s, rarely more than 1 s."""
 RECHECK_S = 5.0
 """Time after its start during which the node still yields to another of the same name: discovery
@@ -29,8 +29,8 @@ UNKNOWN = 'UNKNOWN'
 class DuplicateNodeCheck:
     """Check for other publishers of a node's exclusive topics.
 
-    A publisher that sends messages ends the node. A silent one is waited for: a killed node stays
-    listed for up to ``DISCOVERY_LEASE_S``.
+    If another publisher sends messages, the node ends. It waits for a silent one to disappear: a
+    killed node stays listed for up to ``DISCOVERY_LEASE_S``.
     """
 
     def __init__(self, node: Node, topics: Mapping[str, type], begin: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class DuplicateNodeCheck:
         The executor of the node raises a ConfigError if another publisher exists.
 
         Args:
-            node: does not publish any of the topics yet.
+            node: node that does not publish any of the topics yet.
             topics: message type by topic.
             begin: creates the publishers; called once, after ``LISTEN_S`` without others.
         """
@@ -89,7 +89,7 @@ class DuplicateNodeCheck:
             self._node.destroy_timer(self._timer)
 
     def _refuse(self, name: str, msg: object = None) -> None:
-        """Raise that ``name`` has another publisher, of which ``msg`` came."""
+        """Raise a ConfigError that names the other publishers of topic ``name``."""
         known = [i for i in self._publishers(name) if UNKNOWN not in i.node_name]
         nodes = sorted({f'{i.node_namespace.rstrip("/")}/{i.node_name}' for i in known})
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Environment of a ROS 2 process: discovery, transport, domain, logs, ending with its starter.
+"""Environment of a ROS 2 process: discovery, transport, domain, logs, and exit with its starter.
 
-Makes ROS 2 work in a process that was started without sourcing a setup file. Imports no rclpy,
-which reads most of these variables only once.
+Makes ROS 2 work in a process that was started without sourcing a setup file. Does not import
+rclpy, which reads most of these variables only once.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MAX_DOMAIN = 232
 FREE_DOMAINS = range(20, 100)
 """Domain ids to choose from: neither common ones nor on ports of the ephemeral range."""
 MAX_PARTICIPANTS = 32
-"""Processes of a domain that discover each other on one machine (``LOCAL_PROFILE``)."""
+"""Largest number of processes per domain that discover each other with ``LOCAL_PROFILE``."""
 STARTER_VARIABLE = 'JEPA_ARM_ENDS_WITH'
-"""Environment variable with the process id of a node's starter, with which the node ends."""
+"""Environment variable with the process id of a node's starter; the node ends with it."""
 PR_SET_PDEATHSIG = 1
 DDS_NAMES = 'FASTRTPS', 'FASTDDS'
 """Prefixes of Fast DDS variables: up to Jazzy, since Kilted."""
@@ -50,8 +50,8 @@ def prepare_ros(shares_memory: bool = True) -> None:
 
     Args:
         shares_memory: use shared memory between the nodes of this machine. A killed process can
-            then block its senders for 1 s and, judging by the source, lock them out for good.
-            Otherwise only UDP is used, which is slower, for images above all.
+            then block nodes that send to it for 1 s and, judging by the source of Fast DDS,
+            forever. Otherwise only UDP is used, which is slower, especially for images.
 
     Raises:
         SystemExit: rclpy or our messages are missing; one line says what to do.
@@ -83,7 +83,7 @@ def choose_transport(shares_memory: bool) -> None:
     local, wide = (str(config_path(name)) for name in (LOCAL_PROFILE, 'fastdds.xml'))
     if os.environ.get(variable, wide) not in (local, wide):
         return
-    os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for its memory policy
+    os.environ.setdefault('RMW_FASTRTPS_USE_QOS_FROM_XML', '1')  # for the profile's memory policy
     span, os.environ[variable] = discovery_range(), wide
     if span != 'LOCALHOST':
         if not shares_memory:
@@ -164,7 +164,7 @@ def isolated_domain() -> Iterator[int]:
 def _is_free(domain: int) -> bool:
     """Return whether no process listens on a port of the domain's participants.
 
-    The first port alone does not tell: its participant may have ended before others.
+    Checking the first port is not enough: its participant may have ended before others.
     """
     first = 7400 + 250 * domain + 10
     for port in range(first, first + 2 * MAX_PARTICIPANTS, 2):
@@ -211,7 +211,7 @@ def end_with_this_process() -> dict[str, str]:
 
 
 def end_with_starter() -> None:
-    """End this process when the one in ``STARTER_VARIABLE`` ends, at once if it has ended."""
+    """End this process when its starter (``STARTER_VARIABLE``) ends, at once if it has ended."""
     starter = os.environ.get(STARTER_VARIABLE)
     if not starter or sys.platform != 'linux':
         return
@@ -236,7 +236,7 @@ def ros_problem() -> str | None:
 
 
 def require_rerun() -> None:
-    """Check that Rerun is installed; call this before starting anything that is to be viewed.
+    """Check that Rerun is installed; call this before starting anything to view.
 
     Raises:
         ConfigError: it is not installed.
@@ -251,8 +251,8 @@ def require_rerun() -> None:
 def _add_own_prefix() -> None:
     """Make messages installed in this environment known to ament and to the dynamic loader.
 
-    The type support of a message is loaded by library name. The loader knows libraries that are
-    already loaded, so they are preloaded: LD_LIBRARY_PATH cannot be set from inside the process.
+    The type support library of a message is loaded by name, but LD_LIBRARY_PATH cannot be set from
+    inside the process. The libraries are therefore preloaded, so that the loader finds them.
     """
     prefix = Path(sys.prefix)
     known = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)

@@ -33,11 +33,11 @@ from rosgraph_msgs.msg import Clock
 from .compat import EventHandler, take
 
 SERVICE_PERIOD_S, SLOW_SERVICE_PERIOD_S = 0.02, 0.075
-"""Periods at which entities outside of a fast and of a slow ``PollingGroup`` are served."""
+"""Periods at which a node with a fast or a slow ``PollingGroup`` serves its other entities."""
 SLOW_S = 0.05
 """Polling period from which a group counts as slow."""
 MAX_PAUSE_S = 0.05
-"""Longest pause of a group, whatever the other thread still does."""
+"""Longest pause of a group, even if the other thread has not finished."""
 MAX_QUEUE_DELAY_S = 0.2
 """Longer queue delays are ignored: the system clock was set in between."""
 RARE_PERIOD_S = 0.1
@@ -47,7 +47,7 @@ RARE_SERVICE_PACKAGES = ('rcl_interfaces.', 'lifecycle_msgs.', 'type_description
 
 
 class ManualGroup(CallbackGroup):
-    """Callback group whose subscriptions no executor takes; their events are handled as usual."""
+    """Callback group whose messages no executor takes; events are handled as usual."""
 
     def can_execute(self, entity: Any) -> bool:
         """Return whether ``entity`` is not a subscription."""
@@ -64,8 +64,8 @@ class ManualGroup(CallbackGroup):
 class PollingGroup(ManualGroup):
     """Callback group whose subscriptions a ``PollingExecutor`` polls at a fixed period.
 
-    The subscription of rclpy to ``/clock`` is polled with them. The process sleeps in between. At
-    most ``depth`` messages are taken per subscription and poll, so that a flood of messages cannot
+    rclpy's subscription to ``/clock`` is polled with them. The process sleeps between polls. Each
+    poll takes at most QoS ``depth`` messages per subscription, so that a flood of messages cannot
     delay the next poll for long. Other entities of the node are served every
     ``SERVICE_PERIOD_S`` or ``SLOW_SERVICE_PERIOD_S``.
 
@@ -80,7 +80,7 @@ class PollingGroup(ManualGroup):
     def __init__(
         self, period: float, phase: float, on_poll: Callable[[Callable[[], None]], None]
     ) -> None:
-        """Schedule polls where the steady clock modulo ``period`` equals ``phase``.
+        """Schedule polls at times when the steady clock modulo ``period`` equals ``phase``.
 
         Args:
             period, phase: s.
@@ -107,7 +107,7 @@ class PollingGroup(ManualGroup):
     def pause(self) -> Iterator[None]:
         """Suspend polling and services while the context is open, at most ``MAX_PAUSE_S``.
 
-        Gives urgent work in another thread the interpreter lock.
+        This leaves the interpreter lock (GIL) to urgent work in another thread.
         """
         self._paused_until = monotonic() + MAX_PAUSE_S
         try:
@@ -130,7 +130,7 @@ class PollingGroup(ManualGroup):
 
 
 class PollingExecutor(SingleThreadedExecutor):
-    """Single-threaded executor that polls a ``PollingGroup`` and seldom serves rare entities.
+    """Single-threaded executor that polls a ``PollingGroup`` and serves rare entities less often.
 
     Rare entities are the parameter and lifecycle services and the events of the middleware,
     together more than half of a node's entities.
@@ -194,7 +194,7 @@ class PollingExecutor(SingleThreadedExecutor):
         return next((group for group in groups if isinstance(group, PollingGroup)), None)
 
     def _take_messages(self, group: PollingGroup) -> None:
-        """Call back with the waiting messages of ``group`` and of ``/clock``."""
+        """Take the waiting messages of ``group`` and of ``/clock`` and run their callbacks."""
         for node in self.get_nodes():
             for subscription in list(node.subscriptions):
                 if subscription.callback_group is group or _is_clock(subscription):

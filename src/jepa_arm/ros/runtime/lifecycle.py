@@ -127,11 +127,11 @@ class ManagedNode(LifecycleNode):
         return self._component is None or self._component.end()
 
     def destroy_node(self) -> None:
-        """Release the component without an ordered stop, then the node."""
+        """Release the component without an orderly stop, then destroy the node."""
         self._is_active = False
         self._release()
         super().destroy_node()
-        self._state_machine.destroy_when_not_in_use()  # rclpy leaves it, and it keeps the node
+        self._state_machine.destroy_when_not_in_use()  # else it keeps the node alive
 
     # Diagnostics.
 
@@ -157,7 +157,7 @@ class ManagedNode(LifecycleNode):
     # Transitions.
 
     def on_configure(self, state: LifecycleState) -> Return:
-        """Create the component; an invalid setting fails the transition and leaves nothing."""
+        """Create the component; if a setting is invalid, fail and leave nothing behind."""
         return self._attempt(self._configure)
 
     def on_activate(self, state: LifecycleState) -> Return:

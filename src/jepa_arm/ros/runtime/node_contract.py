@@ -1,4 +1,4 @@
-"""Node contract: what the nodes and the programs that start or drive them agree on."""
+"""Node contract: constants shared by the nodes and the programs that start or command them."""
 
 from __future__ import annotations
 

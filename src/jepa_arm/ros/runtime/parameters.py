@@ -38,7 +38,7 @@ def parameter(
 
     Args:
         default: also sets the type of the parameter.
-        description: with the unit, for ``ros2 param describe``.
+        description: text with the unit, for ``ros2 param describe``.
         bounds: lowest and highest value of a number.
         is_live: whether a managed node accepts new values at any time.
     """
@@ -102,7 +102,7 @@ def declared_settings(node: Node, kind: type[S]) -> S:
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """Parameters of every node of an arm."""
+    """Parameters of every node that needs an arm."""
 
     arm: str = parameter('panda', 'arm: name of a file in config/arms, or path of a YAML file')
     sim_config: str = parameter(
@@ -111,7 +111,7 @@ class ArmSettings:
 
 
 def load_arm(name: str) -> Arm:
-    """Return the arm of a name or path.
+    """Load the arm with this name, or from the file at this path.
 
     Raises:
         ConfigError, FileNotFoundError, ArmError: the arm does not exist or is invalid.
@@ -120,7 +120,7 @@ def load_arm(name: str) -> Arm:
 
 
 def load_sim_config(file: str) -> SimConfig:
-    """Return physics and control periods from a name or path.
+    """Load the physics and control periods from a file in ``config/``, or from a path.
 
     Raises:
         ConfigError, FileNotFoundError: the file does not exist or is invalid.

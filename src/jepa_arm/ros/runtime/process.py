@@ -39,7 +39,7 @@ N = TypeVar('N', bound=Node)
 SETTING_ERRORS = (ConfigError, ArmError, FileNotFoundError, ParameterException)
 """Errors that mean a setting is invalid."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a node in order; SIGHUP is sent when a terminal closes."""
+"""Signals that stop a node in an orderly way; SIGHUP is sent when a terminal closes."""
 SPIN_TIMEOUT_S = 0.1
 M_MMAP_THRESHOLD = -3
 """Option of mallopt in glibc's malloc.h."""
@@ -47,7 +47,7 @@ LARGE_BYTES = 1_000_000
 
 
 class StopRequest:
-    """Flag that a stop signal sets; the ROS context stays valid so that a node can stop in order.
+    """Flag that a stop signal sets; the ROS context stays valid for an orderly stop of the node.
 
     Attributes:
         is_set: whether one of ``STOP_SIGNALS`` was received.
@@ -73,7 +73,7 @@ def run_node(name: str, make: Callable[[], N], may_end: Callable[[N], bool] | No
         name: prefix of error messages.
         make: creates the node.
         may_end: called repeatedly after a stop signal while the node keeps running, until it
-            returns True: the place for an ordered stop.
+            returns True; here the node stops in an orderly way.
     """
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -121,7 +121,7 @@ def _argument_error(error: RuntimeError) -> str:
 
 
 def tolerate_invalid_requests(node: Node) -> None:
-    """Wrap rclpy's own callbacks that would end the process on three kinds of invalid messages.
+    """Wrap rclpy's own callbacks so that three kinds of invalid messages do not end the process.
 
     These are a negative ``/clock``, a parameter of an undefined type and, before Kilted, a
     lifecycle transition that the current state does not have.
@@ -177,7 +177,7 @@ def return_freed_memory() -> None:
 def create_steady_timer(
     node: Node, period: float, phase: float, callback: Callable[[], None]
 ) -> Timer:
-    """Return a timer that fires where the steady clock modulo ``period`` equals ``phase`` (s).
+    """Return a timer that fires when the steady clock modulo ``period`` equals ``phase`` (s).
 
     Different phases keep nodes on one machine apart: the guard sends its commands half a period
     before the virtual arm takes them.

@@ -1,4 +1,4 @@
-"""Joint controller of the virtual arm: trajectories, positions or velocities to joint targets.
+"""Joint controller of the virtual arm: converts trajectories, positions or velocities to targets.
 
 It behaves like ros2_control's JointTrajectoryController and forward command controllers.
 """
@@ -11,27 +11,28 @@ from jepa_arm.core.errors import JepaArmError
 from jepa_arm.core.types import FloatArray, TrajectoryCommand
 
 MAX_JUMP_RAD = 0.2
-"""Distance of a first point from the current target, beyond what the arm's velocity limit
-allows, at which a driver would refuse it."""
+"""Distance from the current target up to which a trajectory's first point is accepted even if the
+velocity limit does not allow it; an arm's driver would refuse more."""
 MAX_TARGET_LEAD_RAD = 0.1
-"""Largest lead of the target over the measured joints of a blocked arm in velocity mode."""
+"""Largest distance of the target from the measured joints in velocity mode, for a blocked arm."""
 EPSILON_S = 1e-9
 
 
 class CommandError(JepaArmError, ValueError):
-    """A command that the controller refuses; the one before stays in force."""
+    """A command that the controller refuses; the previous one stays in force."""
 
 
 class JointController:
     """Turns commands into one joint target per tick.
 
-    A new trajectory replaces the old one and starts from the current target; an empty one holds.
-    After its end the last position is held; if no command comes for another ``timeout`` s, the
-    arm holds where it is measured. A velocity is also kept for ``timeout`` s. As in an arm's
-    driver the target never moves faster than ``velocity_limit``, however late commands come.
+    A new trajectory replaces the old one and starts from the current target; an empty one holds
+    that target. After its end the last position is held; if no command comes for another
+    ``timeout`` s, the measured position is held. A velocity is also kept for ``timeout`` s. As in
+    an arm's driver, the target never moves faster than ``velocity_limit``, however late commands
+    come.
 
     Attributes:
-        is_timed_out: no command came in time; the arm holds where it was measured.
+        is_timed_out: whether no command came in time, so that the measured position is held.
     """
 
     def __init__(self, velocity_limit: FloatArray, dt: float, timeout: float) -> None:
@@ -93,7 +94,7 @@ class JointController:
         """Move with ``velocity`` (J,) rad/s until the next command or the time-out.
 
         Raises:
-            CommandError: it is not finite, or faster than the arm may be.
+            CommandError: it is not finite, or exceeds the velocity limit.
         """
         if not np.all(np.isfinite(velocity)):
             raise CommandError('expected finite numbers, got NaN or infinity')
@@ -104,7 +105,7 @@ class JointController:
         self._engage()
 
     def next_target(self, now: float, measured: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Advance one tick from ``now`` (s); return target position and velocity at its end.
+        """Advance one tick from ``now`` (s); return the target position and velocity at its end.
 
         Args:
             now: s.

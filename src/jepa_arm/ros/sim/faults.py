@@ -10,7 +10,7 @@ from jepa_arm.core.errors import JepaArmError
 
 @dataclass(frozen=True)
 class FaultValue:
-    """The value that a fault takes.
+    """Range and default of a fault's value.
 
     Attributes:
         default: used if none is given.
@@ -44,7 +44,7 @@ FAULTS = {
     'object_move': FaultValue(0.06, 0.5),
     'arm_blocked': FaultValue(),
 }
-"""Values by name of the fault: rad for encoder_jump, m for object_move, s for the others.
+"""Value ranges by fault name: rad for encoder_jump, m for object_move, s for the others.
 clock_back, clock_ahead and object_move happen at once and are not undone."""
 
 
@@ -87,7 +87,7 @@ class FaultInjector:
         return value
 
     def get(self, name: str, now: float) -> float | None:
-        """Return the value of the fault ``name`` if it is active at ``now`` (s)."""
+        """Return the value of the fault ``name`` at ``now`` (s); None if it is not active."""
         value, ends_at = self._active.get(name, (0.0, -math.inf))
         return value if now < ends_at else None
 

@@ -1,8 +1,8 @@
 """Virtual arm node: offers the topics of a camera, an arm's driver and its controllers.
 
-Real time: physics follows the steady clock. Lock-step (parameter ``lock_step``): time passes only
-in ``~/step``. Each tick publishes the joints, at control steps an image too, then ``/clock``, and
-waits for a trajectory stamped with that time (or with none) on the command topic.
+In real time, physics follows the steady clock. In lock-step (parameter ``lock_step``), time passes
+only in ``~/step``: each tick publishes the joints, at control steps an image too, then ``/clock``,
+and waits for a trajectory on the command topic that is stamped with that time, or unstamped.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ from .sensors import SensorPublishers
 from .virtual_arm import VirtualArm
 
 REST_TICKS = 5
-"""Ticks made together while the arm is at rest: to wake for each takes twice the CPU time."""
+"""Ticks simulated at once while the arm rests; waking up for each takes twice the CPU time."""
 MAX_CATCH_UP_TICKS = 10
-"""Ticks made together when physics is behind real time."""
+"""Largest number of ticks simulated at once when physics is behind real time."""
 MAX_BEHIND_S = 0.2
-"""Delay beyond which the time behind is given up."""
+"""Delay behind real time beyond which physics no longer catches up but drops that time."""
 REPEAT_S = 0.5
 """Period in which an unanswered request for a command is repeated."""
 COMMANDS_OVER_S, MAX_END_WAIT_S = 0.2, 2.0
-"""Time without a command after which the process may end, and its longest wait for that."""
+"""Time without a command after which the process may end, and longest wait for such a time."""
 STEP_TIMEOUT_S = 15.0
 STAMP_EPSILON_S = 1e-6
 HARDWARE_COMMANDS, HARDWARE_STATES = 'robot_joint_commands', 'robot_joint_states'
@@ -75,7 +75,7 @@ HARDWARE_COMMANDS, HARDWARE_STATES = 'robot_joint_commands', 'robot_joint_states
 
 @dataclass(frozen=True)
 class SimSettings(ArmSettings):
-    """Values of the node's parameters; their descriptions tell the meaning."""
+    """Values of the node's parameters; see their descriptions."""
 
     hardware: bool = parameter(
         False,
@@ -96,7 +96,7 @@ class SimNode(Node):
     """One virtual arm with its task."""
 
     _sensors: SensorPublishers
-    """Made when the node begins to act; no callback that needs it comes earlier."""
+    """Created by ``_begin``; no callback that needs it is called earlier."""
 
     def __init__(self) -> None:
         """Build the scene; publish only once no other virtual arm is found.
@@ -110,7 +110,7 @@ class SimNode(Node):
         self._joints_topic = HARDWARE_STATES if self._is_hardware else 'joint_states'
         # Two clocks, or two arms with one clock, make every guard hold.
         self._exclusive = {self._joints_topic: JointState, '/clock': Clock}
-        # Looks for others while the scene is being built.
+        # Looks for other virtual arms while the scene is being built.
         self._predecessors = DuplicateNodeCheck(self, self._exclusive, self._begin)
         self._arm = load_arm(settings.arm)
         self._config = load_sim_config(settings.sim_config)
@@ -135,7 +135,7 @@ class SimNode(Node):
         self._virtual.reset(first_task, settings.seed, declared)
 
     def end(self) -> bool:
-        """Return whether the process may end: once the nodes that command it have stopped."""
+        """Return whether the process may end: no node commands the arm any more."""
         now = monotonic()
         self._ending_since = self._ending_since or now
         is_over = self._command_rate.age_ms() > COMMANDS_OVER_S * 1000.0
@@ -273,7 +273,7 @@ class SimNode(Node):
 
     @contextmanager
     def _command(self) -> Iterator[None]:
-        """Count a command; log the error that refuses it."""
+        """Count a command; log the error if it is refused."""
         self._command_rate.count()
         try:
             yield

@@ -19,7 +19,7 @@ from .virtual_arm import VirtualArm
 
 
 class SensorPublishers:
-    """Publishes what the sensors of a virtual arm give, faults included."""
+    """Publishes the sensor readings of a virtual arm, including injected faults."""
 
     def __init__(self, node: Node, virtual: VirtualArm, joints_topic: str) -> None:
         """Create the publishers.
@@ -48,7 +48,7 @@ class SensorPublishers:
             self._clock_pub.publish(Clock(clock=convert.to_time(self._virtual.clock)))
 
     def publish_readings(self) -> None:
-        """Publish the joints; at control steps capture images; publish those that have arrived."""
+        """Publish joints and images that have arrived; at control steps capture new ones."""
         self.publish_joints()
         if self._virtual.is_control_step:
             self._virtual.capture()

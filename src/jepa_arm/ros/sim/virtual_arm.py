@@ -28,8 +28,8 @@ class CameraFrame:
     """Images taken at one time.
 
     Attributes:
-        arrives_at: s, simulated time.
-        stamp: s.
+        arrives_at: s, simulated time at which the images are published.
+        stamp: s, published stamp.
         image: (h, w, 3) uint8 RGB.
         wrist_image: (h, w, 3) uint8 RGB of the wrist camera; h is 0 without one.
     """
@@ -43,14 +43,14 @@ class CameraFrame:
 class VirtualArm:
     """An arm with a camera that moves towards its controller's targets, one tick at a time.
 
-    Like a physics engine it may sleep: while the target is unchanged and nothing moves, steps
-    and images would repeat the last ones and are left out.
+    Like a physics engine, it may sleep: while the target is unchanged and nothing moves, physics
+    steps and rendering are skipped, since they would repeat the last ones.
 
     Attributes:
         controller: takes the commands.
         scene, task, seed: those of the last reset.
         tick: number of ticks since the start.
-        is_asleep: physics is left out now.
+        is_asleep: whether physics is skipped now.
     """
 
     task: Task
@@ -64,9 +64,9 @@ class VirtualArm:
 
         Args:
             arm: kinematics, limits and camera.
-            config: physics and time chain.
+            config: physics and control periods.
             gui: show the physics engine in a window.
-            sleeps: leave out physics while nothing moves.
+            sleeps: skip physics while nothing moves.
         """
         self.arm, self._time, self._sleeps = arm, config.time, sleeps
         self._world = BulletWorld(arm, config, gui)
@@ -204,7 +204,7 @@ class VirtualArm:
     def arrived_frames(self) -> Iterator[CameraFrame]:
         """Yield the frames that have arrived by now, each once.
 
-        Faults affect the fixed camera's image only.
+        Image faults affect the fixed camera only.
         """
         while self._frames and self._frames[0].arrives_at <= self.now + EPSILON_S:
             yield self._frames.pop(0)
@@ -255,7 +255,7 @@ class VirtualArm:
         return image
 
     def _measure_joints(self) -> tuple[FloatArray, FloatArray]:
-        """Return the true joints, (J,) rad and rad/s; read once while asleep."""
+        """Return true joint positions and velocities, (J,) rad and rad/s; cached while asleep."""
         if self._joints_asleep is not None:
             return self._joints_asleep
         measured = self._world.joints()

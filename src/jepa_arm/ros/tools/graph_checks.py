@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from rclpy.topic_endpoint_info import TopicEndpointInfo  # in endpoint_info since Lyrical
 
 DISCOVERY_S = 5.0
-"""Longest time for which a first node is looked for."""
+"""Longest wait for the first node to be discovered."""
 LISTEN_S = 2.5
 NODES_S = 1.5
-"""Longest time for which the second of guard and planner is looked for."""
+"""Longest further wait for both guard and planner to be discovered."""
 UNHEARD_S = 6.0
-"""Longest time for which a discovered publisher may stay unheard: a lost datagram of discovery is
+"""Longest wait for the first message of a discovered publisher: a lost discovery datagram is
 repeated after 3 s."""
 MIN_RATE_SHARE = 0.8
 """Lowest rate relative to the expected one."""
@@ -58,11 +58,11 @@ TOPICS: dict[str, tuple[type, str]] = {
     'planner/status': (PlannerStatus, f'the planner {START}'),
     WRIST_IMAGE_TOPIC: (Image, 'the driver of the wrist camera'),
 }
-"""Type of the messages and publisher of each topic, by its usual name."""
+"""Message type and expected publisher of each topic, by the topic's default name."""
 IMAGES = {'camera/image_raw': 'image', WRIST_IMAGE_TOPIC: 'wrist image'}
 """Names of the findings on images, by topic."""
 TRANSITIONS = {'unconfigured': 'configure', 'inactive': 'activate'}
-"""Transition that leads a managed node from a state towards being active."""
+"""Next transition of a managed node towards being active, by its state."""
 
 
 class GraphExaminer:
@@ -89,7 +89,7 @@ class GraphExaminer:
         self._log: dict[str, MessageLog] = {}
 
     def examine(self) -> Iterator[Finding]:
-        """Yield the findings on the graph; one finding if there is no graph."""
+        """Yield the findings on the middleware and the graph; stop early if no node is seen."""
         yield self._middleware()
         if not self._client.poll(lambda: any(map(self._count, TOPICS)), DISCOVERY_S):
             yield Finding('graph', Level.WARN, 'no node of a graph is seen', 'jepa-arm up')
@@ -155,11 +155,11 @@ class GraphExaminer:
         return [t for t in self._topics if not self._log[t] and self._count(t)]
 
     def _name(self, topic: str) -> str:
-        """Return the full name of a topic, given its usual name."""
+        """Return the full name of a topic, given its default name."""
         return self._names.get(topic) or self._node.resolve_topic_name(topic)
 
     def _shown(self, topic: str) -> str:
-        """Return the usual name of a topic, or the full one where it was remapped."""
+        """Return the default name of a topic, or its full name if it was remapped."""
         name = self._name(topic)
         return topic if name == self._node.resolve_topic_name(topic) else name
 
@@ -188,7 +188,7 @@ class GraphExaminer:
         return word and f'when it is safe: ros2 lifecycle set {self._full(node)} {word}'
 
     def _command_topics(self) -> list[str]:
-        """Return the guard's topic, or if it is not known those of virtual arm and driver."""
+        """Return the guard's command topic; if unknown, those of virtual arm and driver."""
         known = self._names.get(COMMANDS, STATUS)
         if not known.endswith(STATUS):
             return [known]
@@ -336,11 +336,11 @@ def examine_graph(
     """Yield findings on the running graph of ``namespace``.
 
     Args:
-        arm: whose joints and camera are expected.
-        sim: with the time chain.
-        namespace: of the graph.
-        guard: says how old joint states may get; None: their gaps are not judged.
-        camera: of the model; None: there is none, and the calibration is compared with ``arm``.
+        arm: arm whose joints and camera are expected.
+        sim: sets the control period, and thus the expected image rate.
+        namespace: namespace of the graph.
+        guard: sets how old joint states may get; None: gaps between them are not judged.
+        camera: camera of the model; None without a model: the camera of ``arm`` is expected.
 
     Raises:
         GraphError: the namespace is malformed.

@@ -12,7 +12,7 @@ from ament_index_python.packages import get_package_share_directory
 from jepa_arm.core.errors import JepaArmError
 
 NESTED = re.compile(r'\w+/\w+')
-"""Matches the types, as package/Name, of fields that are messages."""
+"""Matches the type, package/Name, of a field that is itself a message."""
 SEPARATOR = '\n' + '=' * 80 + '\n'
 
 
@@ -24,7 +24,7 @@ def message_class(kind: str) -> Any:
     """Return the Python class of a message type such as ``std_msgs/msg/String``.
 
     Raises:
-        DefinitionError: it is not installed, or not a plain message.
+        DefinitionError: the type is not installed, or not a plain message.
     """
     package, space, name = kind.split('/')
     if space != 'msg':

@@ -1,4 +1,4 @@
-"""Recorder: the messages of a graph in one MCAP file, for ``jepa-arm record``.
+"""Recorder: writes the messages of a graph to one MCAP file, for ``jepa-arm record``.
 
 Messages are written as received (CDR), with the times of publication and arrival on the system
 clock, which neither stands still nor jumps when simulated time does.
@@ -55,15 +55,15 @@ TOPICS = (
     '/clock',
     'clock',  # of a virtual arm in a namespace
 )
-"""Topics that are recorded by default, under the names that guard and planner use for them, if
-they are published. The feedback of ``move_to_goal`` says nothing that ``planner/status`` does
-not."""
+"""Topics that are recorded by default if they are published; where guard and planner use another
+name, that one is recorded. The feedback of ``move_to_goal`` is left out: all but its yaw error is
+in ``planner/status``."""
 FIRST_MESSAGE_S = 10.0
 """Shortest time for which a recording of a given duration waits for its first message."""
 DISCOVERY_PERIOD_S = 0.5
 """Period at which new topics and publishers are looked for."""
 FLUSH_PERIOD_S = 1.0
-"""Period at which a chunk is completed: the loss if the process or the machine dies."""
+"""Period at which a chunk is completed; at most this much is lost if the process dies."""
 DEPTH = 100
 """Messages of a topic that may wait to be written."""
 POLL_S = 0.02
@@ -83,7 +83,7 @@ QOS_FIELDS = (
     *('history', 'depth', 'reliability', 'durability', 'deadline', 'lifespan'),
     *('liveliness', 'liveliness_lease_duration', 'avoid_ros_namespace_conventions'),
 )
-"""Policies that rosbag2's metadata has, in its order."""
+"""Policies in the metadata of rosbag2, in the same order."""
 
 
 class Recorder:
@@ -95,12 +95,12 @@ class Recorder:
     """
 
     def __init__(self, file: McapWriter, topics: Sequence[str], client: GraphClient) -> None:
-        """Subscribe to nothing yet.
+        """Start without subscriptions.
 
         Args:
-            file: to write to.
+            file: file to write to.
             topics: names, relative to the namespace of ``client``; empty for ``TOPICS``.
-            client: of the graph.
+            client: client of the graph.
         """
         self._file, self._client, self._node = file, client, client.node
         self._is_chosen = bool(topics)
@@ -175,7 +175,7 @@ class Recorder:
                     self._wanted.pop(usual, None)
 
     def _subscribe(self, topic: str, kinds: list[str], offered: list[QoSProfile]) -> None:
-        """Subscribe to a topic, or again if the profiles that its publishers offer changed."""
+        """Subscribe to a topic, and again whenever its publishers' QoS profiles have changed."""
         if len(kinds) != 1:
             raise DefinitionError(f'expected one type of messages, got {", ".join(kinds)}')
         qos, node = matching(offered), self._node
@@ -209,10 +209,10 @@ class Recorder:
 
 
 class ParameterReader:
-    """Requests the parameters of the nodes, which a replay needs, without waiting for them.
+    """Requests the node parameters that a replay needs, without waiting for the answers.
 
     Attributes:
-        values: the received ones as text, by names such as ``planner.seed``.
+        values: received parameters as text, by names such as ``planner.seed``.
     """
 
     def __init__(self, client: GraphClient) -> None:
@@ -247,7 +247,7 @@ class ParameterReader:
 
 
 def matching(offered: Sequence[QoSProfile]) -> QoSProfile:
-    """Return a profile that connects to all publishers and receives the messages they keep."""
+    """Return a profile that connects to all publishers and receives their latched messages."""
     is_reliable = all(q.reliability == ReliabilityPolicy.RELIABLE for q in offered)
     is_kept = all(q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in offered)
     return QoSProfile(

@@ -1,4 +1,4 @@
-"""Rerun drawing: how the messages of a graph look in Rerun; the only module that imports it.
+"""Rerun drawing: draws the messages of a graph; the only module that imports Rerun.
 
 Entities: ``arm``, ``camera/image``, ``plan/path``, ``plan/candidates``, ``plan/goal``,
 ``workspace`` and ``object`` in the arm's base frame, ``status/...`` for plots and ``log/...`` for
@@ -54,7 +54,7 @@ LEVELS = {'STOPPING': 'WARN', 'HOLDING': 'WARN', 'LATCHED': 'ERROR'}
 
 
 class RerunDrawing:
-    """A recording of Rerun in a file or in a window, into which messages are drawn.
+    """A Rerun recording, in a file or a window, into which messages are drawn.
 
     Each method that draws raises a ``ConversionError`` for a message that it cannot draw.
     """
@@ -64,7 +64,7 @@ class RerunDrawing:
 
         Args:
             arm: whose joints, camera and workspace are drawn.
-            object_size: m, edge of the cubes.
+            object_size: m, edge length of the cubes that represent objects.
             target: path of a new file, or URL at which a window receives data.
         """
         self._arm, self._scene, self._object_size = arm, CollisionModel(arm), object_size
@@ -155,7 +155,7 @@ class RerunDrawing:
                 self._log(msg, f'status/{name}', rr.Scalars(value))
 
     def _log_state(self, msg: Any, node: str, state: str, reasons: Sequence[str]) -> None:
-        """Log the state of a node and its reasons if more than their numbers have changed."""
+        """Log a node's state and reasons, unless only numbers in the text have changed."""
         text = ': '.join(filter(None, [state, '; '.join(reasons)]))
         without_numbers = re.sub(r'[\d.]+', '', text)
         if self._last_text.get(node) != without_numbers:
@@ -226,7 +226,7 @@ def _solids(kind: str, shapes: Sequence[CollisionShape], poses: FloatArray) -> A
 
 
 def _strips(marker: Marker) -> FloatArray:
-    """Return strips (N, P, 3) m: one through all points, or one per pair of a line list."""
+    """Return N strips of P points (N, P, 3) m: one in all, or one per pair of a line list."""
     points = convert.points_from_marker(marker)
     if marker.type != Marker.LINE_LIST:
         return points[None]

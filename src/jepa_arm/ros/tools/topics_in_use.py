@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 COMMANDS = 'commands'
-"""Key of the topic on which the guard commands the robot; its usual name depends on the arm."""
+"""Key of the topic on which the guard commands the robot; its default name depends on the arm."""
 PROPOSALS = 'planner/joint_trajectory'
 TRAJECTORY, NUMBERS = 'trajectory_msgs/msg/JointTrajectory', 'std_msgs/msg/Float64MultiArray'
 FEEDBACK, STATUS = '/_action/feedback', '/_action/status'
@@ -19,8 +19,8 @@ class TopicRole:
     """Role of a topic in the graph.
 
     Attributes:
-        name: usual name of the topic.
-        node: that uses it.
+        name: default name of the topic.
+        node: name of the node that uses it.
         is_subscribed: whether the node subscribes to it; otherwise it publishes it.
         kind: type of its messages.
     """
@@ -57,11 +57,11 @@ def nodes_seen(node: Node) -> set[str]:
 def topics_in_use(node: Node) -> dict[str, str]:
     """Return the full names of the topics that guard and planner use, by role.
 
-    A role that several topics could have, none of them with the usual name, is left out.
-    ``COMMANDS`` is there once the guard publishes commands, or subscribes to those of others.
+    A role is left out if several topics fit it and none of them has the default name.
+    ``COMMANDS`` is included once the guard publishes commands, or listens for those of others.
 
     Args:
-        node: in the namespace of the graph.
+        node: a node in the namespace of the graph.
     """
     ends = {
         (name, is_subscribed): _topics(node, name, is_subscribed)

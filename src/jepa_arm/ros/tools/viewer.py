@@ -1,7 +1,7 @@
-"""Viewer: a graph in Rerun, in a window or in a file, for ``jepa-arm view``.
+"""Viewer: shows a graph in Rerun, in a window or in a file, for ``jepa-arm view``.
 
-It only listens. Messages that cannot be shown are left out with a warning. Stamps are those of the
-messages: no clock is needed.
+It only listens. Messages that cannot be shown are left out with a warning. They are shown at their
+own stamps, so that no clock is needed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from jepa_arm.ros.runtime.process import run_node
 from jepa_arm.ros.runtime.qos import SENSOR_QOS, STATUS_QOS
 
 PERIOD_S = 0.04
-"""Period at which messages are drawn; of joints and images the newest."""
+"""Period at which messages are drawn; of joints and images, only the newest."""
 MEMORY_LIMIT = '1GB'
-"""Of the window, which forgets the oldest data."""
+"""Memory limit of the window, which then drops its oldest data."""
 OPEN_S = 20.0
 """Longest wait for the window to open."""
 CLOSE_S = 2.0
@@ -65,8 +65,8 @@ class RerunView(Node):
         """Open the window or the file.
 
         Args:
-            namespace: of the graph.
-            parameters: in place of those of the command line.
+            namespace: namespace of the graph.
+            parameters: ROS parameters that override those of the command line.
 
         Raises:
             ConfigError: the namespace or a parameter cannot be used, or there is no display.
@@ -127,12 +127,12 @@ class RerunView(Node):
 
 
 class RerunWindow:
-    """Rerun's own window, in a process of its own that accepts data from this machine only.
+    """Rerun's own window, in a separate process that accepts data from this machine only.
 
     ``rerun.spawn`` would look for its program in PATH and listen to the whole network.
 
     Attributes:
-        url: where it receives data.
+        url: URL at which the window receives data.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ def _new_file(path: Path) -> Path:
     """Create the file ``path`` with its folders and return it.
 
     Raises:
-        ConfigError: it has another ending, exists, or cannot be written.
+        ConfigError: the file has another suffix, exists, or cannot be created.
     """
     if path.suffix != SUFFIX:
         raise ConfigError(f'save: expected a file *{SUFFIX}, got {path}')
@@ -202,10 +202,10 @@ def _is_listening(port: int) -> bool:
 
 
 def view(name: str, namespace: str = '', **parameters: str) -> None:
-    """Run the view until a signal comes or its window is closed, then end the process.
+    """Run the viewer until a signal comes or its window is closed, then end the process.
 
     Args:
-        name: for error messages.
+        name: prefix of error messages.
         namespace, parameters: see ``RerunView``.
     """
     run_node(name, lambda: RerunView(namespace, **parameters))

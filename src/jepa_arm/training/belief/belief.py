@@ -1,7 +1,7 @@
 """Training of the belief heads on frozen latents; see ``BeliefHeads``.
 
-Push dynamics are trained along windows, each pose predicted from the one before. Single steps
-would not show how errors grow.
+Push dynamics are trained along windows, each pose predicted from the prediction before it: single
+steps would not show how errors grow.
 """
 
 from __future__ import annotations
@@ -46,30 +46,30 @@ from .latent_windows import (
 from .report import CONTACT_STEPS, MEASURED_WINDOWS, count_alarms, measure_belief
 
 UNKNOWN_YAW_SHARE = 0.15
-"""Share of the states that train the state encoder without the object's yaw."""
+"""Share of samples in the training of the state encoder that lack the object's yaw."""
 MIN_MOVING_SHARE = 0.8
-"""Smallest share of the windows that train push dynamics in which the object moves."""
+"""Smallest share of windows with a moving object in the training of the push dynamics."""
 POSITION_SCALE_M, YAW_WEIGHT, MIN_SQUARED = 0.01, 0.3, 0.01
-"""Loss of push dynamics: unit of position errors; weight of yaw errors, which are 0 to 2; added to
-squared distances, in that unit, before the root."""
+"""Loss of push dynamics: unit of position errors; weight of yaw errors, which lie in [0, 2]; value
+added to squared distances, in that unit, before the root."""
 CAMERA_POSE_FRAMES, CALIBRATION_FRAMES = 20000, 4000
-"""Images that train the camera pose head, and others that calibrate it."""
+"""Numbers of images that train the camera pose head, and of others that calibrate it."""
 
 
 def train_belief(inputs: HeadTraining, config: BeliefConfig) -> dict[str, Any]:
     """Train the belief heads, measure them and add them to the checkpoint.
 
     Half of the held-out episodes calibrate position errors, the other half measures them. Surprise
-    is calibrated on all of them; its false alarms are counted in each half with a calibration on
-    the other. The heads that propagate the belief are trained in this process, the others in two
-    more. The checkpoint gets ``belief.safetensors``.
+    is calibrated on all held-out episodes; its false alarms are counted in each half after
+    calibration on the other. The heads that propagate the belief are trained in this process, the
+    others in two more. The checkpoint gets ``belief.safetensors``.
 
     Returns:
         The report, which ``config.json`` holds under ``belief``.
 
     Raises:
         CheckpointError, DataError: a file cannot be used.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     job = _BeliefTraining(inputs, config)
     heads, seed, held_out = job.heads, inputs.seed, inputs.encoded.held_out
@@ -105,8 +105,8 @@ class _BeliefTraining:
     Attributes:
         inputs, config: see ``train_belief``.
         checkpoint, model: frozen.
-        heads: untrained at first.
-        latents: of the episodes.
+        heads: the belief heads, untrained at first.
+        latents: latents of the episodes.
     """
 
     def __init__(self, inputs: HeadTraining, config: BeliefConfig) -> None:
@@ -134,7 +134,7 @@ class _BeliefTraining:
 
 
 def _train_expected_errors(inputs: HeadTraining, config: BeliefConfig) -> TrainedParts:
-    """Train the heads of expected values and errors; return their weights by name."""
+    """Train the heads that predict expected values and errors; return their weights by name."""
     job, encoded = _BeliefTraining(inputs, config), inputs.encoded
     rng = np.random.default_rng([inputs.seed, 3])
     chosen = rng.permutation(encoded.training)[: config.expected_error_episodes]
@@ -157,7 +157,7 @@ def _train_camera_pose_and_contact(inputs: HeadTraining, config: BeliefConfig) -
 
 
 def _train_push_dynamics(job: _BeliefTraining, sampler: LatentWindowSampler) -> None:
-    """Minimise position and yaw errors along windows, in most of which the object moves."""
+    """Train the push dynamics on windows, in most of which the object moves."""
     dynamics, config = job.heads.push_dynamics, job.config
 
     def loss(step: int) -> Tensor:
@@ -175,7 +175,7 @@ def _train_push_dynamics(job: _BeliefTraining, sampler: LatentWindowSampler) -> 
 
 
 def _train_state_encoder(job: _BeliefTraining, sampler: LatentWindowSampler) -> None:
-    """Minimise squared errors of latents; some yaws are unknown, as they are not always read."""
+    """Train the state encoder by squared latent error, with some yaws unknown, as at run time."""
     encoder, config, rng = job.heads.state_encoder, job.config, sampler.rng
     z, proprio, position, true_yaw = job.latents.states(sampler.episodes)
 
@@ -190,7 +190,10 @@ def _train_state_encoder(job: _BeliefTraining, sampler: LatentWindowSampler) -> 
 
 
 def _train_position_std(job: _BeliefTraining, sampler: LatentWindowSampler) -> None:
-    """Fit the errors of beliefs without images, with known and unknown yaw, by likelihood."""
+    """Train the head that predicts the std of positions propagated without images.
+
+    It is trained by maximum likelihood, with the yaw known in most windows, unknown in the others.
+    """
     config, head = job.config, job.heads.position_std
     known = sampler.sample(config.windows)
     unknown = sampler.sample(config.windows // 4).with_unknown_yaw()
@@ -209,7 +212,7 @@ def _train_position_std(job: _BeliefTraining, sampler: LatentWindowSampler) -> N
 def _expected_error_losses(
     job: _BeliefTraining, frames: PredictedFrame, rng: np.random.Generator
 ) -> dict[str, Callable[[int], Tensor]]:
-    """Return the Gaussian likelihoods of the heads of expected values and errors, by name.
+    """Return the Gaussian losses of the heads that predict expected values and errors, by name.
 
     All heads are trained on the same batches.
     """
@@ -250,7 +253,7 @@ def _expected_error_losses(
 def _train_tip_motion(
     job: _BeliefTraining, frames: PredictedFrame, rng: np.random.Generator
 ) -> None:
-    """Fit the tip's motion, which can be predicted almost exactly, by Gaussian likelihood."""
+    """Train the tip motion head by Gaussian likelihood; the motion is almost fully predictable."""
     head, config = job.heads.tip_motion, job.config
     motion = 100.0 * (frames.proprio[:, TIP_COLUMNS] - frames.recent[:, 0, TIP_COLUMNS])
 
@@ -270,7 +273,7 @@ def _gaussian_loss(error: Tensor, log_var: Tensor) -> Tensor:
 def _train_camera_pose(job: _BeliefTraining, rng: np.random.Generator) -> None:
     """Train the camera pose head and calibrate it on other frames.
 
-    With too few frames for both, some are used twice.
+    If there are too few frames, some are used for both.
     """
     head, latents = job.heads.camera_pose, job.latents
     frames = rng.permutation(latents.starts(job.inputs.encoded.training, 1))
@@ -285,7 +288,7 @@ def _train_camera_pose(job: _BeliefTraining, rng: np.random.Generator) -> None:
 
 
 def _train_contact(job: _BeliefTraining, sampler: LatentWindowSampler) -> None:
-    """Fit contact in recorded latents and in those predicted up to ``CONTACT_STEPS`` ahead."""
+    """Train the contact head on recorded latents and on ``CONTACT_STEPS`` predicted ones."""
     head, config = job.heads.contact, job.config
     windows = sampler.sample(config.windows)
     with torch.inference_mode():
@@ -319,7 +322,7 @@ def _calibrate_surprise(
     """Fit tails and alarm threshold to both ``halves`` of the held-out episodes.
 
     Returns:
-        ``count_alarms`` in each half with a calibration on the other.
+        alarms in each half after calibration on the other, see ``count_alarms``.
     """
     alarms = []
     for half, other in (halves, halves[::-1]):

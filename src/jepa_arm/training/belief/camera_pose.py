@@ -13,14 +13,14 @@ from jepa_arm.model.heads.camera_pose import BLUR_RANGE, MAX_IMAGE_MOTION, Camer
 from jepa_arm.training.fit import adamw_one_cycle, fit
 
 BATCH, NOISE_STD = 128, 1.5
-"""Images per step; noise of pixels, in levels of 255."""
+"""Images per step; standard deviation of pixel noise, in levels of 255."""
 SMALL_MOTION = 0.25
 """Half of the images are warped by at most this share of the largest motion."""
 LEARNING_RATE = 2e-3
 
 
 def warp_image(image: ImageArray, motion: NDArray[np.floating]) -> ImageArray:
-    """Return ``image`` (h, w, 3) warped by ``motion`` (4,): right, down (px), log scale, rad."""
+    """Return ``image`` (h, w, 3) warped by ``motion`` (4,): right, down (px), log scale, angle."""
     height, width = image.shape[:2]
     scale = np.exp(motion[2])
     cos, sin = scale * np.cos(motion[3]), scale * np.sin(motion[3])
@@ -41,7 +41,7 @@ def train_camera_pose(
     """Train ``head`` in place on ``images`` (N, h, w, 3) with ``proprio`` (N, P).
 
     Raises:
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss is not finite.
     """
     proprioception = torch.from_numpy(proprio)
     max_motion = np.array(MAX_IMAGE_MOTION) * [images.shape[2], images.shape[2], 1.0, 1.0]

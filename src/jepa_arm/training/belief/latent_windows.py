@@ -31,7 +31,7 @@ PUSH_STEPS = 8
 MIN_MOTION_M = 0.005
 """Distance from its start at which an object counts as moving."""
 MAX_BATCH = 8192
-"""Windows per call of a predictor, whose hidden layers need much memory."""
+"""Largest number of windows per call of a predictor, whose hidden layers need much memory."""
 YAW_STD = 0.05
 """rad, standard deviation of a yaw read from an image."""
 
@@ -41,7 +41,7 @@ class LatentWindows:
     """B windows of latents one model step apart: two frames with images, then L without.
 
     Attributes:
-        z: (B, L+2, D) recorded latents. features: (B, L+2, F) of the images alone.
+        z: (B, L+2, D) recorded latents. features: (B, L+2, F) of images alone.
         proprio: (B, L+2, P).
         actions: (B, L+1, K*A). positions: (B, L+2, 2, 3) m, true tip target and object position.
         contact: (B, L+2), True if arm and object touched in the last control step or this one.
@@ -83,7 +83,7 @@ class LatentEpisodes:
     """Encoded episodes from which latent windows are cut."""
 
     def __init__(self, checkpoint: Checkpoint, encoded: EncodedEpisodes) -> None:
-        """Read the object's positions from all latents by the probes of ``checkpoint``."""
+        """Read the object's position from all latents with the probe of ``checkpoint``."""
         episodes = encoded.episodes
         self._episodes, self._frame_skip = episodes, episodes.contract.time.frame_skip
         self._latents, self._features = encoded.z, encoded.features
@@ -112,7 +112,7 @@ class LatentEpisodes:
             steps: L, model steps without images.
 
         Raises:
-            DataError: there are none.
+            DataError: there are no such windows.
         """
         span = self.span(steps)
         starts = np.concatenate(
@@ -151,7 +151,7 @@ class LatentEpisodes:
         return LatentWindows(z, features, proprio, *tensors, torch.from_numpy(path))
 
     def has_motion(self, starts: NDArray[np.int64], steps: int) -> NDArray[np.bool_]:
-        """Return the mask (B,) of windows in which the object moves after the last image."""
+        """Return the mask (B,) of windows whose object moves in the ``steps`` model steps."""
         last, farthest = starts + self._frame_skip, np.zeros(len(starts))
         for later in range(1, steps * self._frame_skip + 1):
             moved = self._positions[last + later, 1] - self._positions[last, 1]
@@ -181,7 +181,7 @@ class LatentEpisodes:
     def image_changes(self, frames: NDArray[np.int64], colours: bool = True) -> ImageChange:
         """Return how the images ``frames`` (B,) differ from earlier ones of their episodes.
 
-        Without ``colours`` the novelty is NaN.
+        Without ``colours``, the novelty of colours is NaN.
         """
         owner = self._episodes.episode_of_frames()[frames]
         order = np.argsort(owner, kind='stable')
@@ -196,10 +196,10 @@ class LatentEpisodes:
 
 
 class LatentWindowSampler:
-    """Draws random latent windows from some episodes, with noise on the yaws.
+    """Sampler of random latent windows from some episodes, with noise on the initial yaws.
 
     Attributes:
-        episodes: indices of these episodes. rng: random numbers for windows and noise.
+        episodes: indices of these episodes. rng: source of randomness for windows and noise.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class LatentWindowSampler:
         steps: int,
         rng: np.random.Generator,
     ) -> None:
-        """Create the sampler of windows of ``steps`` without images.
+        """Create the sampler of windows with ``steps`` model steps without images.
 
         Raises:
             DataError: the ``episodes`` are too short.
@@ -229,7 +229,7 @@ class LatentWindowSampler:
         return replace(windows, start=start)
 
     def noisy(self, yaw: Tensor) -> Tensor:
-        """Add the noise of yaws read from images to true yaws (B,) rad."""
+        """Return true yaws (B,) rad with noise as large as the error of yaws read from images."""
         return yaw + torch.from_numpy(self.rng.normal(0.0, YAW_STD, len(yaw))).float()
 
 
@@ -287,8 +287,8 @@ def belief_errors(
 ) -> BeliefErrors:
     """Return the position errors of the N = B * (L + 1) beliefs along B ``windows``.
 
-    Each belief starts from the image at the beginning of its window and goes L model steps without
-    images. The results are in the order of the windows.
+    Each window gives L + 1 beliefs, 0 to L model steps after its last image. The results are in
+    the order of the windows.
     """
     with torch.inference_mode():
         beliefs = torch.cat([windows.z[:, 1:2], blind_beliefs(heads, windows)], dim=1)

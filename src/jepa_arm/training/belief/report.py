@@ -21,17 +21,17 @@ from jepa_arm.model.world_model import WorldModel
 from .latent_windows import LatentWindows, LatentWindowSampler, belief_errors, predict_open_loop
 
 MEASURED_WINDOWS = 4000
-"""Windows that are drawn to measure, and as many to calibrate."""
+"""Number of windows drawn for measurement, and the same number for calibration."""
 REPORTED_S = (0.2, 0.6, 1.0, 2.0, 3.0, 4.0)
 CONTACT_STEPS = 5
-"""Model steps ahead for which contact is predicted: 1 s."""
+"""Number of model steps (together 1 s) for which contact is predicted ahead."""
 
 
 @torch.inference_mode()
 def measure_belief(
     checkpoint: Checkpoint, heads: BeliefHeads, sampler: LatentWindowSampler, steps: int
 ) -> dict[str, Any]:
-    """Return the errors of positions and contact on windows of ``steps`` without images."""
+    """Measure errors of positions and contact on windows with ``steps`` steps without images."""
     windows = sampler.sample(MEASURED_WINDOWS)
     model = checkpoint.model
     assert isinstance(model, WorldModel)
@@ -130,7 +130,7 @@ def auroc(scores: Tensor, labels: Tensor) -> float | None:
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 10) -> float:
     """Return the expected calibration error over equal bins of probability.
 
-    It is the mean distance between predicted probability and observed frequency.
+    It is the mean difference between predicted probability and observed frequency.
     """
     probability = torch.sigmoid(logits)
     bin_of = (probability * bins).long().clamp(max=bins - 1)
