@@ -148,12 +148,12 @@ class Agent:
     def step(
         self, observation: Observation | JointSample, feedback: StepFeedback = NO_FEEDBACK
     ) -> Decision:
-        """Observe, encode, predict, plan: return the proposal for one observation.
+        """Observe, encode, predict, plan: return the decision for one observation.
 
         Args:
             observation: newer than the last one. If no image came, the measured joints alone; the
                 belief is then propagated by prediction.
-            feedback: events since the last step, and conditions for this one.
+            feedback: what happened since the last step, and limits for this plan.
 
         Raises:
             BlindError: there is no image and the belief cannot be propagated without one.
@@ -181,7 +181,7 @@ class Agent:
         """Return ``decision`` with predicted distance, risk, tip path and surprise filled in.
 
         These are computed after the proposal, so as not to delay it. Call this once for the
-        decision of the last step, before the next step.
+        latest decision, before the next step.
         """
         plan, goal, start = decision.plan, decision.goal, decision.start
         if plan is not None and goal is not None and start is not None:
@@ -263,7 +263,7 @@ class Agent:
         self._delay = feedback.delay
 
     def _start_from(self, setpoint: FloatArray, is_continued: bool) -> None:
-        """Plan from ``setpoint`` (J,) rad, the joints really commanded, not those decided last."""
+        """Plan from ``setpoint`` (J,) rad, as really commanded, even if not decided last."""
         if not is_continued:
             self._restart_from(setpoint)
         elif np.abs(setpoint - self._motion.joints).max() > EQUAL_RAD:
@@ -304,7 +304,7 @@ class Agent:
         return self._encoder.proprioception(joints, self._tip_setpoint)
 
     def _yaw_reader(self, encoded: EncodedObservation) -> YawReader | None:
-        """Return a function that reads the yaw (rad) from the image; None without a yaw probe."""
+        """Return a function that reads the object's yaw (rad); None without a yaw probe."""
         tracker = self._yaw_tracker
         if tracker is None:
             return None
@@ -461,7 +461,7 @@ def action_blocks(actions: FloatArray, contract: Contract) -> Tensor:
         contract: the model's contract.
 
     Raises:
-        ValueError: ``actions`` are no whole number of model steps, too many, or out of range.
+        ValueError: ``actions`` are not a whole number of model steps, too many, or out of range.
     """
     steps, rest = divmod(actions.size, contract.block_width)
     if rest or not 1 <= steps <= MAX_IMAGINED_STEPS:

@@ -25,9 +25,9 @@ class StepFeedback:
             the actions in progress are dropped.
         late_observations: observations that arrived after a plan was made without them, oldest
             first. Those that are not newer than the newest image are ignored.
-        sent_at: s, time at which the last proposal was sent; None: it follows from ``delay``.
+        sent_at: s, time at which the last proposal was sent; None: assumed from ``delay``.
         speed_scale: share of the tip's full speed to plan with, in (0, 1].
-        delay: s from an observation to the first command of its proposal; 0 in lock-step.
+        delay: s from an observation to the first command of its proposal.
         max_candidates: action sequences to evaluate for a plan, regardless of the deadline; None:
             as many as the deadline allows.
     """
@@ -64,9 +64,9 @@ class Evidence:
 class Decision:
     """The agent's answer to one observation.
 
-    ``Agent.step`` fills in what the proposal needs. ``surprise``, ``surprise_channel``,
-    ``predicted_distance``, ``position_std``, ``risk`` and ``tip_path`` are added by
-    ``Agent.assess``, for which ``evidence``, ``goal`` and ``start`` are kept.
+    ``Agent.assess`` adds ``surprise``, ``surprise_channel``, ``predicted_distance``,
+    ``position_std``, ``risk`` and ``tip_path``, computed from ``evidence``, ``goal`` and
+    ``start``; ``Agent.step`` sets all other attributes.
 
     Attributes:
         proposal: the joint trajectory to execute; None: hold.
@@ -74,15 +74,15 @@ class Decision:
         plan: the plan in latent space; None without a goal, or if none was found.
         setpoint: (J,) rad, commanded joints at which the plan starts.
         is_continued: whether the plan continues the one before it.
-        distance: m (latent units for a latent goal) to the goal, read from the belief; NaN
-            without a goal.
+        distance: m (latent units for a latent goal), current distance to the goal; NaN without
+            a plan.
         remaining_path: m, remaining length of the path of the goal's subject around declared
             obstacles; NaN without obstacles.
         remaining_approach: m, remaining length of the tip's path to its place behind the
             object; NaN unless the tip must go there first.
         yaw_error: rad, remaining yaw error of the object; NaN if the goal has no yaw.
         surprise: improbability of the observation; 1 is the alarm threshold. NaN without an
-            image, and without belief heads.
+            image, belief heads, image features or enough recent images.
         surprise_channel: the most surprising channel, see ``belief_heads.CHANNELS``.
         predicted_distance: as ``distance``, at the plan's end.
         position_std: m, predicted standard deviation of the goal subject's position per axis.

@@ -45,8 +45,8 @@ class GoalImageReader:
         joints by forward kinematics.
 
         Raises:
-            GoalError: the object or its yaw cannot be read reliably enough, or a goal with this
-                yaw cannot be pursued.
+            GoalError: the object or its yaw cannot be read reliably enough, or a goal with a yaw
+                cannot be pursued there.
         """
         if subject == 'tip':
             return PositionGoal(subject, self._arm.tip_position(observation.joints))

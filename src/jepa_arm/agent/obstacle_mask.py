@@ -65,7 +65,7 @@ class ObstacleMask:
 
 
 def _dominant_colour(colours: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return the colour (3,) of ``colours`` (N, 3) that the most others resemble."""
+    """Return the colour (3,) of ``colours`` (N, 3) that the largest number of them resemble."""
     sample = colours[:: 1 + len(colours) // MAX_SAMPLES]
     difference = np.abs(sample[:, None] - sample[None]).max(axis=-1)
     return sample[int((difference <= COLOUR_TOLERANCE // 2).sum(axis=1).argmax())]

@@ -65,7 +65,7 @@ class SetpointHistory:
         return setpoint
 
     def recent(self, stamp: float, target: FloatArray) -> FloatArray:
-        """Return the commanded tip positions (2, 3) m at ``stamp`` (s) and a control step before.
+        """Return the commanded tip positions (2, 3) m at ``stamp`` (s) and a control step earlier.
 
         A change that reached the arm during the preceding control step is blended in, in
         proportion to the time since then.

@@ -34,9 +34,9 @@ MAX_UNFINISHED = 8
 def restore(
     belief: Belief, snapshot: BeliefSnapshot, arm: Arm, time: TimeConfig, now: JointSample
 ) -> None:
-    """Replace ``belief`` by ``snapshot``, propagated to a control step before ``now``.
+    """Replace ``belief`` by ``snapshot``, propagated to one control step before ``now``.
 
-    The arm must rest at ``now`` somewhere on its commanded path or on the upcoming part of its
+    At ``now`` the arm must be at rest on its commanded path or on the upcoming part of its last
     plan. The actions that lead there are assumed to have been executed, and the world to have
     been at rest since.
 

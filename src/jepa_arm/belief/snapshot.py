@@ -141,7 +141,7 @@ def load_snapshot(path: Path, owner: SnapshotOwner) -> BeliefSnapshot:
 
     Raises:
         FileNotFoundError: there is no snapshot.
-        RestoreError: the file is damaged, or its schema, model, owner or boot is another.
+        RestoreError: the file is damaged, or has a different schema, model, owner or boot.
     """
     tensors, notes = _read(path)
     if notes.get('schema') != SCHEMA:

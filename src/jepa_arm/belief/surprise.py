@@ -251,7 +251,7 @@ def fit_alarm_threshold(values: Tensor, period_s: float) -> float:
     The excess above the 99th percentile is modelled as exponential.
 
     Args:
-        values: (N,), see ``max_improbability``. period_s: time between frames.
+        values: (N,), see ``max_improbability``. period_s: s between frames.
     """
     begin = float(values.quantile(1.0 - THRESHOLD_SHARE))
     scale = max(float((values[values > begin] - begin).mean()), MIN_SCALE)

@@ -148,7 +148,7 @@ def simulation(args: argparse.Namespace) -> SimulationSetup:
 
 
 def join_graph(args: argparse.Namespace) -> None:
-    """Set up ROS 2 on the network that ``--domain-id`` and ``--discovery-range`` choose."""
+    """Set the environment of ROS 2, from ``--domain-id`` and ``--discovery-range`` if given."""
     from jepa_arm.ros.runtime.environment import choose_network, prepare_ros
 
     choose_network(args.domain_id, args.discovery_range)

@@ -193,7 +193,7 @@ class Replay:
         return np.array_equal(setpoint, sent)  # exact: a guard's command differs by rounding
 
     def _feedback(self, step: RecordedStep, late: tuple[Observation, ...]) -> StepFeedback:
-        """Return the feedback that the recorded planner had at ``step``."""
+        """Return the recorded planner's feedback at ``step``, with its ``late`` observations."""
         is_continued = True
         if step.setpoint is not None:
             is_continued = step.is_continued or self._continues_last_goal(step.setpoint)

@@ -86,7 +86,7 @@ class GuardedCommandStream:
 
         Returns:
             (N, 2, J) positions (rad) and velocities (rad/s) of the commands, up to the first that
-            begins a stop; the same (M, 2, J) of the stop after them.
+            begins a stop; and the same, (M, 2, J), of the stop after them.
         """
         before = self.command, self._state, self.proximity_scale
         commands = []
@@ -155,7 +155,8 @@ class GuardedCommandStream:
 
         The time to the nearest joint limit, self-collision or obstacle is estimated for a straight
         joint motion to ``target`` (J,) rad whose fastest joint moves at its velocity limit. If it
-        is less than ``slowdown_time``, the fraction is their ratio or ``min_proximity_scale``.
+        is less than ``slowdown_time``, the fraction is their ratio, but not less than
+        ``min_proximity_scale``.
         """
         motion = target - begin.q
         size = np.abs(motion / self._arm.velocity_limit).max()

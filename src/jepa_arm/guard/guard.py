@@ -139,12 +139,12 @@ class Guard:
         return self._state is GuardState.INACTIVE or self._is_held or self._is_latched
 
     def is_ready(self, now: float) -> bool:
-        """Return whether, at ``now`` (s), the arm is at rest and a valid proposal is accepted."""
+        """Return whether the arm rests and a valid proposal would be accepted at ``now`` (s)."""
         is_at_rest = self._state in (GuardState.IDLE, GuardState.HOLDING)
         return is_at_rest and not self.is_locked_out and not self._joints.check(now)
 
     def tracking_error(self) -> float:
-        """Return the distance (rad) from the measured joints to the nearest recent command."""
+        """Return the largest joint error (rad) relative to the nearest recent command."""
         return 0.0 if self._state is GuardState.INACTIVE else self._joints.tracking_error()
 
     def stopping_trajectory(self) -> FloatArray:
@@ -275,7 +275,7 @@ class Guard:
             self._begin_stop(reason)
 
     def release(self) -> Verdict:
-        """Stop the arm because the goal is over; at rest, the guard is then ``IDLE``."""
+        """Stop the arm because the goal is over; once it is at rest, the guard is ``IDLE``."""
         if self._state is GuardState.FOLLOWING:
             self._begin_stop(RELEASED)
         return self._verdict()
@@ -431,7 +431,7 @@ class Guard:
             self._state = GuardState.LATCHED
 
     def _begin_stop(self, reason: str) -> None:
-        """Stop from the next tick on; of several reasons with one code, keep the first."""
+        """Stop from the next tick on; of several reasons with the same code, keep the first."""
         reason = reason[:MAX_REASON_LENGTH]
         code = reason.split(':')[0]
         if self._state in (GuardState.IDLE, GuardState.FOLLOWING):

@@ -52,7 +52,7 @@ class JointMonitor:
         return bool(((joints >= self._lowest) & (joints <= self._highest)).all())
 
     def observe(self, sample: JointSample, now: float) -> None:
-        """Store a sample received at ``now`` (s); report a fault if it is implausible."""
+        """Store a sample received at ``now`` (s), or a fault if the sample is implausible."""
         position = np.asarray(sample.position)
         if not self.is_plausible(position):
             self.reject(f'measured joints are {str(position)[:200]}')
@@ -82,10 +82,10 @@ class JointMonitor:
     def tracking_error(self, alternative: FloatArray | None = None) -> float:
         """Return the distance (rad) from the measured joints to the nearest recent command.
 
-        The distance of two joint vectors is the largest difference of any joint.
+        The distance between two joint vectors is the largest difference of any joint.
 
         Args:
-            alternative: (J,) rad, a position that counts like a recent command.
+            alternative: (J,) rad, a position that also counts as a recent command.
         """
         expected = self._recent_commands
         if alternative is not None:

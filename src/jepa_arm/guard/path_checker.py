@@ -140,7 +140,7 @@ class PathChecker:
 
         Args:
             begin, end: ends of the segment.
-            moved: (E,) m, bound on the distance that each of the E hull points travels.
+            moved: (E,) m, bound on the distance that each of the E points travels.
             sag: m, bound on the points' deviation from straight lines between their end points.
             limits: limits of the path.
         """

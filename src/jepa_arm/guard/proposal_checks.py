@@ -3,7 +3,7 @@
 Every check takes the proposal and its context and returns why the proposal must not be followed,
 as 'code: text', or ''. ``FORM_CHECKS`` run first and depend on fixed limits alone.
 ``CONTENT_CHECKS`` run on a well-formed proposal and compare it with the arm, the clock and the
-obstacles. Only the first reason found is reported, so cheap checks come first.
+obstacles. The first reason found ends the checks, so cheap checks come first.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class StartState:
     Attributes:
         z: (1, D) current latent.
         z_prev: (1, past*D) latents of the model steps before.
-        action_bounds: (2, A) lowest and highest sum of the actions on each axis that keeps the tip
-            inside the workspace; None: unbounded.
+        action_bounds: (2, A) lowest and highest sum of the actions on each axis that keeps the
+            tip's setpoint inside the workspace; None: unbounded.
         delay_fraction: share of a control step before an action takes effect, in [0, 1].
         previous_action: (A,) action before the first, if ``z`` does not reflect its remaining
             effect; None otherwise.
@@ -82,7 +82,7 @@ class StartState:
     tip_setpoint: Tensor | None = None
 
     def action_limits(self, width: int) -> ActionLimits:
-        """Return the action limits, A = ``width``; no ``action_bounds``: unbounded sum."""
+        """Return the limits for A = ``width``; without ``action_bounds`` the sum is unbounded."""
         bounds = self.action_bounds
         if bounds is None:
             bounds = torch.tensor([[-torch.inf], [torch.inf]]).expand(2, width)

@@ -31,7 +31,7 @@ class CollisionShape:
     """Collision shape in its own frame: the Minkowski sum of a box, a disc and a ball.
 
     A cylinder is a segment along z plus a disc, a capsule a segment plus a ball. A mesh is
-    replaced by its bounding box.
+    represented by its bounding box.
 
     Attributes:
         name: starts with the link's name.
@@ -73,8 +73,8 @@ class CollisionState:
 class CollisionModel:
     """Collision shapes of arm and obstacles, and the pairs that must not touch.
 
-    The pairs are all shapes of two links that are neither neighbours nor allowed contacts, and
-    each obstacle with each shape of the arm beyond the first moving link.
+    Two shapes of the arm form a pair if their links are neither neighbours nor allowed contacts.
+    Each obstacle forms a pair with each shape of the arm beyond the first moving link.
 
     Attributes:
         names: names of the K pairs: two links, or a link and an obstacle.

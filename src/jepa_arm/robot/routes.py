@@ -3,7 +3,7 @@
 A visibility graph over the corners of inflated boxes is searched by A* (Hart, Nilsson and Raphael
 1968). Spheres, capsules and tilted boxes are replaced by upright bounding boxes. In 2-D (object
 on the table) the boxes are footprints. In 3-D (tip) they extend ``OVERHEAD_M`` below the obstacle,
-which the peg above the tip would strike; routes thus lead around or over obstacles, not beneath.
+since the peg above the tip would strike it; routes thus lead around or over obstacles, not under.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Joint trajectories: jerk-limited motion to joint targets, streamed one command per tick.
 
 The same ``JointStreamer`` runs in data collection, in the in-process loop and in the guard node:
-unsmoothed target steps strike objects, and a model trained on one kind of motion plans badly for
-another.
+a tip that jumps from target to target strikes objects, and a model trained on one kind of motion
+plans badly for another.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class JointStreamer:
         return np.array([out.new_position, out.new_velocity, out.new_acceleration])
 
     def _solve(self, compute: Callable[[], FloatArray]) -> FloatArray:
-        """Return the result of ``compute``, which calls ruckig, retrying until it is finite.
+        """Call ``compute``, which uses ruckig, up to three times until its result is finite.
 
         In rare cases ruckig has no time-synchronised solution, and for an arm almost at rest at
         its target, inputs of 1e-13 led to an acceleration of NaN. The second attempt therefore

@@ -77,7 +77,7 @@ class Task:
         return 'tip' if self.config.kind == 'reach' else 'object'
 
     def sample(self, seed: int) -> Scene:
-        """Return the scene of ``seed``: a start, and a goal at the configured distance."""
+        """Return the scene of ``seed``: a start, and a goal at the configured distance from it."""
         rng = np.random.default_rng(seed)
         scene = self._sample(rng)
         if self.config.yaw_tolerance_deg is None:

@@ -295,6 +295,6 @@ class ScriptedYawPush:
         return _move_by(target, away, SAFE_HEIGHT if may_rise else float(target[2]))
 
 
-def _move_by(target: FloatArray, way: FloatArray, height: float) -> FloatArray:
-    """Return the action (3,) that moves the tip target by ``way`` (2,) m, to ``height`` m."""
-    return np.clip(np.array([*way, height - target[2]]) / ACTION_METRES, -1.0, 1.0)
+def _move_by(target: FloatArray, offset: FloatArray, height: float) -> FloatArray:
+    """Return the action (3,) that moves the tip target by ``offset`` (2,) m, to ``height`` m."""
+    return np.clip(np.array([*offset, height - target[2]]) / ACTION_METRES, -1.0, 1.0)

@@ -33,7 +33,7 @@ def parts_of(networks: nn.Module, *names: str, **report: Any) -> TrainedParts:
 
 
 def load_parts(networks: nn.Module, results: Iterable[TrainedParts]) -> dict[str, Any]:
-    """Load parts that other processes trained into ``networks``; return the merged report."""
+    """Load into ``networks`` the parts that other processes trained; return the merged report."""
     report: dict[str, Any] = {}
     for parts, figures in results:
         report |= figures

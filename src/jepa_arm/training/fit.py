@@ -64,7 +64,7 @@ def fit(
     Args:
         module: network to train; left in eval mode and without gradients.
         loss: returns the scalar loss of a step, given the index of the step.
-        optimizer: optimiser of the parameters of ``module``; gives the steps to make.
+        optimizer: optimiser of the parameters of ``module``; also sets the number of steps.
         name: name of the network, for the progress bar and errors.
         after_step: called after each optimiser step with its index, its loss and the norm of the
             gradient before clipping.

@@ -129,7 +129,7 @@ def _train_yaw_probe(inputs: HeadTraining, config: PoseConfig) -> TrainedParts:
 
 
 def _train_networks(inputs: HeadTraining, config: PoseConfig) -> TrainedParts:
-    """Train yaw change, actor and value; return their weights and losses."""
+    """Train the yaw-change, actor and value networks; return their weights and losses."""
     torch.manual_seed(inputs.seed)
     checkpoint = load_checkpoint(inputs.folder)
     tolerance = float(np.radians(config.yaw_tolerance_deg))

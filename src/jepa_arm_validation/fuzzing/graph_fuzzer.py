@@ -265,7 +265,7 @@ class GraphFuzzer:
         self._count(name)
 
     def _collect_answers(self) -> None:
-        """Take answers in the order of the requests; give up requests that are too old."""
+        """Collect answers in the order of the requests; give up on requests that are too old."""
         while self._pending:
             name, client, future, sent_at = self._pending[0]
             if not future.done() and monotonic() - sent_at < ANSWER_S:

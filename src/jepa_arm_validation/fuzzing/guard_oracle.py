@@ -121,7 +121,7 @@ class GuardOracle:
         return violations
 
     def _judge_accepted(self, proposal: Proposal, ros_now: float) -> list[str]:
-        """Return why an accepted proposal should have been refused."""
+        """Return the reasons, if any, why an accepted proposal should have been refused."""
         arm, q = self._arm, np.asarray(proposal.positions)
         count = len(arm.joint_names)
         if tuple(proposal.joint_names) != arm.joint_names or q.ndim != 2 or q.shape[1] != count:

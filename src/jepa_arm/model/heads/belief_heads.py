@@ -93,7 +93,7 @@ class PositionStdHead(nn.Module):
         self.register_buffer('scale', torch.ones(2, CALIBRATION_STEPS, len(SUBJECTS)))
 
     def forward(self, z: Tensor, blind_s: Tensor, yaw: Tensor) -> Tensor:
-        """Return the standard deviation per axis of the tip's and the object's position, (B, 2) m.
+        """Return the per-axis error (B, 2) m, a standard deviation, of tip and object position.
 
         Args:
             z: (B, D).

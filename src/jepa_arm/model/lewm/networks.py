@@ -112,7 +112,7 @@ class LeWorldModel(LeWM):
         return self.rollout_history(z[:, None], actions)
 
     def prediction_errors(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return 0, as the published loss has no open-loop error, and the one-step error.
+        """Return 0 for the open-loop error, absent in the published loss, and the one-step error.
 
         See ``WorldModel.prediction_errors``.
         """

@@ -31,9 +31,9 @@ def agreement(
 
     Returns:
         ``rank_correlation`` and ``rank_correlation_p1``: median and first percentile, over the
-        plans, of Spearman's rank correlation of the costs. ``regret``: mean of the
-        torch cost of the backend's choice minus that of torch's own choice, as a share of the
-        range of torch costs.
+        plans, of Spearman's rank correlation of the costs. ``regret``: mean excess, over the
+        cheapest candidate, of the cost of the backend's choice, as a share of the range of all
+        costs; these costs are computed by torch.
     """
     model, skip = PlanningModel.from_checkpoint(checkpoint), checkpoint.contract.time.frame_skip
     objective = PositionObjective('object', model, config, region=None)

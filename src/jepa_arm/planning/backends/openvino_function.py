@@ -41,7 +41,7 @@ class OpenVINOFunction:
             function: takes tensors and NamedTuples of tensors.
             modules: hold the weights that it uses.
             inputs: example inputs, which fix the sizes.
-            returned: number of its results, from the first, to return.
+            returned: number of results to return, counted from the first.
             threads: number of threads to compute with.
             cache_key: identifies the function and everything that it depends on, except weights
                 and source code.

@@ -17,9 +17,9 @@ BLOCKED_COST = 1e3
 
 @dataclass(frozen=True)
 class ObstacleCost:
-    """Mean missing clearance along the path, plus ``BLOCKED_COST`` if the tip hits an obstacle.
+    """Mean missing clearance along the path, plus ``BLOCKED_COST`` if the tip comes too near.
 
-    The tip's path is its setpoint plus the actions; the object's is read from the latents.
+    The tip's path is its setpoint moved by the actions; the object's is read from the latents.
 
     Attributes:
         weight: cost per m.

@@ -59,9 +59,9 @@ def terms_for(
 
 
 def total_cost(scores: dict[str, Tensor]) -> Tensor:
-    """Return the sum (S,) of the terms' ``scores`` (S,), with NaN replaced by infinity.
+    """Return the sum (S,) of the terms' ``scores`` (S,), with infinity where it is not finite.
 
-    A rollout with a NaN cost is therefore never chosen.
+    A rollout whose cost is not finite is therefore never chosen.
     """
     total = torch.stack(list(scores.values())).sum(0)
     return torch.where(torch.isfinite(total), total, torch.inf)

@@ -14,7 +14,7 @@ from .cost_term import Rollouts
 class YawCost:
     """Mean yaw error of the object, modulo quarter turns.
 
-    The error e enters as ``|sin(2 e)| / 2``, which is smooth across quarter turns.
+    The error e enters as ``|sin(2 e)| / 2``, which repeats every quarter turn without a jump.
 
     Attributes:
         weight: cost per rad.

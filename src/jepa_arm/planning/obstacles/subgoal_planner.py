@@ -116,12 +116,12 @@ class StallRecovery:
     def subgoal(
         self, tip: FloatArray, position: FloatArray, target: FloatArray, distance: float
     ) -> Subgoal | None:
-        """Return a subgoal for the tip, or None while the push goes on.
+        """Return a subgoal for the tip if the push has stalled, or None while it progresses.
 
         Args:
             tip: (3,) m, setpoint of the tip.
             position, target: (3,) m, the object's position, and where it is pushed next.
-            distance: m, length of the object's path to its goal.
+            distance: m, remaining length of the object's path to its goal.
         """
         if self._remaining_steps == 0 and not self._starts_recovery(tip, distance):
             return None

@@ -18,7 +18,7 @@ class CandidateEvaluator:
     """Evaluates the candidates of one search and remembers the cheapest.
 
     Attributes:
-        candidates, iterations: numbers of candidates evaluated so far and of calls for it.
+        candidates, iterations: numbers of candidates and of batches evaluated so far.
     """
 
     def __init__(self, problem: PlanningProblem, budget: SearchBudget) -> None:

@@ -68,7 +68,7 @@ class LocalSearch:
         return candidates.clamp(-1.0, 1.0)
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return coloured noise (count, T, A), each row with another std, in random order."""
+        """Return coloured noise (count, T, A); the sequences' stds differ, in random order."""
         config, contract = self._config, self._contract
         steps = config.horizon * contract.time.frame_skip
         noise = coloured_noise(

@@ -98,7 +98,7 @@ class ActionLedger:
         self._note(f'{outcome} the motion it carried out (code {code}: {cause})')
 
     def fault(self, now: float) -> ControllerFault | None:
-        """Return the first fault found by ``now`` (s, steady clock), or None."""
+        """Return the first fault found up to ``now`` (s, steady clock), or None."""
         waiting = now - min(self._unanswered.values(), default=now)
         if self._fault is None and waiting > ANSWER_S:
             text = f'controller: {self._server} has not answered for {ANSWER_S} s'

@@ -6,7 +6,8 @@ and stays at rest until a proposal with a new stamp comes.
 
 Commands follow the steady clock. In lock-step (parameter ``lock_step``), each ``/clock`` message
 requests a tick for its time. The tick is made once the joint state of that time has come and, at
-control steps, the planner (if any) has reported on ``planner/status`` for that time.
+control steps, the planner (if any) has reported on ``planner/status`` for that time and sent the
+proposal that it announced there.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class GuardComponent:
             self._tick(monotonic())
 
     def _must_wait_for_rest(self, began: float) -> bool:
-        """Return whether to keep waiting for the arm, stopped at ``began`` (s), to be at rest."""
+        """Return whether to keep waiting until the arm, stopped at ``began`` (s), is at rest."""
         if self._lock_step is not None or monotonic() - began > MAX_STOP_S:
             return False
         return self._guard.state not in AT_REST or not self._output.is_finished(self._ros_now())

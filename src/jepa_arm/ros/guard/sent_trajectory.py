@@ -28,7 +28,7 @@ EPSILON_RAD = 1e-5
 MAX_CLOCK_OFFSET_TICKS = 10.0
 """Largest offset between clock and number of commands; beyond it the timing restarts."""
 EXTRA_TICK_THRESHOLD = 0.75
-"""Offset, in ticks, beyond which a command more or fewer is due. Timers jitter by less."""
+"""Offset, in ticks, beyond which one command more or one fewer is due. Timers jitter by less."""
 APPROACH_S = 0.2
 """Duration of the trajectory that makes a robot at rest hold its position."""
 

@@ -16,8 +16,8 @@ class GuardStatistics:
         joint_rate, proposal_rate: rates of received messages.
         missed_ticks: number of skipped ticks.
         max_jitter: s, largest delay of a tick since the last status.
-        image_to_command_ms: time from the stamp of the last followed proposal's observation to its
-            first command; NaN before the first.
+        image_to_command_ms: time from the observation of the last followed proposal to the first
+            command of that proposal; NaN before the first.
     """
 
     def __init__(self) -> None:

@@ -83,10 +83,10 @@ class TrajectoryActionOutput(CommandOutput):
     may_rest = False
 
     def __init__(self, node: Node, action: str, arm: Arm, dt: float, config: GuardConfig) -> None:
-        """Create a closed output.
+        """Create the output, which sends nothing before ``open``.
 
         Args:
-            node: node that owns the clients.
+            node: node that owns the action client.
             action: name of the action before remapping.
             arm: arm that is commanded.
             dt: s, period of the commands.

@@ -41,7 +41,7 @@ class CompetingCommanders:
 
         Args:
             kind: kind of endpoint, 'publisher' or 'client'.
-            where: topic or action after its preposition, such as 'on /commands', for messages.
+            where: preposition and topic or action, such as 'on /commands', for messages.
             count: returns the number of endpoints, the node's own included.
             own: number of those that belong to the node itself.
         """

@@ -31,8 +31,8 @@ class GoalCriteria:
     Attributes:
         tolerance: m, estimated distance that counts as reached.
         yaw_tolerance: rad, estimated yaw error that counts as reached.
-        timeout: s of ROS time from the first plan after which the goal ends.
-        progress_timeout: s of motion at full speed without progress after which the goal ends.
+        timeout: s, longest duration of the goal in ROS time, from its first plan.
+        progress_timeout: s, longest motion without progress, as time at full speed.
     """
 
     tolerance: float

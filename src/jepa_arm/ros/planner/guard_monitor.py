@@ -56,10 +56,10 @@ class GuardMonitor:
             self._active_at = monotonic()
 
     def stop_reason(self, timeout: float) -> str:
-        """Return why the guard follows no proposal until someone acts; empty if it follows them.
+        """Return why somebody must act before the guard follows proposals again; empty if not.
 
         Args:
-            timeout: longest time, s, without a status of an active guard.
+            timeout: longest silence (s) of an active guard.
         """
         status, now = self.status, monotonic()
         if self._has_restarted:

@@ -203,7 +203,7 @@ class PlanningLoop:
             self._observe()
 
     def _is_early(self) -> bool:
-        """Return whether less than ``IDLE_STEPS`` lie between the newest and the last used image.
+        """Return whether fewer than ``IDLE_STEPS`` lie between the newest and the last used image.
 
         Without a goal the arm rests, and few images are enough for the belief.
         """
@@ -309,13 +309,13 @@ class PlanningLoop:
             self._history.late.append(observation)
 
     def _add_late_image(self, observation: Observation) -> None:
-        """Queue an image that came too late to plan from."""
+        """Queue an image that came too late to plan from, for the next update of the belief."""
         if -np.inf < self._history.image_stamp < observation.stamp:
             self._history.add(observation)
             self._history.late.append(observation)
 
     def _restore_belief(self, now: JointSample) -> None:
-        """Continue from the saved belief, if there is one that fits."""
+        """Continue from the saved belief if there is one that agrees with the joints ``now``."""
         image_stamp = self.belief_file.restore(now)
         if image_stamp is not None:
             self._history.image_stamp, self._history.is_distrusted = image_stamp, False
@@ -443,7 +443,7 @@ class PlanningLoop:
             self._restart_from = held_at
 
     def _record_progress(self, active: ActiveGoal, decision: Decision, stamp: float) -> None:
-        """Count a plan towards the progress of the goal; end it if it is reached or given up."""
+        """Count a plan towards the goal's progress; end the goal if it is reached or hopeless."""
         is_held = self._guard.resting_setpoint() is not None and not active.progress.is_waiting
         active.record_plan(
             PlanProgress(

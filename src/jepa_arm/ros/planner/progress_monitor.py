@@ -10,7 +10,7 @@ MIN_STEP_M, MIN_STEP_COST = 0.005, 0.5
 """Smallest decrease of a distance and of a plan's cost (in model steps) that counts as progress.
 
 A detour of the tip around the object does not bring the object nearer to the goal, but lowers the
-value at the end of the plan.
+cost of the plan.
 """
 NEW_PATH_M, NEW_PATH_COST = 0.05, 2.0
 """Increase that signals a new path: of the tip around an obstacle, or to a new subgoal."""

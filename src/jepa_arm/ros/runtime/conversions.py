@@ -222,7 +222,7 @@ def trajectory_from_msg(msg: JointTrajectory, names: Sequence[str]) -> Trajector
 
 
 def position_goal_to_msg(goal: PositionGoal, frame_id: str, stamp: Time) -> Goal:
-    """Return a goal of kind OBJECT_POSE or TIP_POSE."""
+    """Return a goal message of kind OBJECT_POSE or TIP_POSE, as the goal's subject demands."""
     msg = Goal(kind=Goal.OBJECT_POSE if goal.subject == 'object' else Goal.TIP_POSE)
     msg.subject = Goal.SUBJECT_OBJECT if goal.subject == 'object' else Goal.SUBJECT_TIP
     msg.pose.header.frame_id, msg.pose.header.stamp = frame_id, stamp

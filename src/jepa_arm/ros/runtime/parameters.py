@@ -34,7 +34,7 @@ def parameter(
     bounds: tuple[float, float] | None = None,
     is_live: bool = False,
 ) -> Any:
-    """Return a field of a settings dataclass that is a ROS parameter of the same name.
+    """Return a dataclass field that is declared as a ROS parameter under the field's name.
 
     Args:
         default: also sets the type of the parameter.
