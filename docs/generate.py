@@ -223,12 +223,21 @@ def _benchmark_sections() -> Iterator[str]:
 
 
 def _surprise_section(report: Report) -> Iterator[str]:
-    yield f'{provenance(report)}\n'
+    yield (
+        f'{provenance(report)} Without an anomaly: {report["false_alarms"]} false alarms in '
+        f'{report["normal_minutes"]:.1f} minutes of play.\n'
+    )
     rows = [
-        [f'`{row["anomaly"]}`', str(row['episodes']), f'{row["auroc_frame"]:.3f}']
-        for row in report['anomalies']
+        [
+            f'`{row["anomaly"]}`: {row["description"]}',
+            str(row['episodes']),
+            f'{row["auroc_frame"]:.3f}',
+            percent(row['detected']),
+            '–' if row['median_delay_s'] is None else f'{row["median_delay_s"]:.1f} s',
+        ]
+        for row in report['rows']
     ]
-    yield table(('anomaly', 'episodes', 'AUROC of a frame'), rows)
+    yield table(('anomaly', 'episodes', 'AUROC of a frame', 'detected', 'median delay'), rows)
 
 
 def cli_page() -> str:
